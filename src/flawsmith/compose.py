@@ -1,0 +1,182 @@
+"""Windows, compositing and labels: the promise that a picture differs from its photograph only inside its mask.
+
+Every synthesizer paints a window; `finish` is the only way back to the photograph. It computes what visibly changed,
+makes that the label, and restores every pixel outside it, so that the promise holds by construction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+from flawsmith.errors import FlawsmithError
+
+MIN_LABEL_PIXELS = 8
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of the photograph: rows top..bottom, columns left..right, ends excluded, inside the image."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.bottom - self.top, self.right - self.left
+
+    def as_list(self) -> list[int]:
+        return [self.top, self.left, self.bottom, self.right]
+
+
+def mask_box(mask: np.ndarray) -> Window:
+    """The smallest window that holds every True pixel of (H, W) bool. Raises FlawsmithError for an empty mask."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        raise FlawsmithError("The mask is empty: at least one pixel must be set.")
+    return Window(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+
+
+def window(mask: np.ndarray, minimum: int = 64, context: float = 1.5) -> Window:
+    """The rectangle around a mask with surroundings, for methods that work at native resolution.
+
+    Each side is `context` times the mask's box and at least `minimum` pixels, shifted and clipped to stay inside.
+    """
+    return _around(mask, mask.shape, minimum, context, square=False)
+
+
+def square_window(mask: np.ndarray, minimum: int = 128, context: float = 1.5) -> Window:
+    """The square around a mask with surroundings, for models of a fixed input size.
+
+    The side is `context` times the box's longer side, at least `minimum` pixels where the photograph allows, so that
+    nothing is enlarged needlessly (methods.md, section 1). Not square only where the photograph is smaller.
+    """
+    return _around(mask, mask.shape, minimum, context, square=True)
+
+
+def _around(mask: np.ndarray, shape: tuple[int, ...], minimum: int, context: float, square: bool) -> Window:
+    box = mask_box(mask)
+    sides = [max(minimum, round(side * context)) for side in box.shape]
+    if square:
+        sides = [max(sides)] * 2
+    spans = []
+    for start, end, side, limit in zip((box.top, box.left), (box.bottom, box.right), sides, shape[:2], strict=True):
+        length = min(side, limit)
+        first = min(max(0, (start + end - length) // 2), limit - length)
+        spans.append((first, first + length))
+    return Window(spans[0][0], spans[1][0], spans[0][1], spans[1][1])
+
+
+def feather(mask: np.ndarray, width: float) -> np.ndarray:
+    """Blending weight (H, W) float32 that is 0 outside the mask and rises inwards to 1 over `width` pixels."""
+    if width <= 0:
+        return mask.astype(np.float32)
+    padded = np.pad(mask.astype(np.uint8), 1, constant_values=1)  # the image border is no edge of the defect
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
+    return np.clip(distance / (width + 1), 0, 1).astype(np.float32) * mask
+
+
+def blend(normal: np.ndarray, painted: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """`where(alpha == 0, normal, round(alpha * painted + (1 - alpha) * normal))`, (H, W, 3) uint8."""
+    weight = alpha[..., None].astype(np.float32)
+    mixed = np.clip(np.rint(weight * painted + (1 - weight) * normal), 0, 255).astype(np.uint8)
+    return np.where(weight == 0, normal, mixed)
+
+
+def noise_level(image: np.ndarray) -> float:
+    """Standard deviation of the image's own grain in grey levels (Immerkaer, 1996, fast noise variance)."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    if min(grey.shape) < 3:
+        return 0.0
+    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
+    response = cv2.filter2D(grey, -1, kernel)[1:-1, 1:-1]
+    # The median instead of the mean: edges are few, grain is everywhere.
+    return float(np.median(np.abs(response)) / 0.6745 / 6.0)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A window after `finish`: the picture, its label, and why it is refused ("" when it is good)."""
+
+    image: np.ndarray  # (h, w, 3) uint8, equal to the normal window outside `label`
+    label: np.ndarray  # (h, w) bool, inside the requested mask
+    scores: dict[str, float]
+    rejected: str
+
+
+def changed_region(normal: np.ndarray, painted: np.ndarray, tolerance: float) -> np.ndarray:
+    """Pixels whose largest channel difference exceeds `tolerance` grey levels, (H, W) bool."""
+    return cv2.absdiff(normal, painted).max(axis=2) > tolerance
+
+
+def finish(
+    normal: np.ndarray,
+    painted: np.ndarray,
+    mask: np.ndarray,
+    tolerance: float | None = None,
+    min_visibility: float = 8.0,
+    min_share: float = 0.1,
+) -> Finished:
+    """Turn a painted window into a picture with a verified label.
+
+    normal, painted: (h, w, 3) uint8; mask: (h, w) bool, where change was asked for. `tolerance` is the difference in
+    grey levels that counts as change (default: 3 times the window's grain, between 4 and 12). The change is closed
+    over gaps of two pixels, holes are filled and specks removed, always inside the mask; pixels outside the label
+    go back to the photograph. Refused when nothing or nearly nothing changed (`min_share` of the mask), or when the
+    mean difference inside the label is below `min_visibility` grey levels.
+
+    Scores: change_iou (label against mask), visibility (mean difference inside the label), area (label pixels),
+    restored (share of changed pixels outside the label that were put back).
+    """
+    if tolerance is None:
+        tolerance = float(np.clip(3 * noise_level(normal), 4, 12))
+    changed = changed_region(normal, painted, tolerance) & mask
+    label = _repair(changed, mask)
+    image = np.where(label[..., None], painted, normal)
+    area, asked = int(label.sum()), int(mask.sum())
+    difference = cv2.absdiff(normal, image).max(axis=2)
+    visibility = float(difference[label].mean()) if area else 0.0
+    any_change = (painted != normal).any(axis=2)
+    scores = {
+        "change_iou": round(area / asked, 4) if asked else 0.0,  # the label lies in the mask
+        "visibility": round(visibility, 2),
+        "area": area,
+        "tolerance": round(tolerance, 2),
+        "restored": round(float((any_change & ~label).sum() / max(1, any_change.sum())), 4),
+    }
+    rejected = ""
+    if area == 0:
+        rejected = "nothing visible changed"
+    elif area < MIN_LABEL_PIXELS and area < asked:
+        rejected = f"only {area} pixels visibly changed"
+    elif area < min_share * asked:
+        rejected = f"only {area / asked:.0%} of the mask visibly changed"
+    elif visibility < min_visibility:
+        rejected = f"the change is too faint (mean {visibility:.1f} grey levels, {min_visibility:g} wanted)"
+    return Finished(image, label, scores, rejected)
+
+
+def _repair(changed: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Close two-pixel gaps, fill holes, drop specks; never leave the mask."""
+    if not changed.any():
+        return changed
+    ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+    padded = np.pad(changed.astype(np.uint8), 4)
+    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, ellipse)[4:-4, 4:-4]
+    label = ndimage.binary_fill_holes(closed.astype(bool)) & mask
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(label.astype(np.uint8), connectivity=8)
+    if count > 2:
+        areas = stats[1:, cv2.CC_STAT_AREA]
+        # A speck is small in itself and against the largest part; many equal spots are all kept.
+        keep = (areas >= MIN_LABEL_PIXELS // 2) & (areas >= 0.02 * areas.max())
+        label = np.concatenate([[False], keep])[parts]
+    return label

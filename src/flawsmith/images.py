@@ -1,0 +1,222 @@
+"""Reading, writing and showing pictures. Inside flawsmith an image is (H, W, 3) uint8 RGB, a mask (H, W) bool."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from flawsmith.errors import FlawsmithError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+MAX_PIXELS = 250_000_000  # a decoded RGB array of 0.75 GB; larger files are mosaics, to be cut first
+
+
+def _decode(path: Path) -> np.ndarray:
+    """Decode a file to whatever it holds: (H, W) or (H, W, C), uint8, uint16, int32 or float32."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(path) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise FlawsmithError(
+                    f"{path} has {opened.width} x {opened.height} pixels, more than {MAX_PIXELS:,} allowed: "
+                    "cut it into tiles first."
+                )
+            image = ImageOps.exif_transpose(opened)
+            if image.mode in ("I", "F", "I;16", "I;16B", "I;16L", "I;16N"):
+                return np.asarray(image)
+            return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read png, jpg, bmp, tif or webp as (H, W, 3) uint8 RGB.
+
+    EXIF orientation is applied, alpha dropped, grey repeated to three channels. 16-bit values are divided by 256,
+    or by 16 when none exceeds 4095 (a 12-bit camera). Raises FlawsmithError naming a damaged or oversized file.
+    """
+    path = Path(path)
+    try:
+        array = _decode(path)
+    except FlawsmithError:
+        raise
+    except FileNotFoundError:
+        raise FlawsmithError(f"Image {path} does not exist.") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # 16-bit RGB TIFF, which Pillow does not decode
+        if array is None or array.dtype == np.uint8:
+            size = path.stat().st_size if path.is_file() else 0
+            reason = "the file is empty (0 bytes)" if size == 0 else str(error)
+            raise FlawsmithError(
+                f"Image {path} cannot be read: {reason}. Export it again, or remove it from the data set."
+            ) from error
+        array = array[..., 2::-1] if array.ndim == 3 else array
+    if array.dtype != np.uint8:
+        array = _to_uint8(array)
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], 3, axis=2)
+    return np.ascontiguousarray(array[..., :3])
+
+
+def _to_uint8(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind == "f" and array.size and float(np.nanmax(array)) <= 1.0:
+        return np.clip(np.nan_to_num(array) * 255 + 0.5, 0, 255).astype(np.uint8)
+    array = np.clip(np.nan_to_num(array) if array.dtype.kind == "f" else array, 0, 65535).astype(np.uint16)
+    top = int(array.max(initial=0))
+    shift = 8 if top > 4095 else 4 if top > 255 else 0
+    return (array >> shift).astype(np.uint8)
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """Read a mask as (H, W) bool: any value above zero is defect, in any channel but alpha.
+
+    Masks exported with smooth edges hold grey levels: `datasets.check` reports them; here every non-zero level counts
+    unless the file's values span the full range, where half (128) is the limit, since such edges are antialiased.
+    """
+    image = read_image(path)
+    grey = image.max(axis=2)
+    return grey >= (128 if grey.max(initial=0) == 255 else 1)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) after EXIF orientation, reading only the header. Raises FlawsmithError as `read_image`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                width, height = opened.size
+                turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        height, width = read_image(path).shape[:2]
+        turned = False
+    return (width, height) if turned else (height, width)
+
+
+def encode_png(array: np.ndarray) -> bytes:
+    """PNG bytes of an (H, W, 3) uint8 RGB image or an (H, W) bool mask (stored as 0 and 255)."""
+    pixels = array.astype(np.uint8) * 255 if array.dtype == bool else array
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    done, buffer = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    if not done:
+        raise FlawsmithError(f"A picture of shape {array.shape} cannot be encoded as PNG.")
+    return buffer.tobytes()
+
+
+def write_bytes(path: str | Path, content: bytes, partial: Path | None = None) -> None:
+    """Write a file whole or not at all: to a temporary file (in `partial` or beside it), then one rename.
+
+    Raises FlawsmithError naming the file when the folder is read-only or the disk is full; nothing is left behind.
+    """
+    path = Path(path)
+    temporary = (partial or path.parent) / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        remedy = (
+            "free some space and run the same command again; it resumes"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "choose another --out folder or change its permissions"
+        )
+        raise FlawsmithError(f"{path} cannot be written ({error.strerror or error}): {remedy}.") from error
+    finally:
+        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+
+
+def write_image(path: str | Path, array: np.ndarray) -> None:
+    """Write an image or mask as PNG, atomically."""
+    write_bytes(path, encode_png(array))
+
+
+def file_sha(path: str | Path) -> str:
+    """First 16 hex digits of a file's SHA-256, streamed."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()[:16]
+
+
+def array_sha(array: np.ndarray) -> str:
+    """First 16 hex digits of the SHA-256 of an array's shape, type and bytes."""
+    digest = hashlib.sha256(f"{array.shape}{array.dtype}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize (H, W, 3) or (H, W) uint8 or float: area averaging to shrink, cubic to enlarge."""
+    smaller = height * width < image.shape[0] * image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+
+
+def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize (H, W) bool by nearest neighbour."""
+    return cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+
+
+def fit(image: np.ndarray, size: int, background: int = 255) -> np.ndarray:
+    """Scale an image into a (size, size, 3) square without distorting it."""
+    height, width = image.shape[:2]
+    scale = size / max(height, width)
+    small = resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+    square = np.full((size, size, 3), background, dtype=np.uint8)
+    top, left = (size - small.shape[0]) // 2, (size - small.shape[1]) // 2
+    square[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return square
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, colour: Sequence[int] = (255, 40, 40)) -> np.ndarray:
+    """The image with the mask's outline drawn in `colour`; (H, W, 3) uint8."""
+    thickness = max(1, max(image.shape[:2]) // 256)
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    return np.asarray(cv2.drawContours(image.copy(), contours, -1, tuple(colour), thickness))
+
+
+def mask_picture(mask: np.ndarray) -> np.ndarray:
+    """A mask as an (H, W, 3) uint8 picture in black and white."""
+    return np.repeat((mask.astype(np.uint8) * 255)[..., None], 3, axis=2)
+
+
+def contact_sheet(
+    rows: Iterable[Sequence[np.ndarray]],
+    titles: Sequence[str] = (),
+    captions: Sequence[str] = (),
+    cell: int = 192,
+) -> np.ndarray:
+    """Lay pictures out in a grid: `titles` head the columns, `captions` stand under the rows.
+
+    Returns (H, W, 3) uint8. Raises FlawsmithError when there is no row.
+    """
+    listed = [list(row) for row in rows]
+    if not listed:
+        raise FlawsmithError("A contact sheet needs at least one picture.")
+    font = ImageFont.load_default(size=13)
+    columns, gap, head, foot = max(map(len, listed)), 6, 22 if titles else 0, 20 if captions else 0
+    width, line = columns * (cell + gap) + gap, cell + gap + foot
+    page = Image.new("RGB", (width, head + len(listed) * line + gap), "white")
+    draw = ImageDraw.Draw(page)
+    for column, title in enumerate(titles):
+        draw.text((gap + column * (cell + gap), 4), title, fill="black", font=font)
+    for index, row in enumerate(listed):
+        top = head + gap + index * line
+        for column, picture in enumerate(row):
+            page.paste(Image.fromarray(fit(picture, cell)), (gap + column * (cell + gap), top))
+        if index < len(captions):
+            text = captions[index]
+            while text and draw.textlength(text, font=font) > width - 2 * gap:
+                text = text[:-2]
+            draw.text((gap, top + cell + 2), text, fill=(60, 60, 60), font=font)
+    return np.asarray(page)

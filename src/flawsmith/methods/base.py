@@ -1,0 +1,153 @@
+"""Synthesizer: what every method promises, written once. No torch here.
+
+The promises (checked for every method by tests/methods/test_contract.py):
+1. one Sample per Request, in order, at the request's own size;
+2. pixels outside `sample.mask` equal the normal image's, byte for byte;
+3. `sample.mask` lies inside `request.mask`, equals the visibly changed region, and is not empty unless
+   `info["rejected"]` says why;
+4. the same request gives the same pixels, alone or in any batch;
+5. saved and loaded, it gives the same pixels;
+6. an unknown option is refused with the known ones listed; the normal image is never modified.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flawsmith import compose, images
+from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.records import Request, Sample
+
+
+class Options(BaseModel):
+    """What may change from call to call; written to the manifest. Subclasses add the method's own dials."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_visibility: float = Field(8.0, ge=0, le=255, description="refuse fainter changes (mean grey levels)")
+    min_share: float = Field(0.1, ge=0, le=1, description="refuse when less of the mask visibly changed")
+    tolerance: float | None = Field(
+        None,
+        ge=0,
+        le=255,
+        description="grey levels that count as change; default from the photograph's grain",
+    )
+
+
+class Synthesizer:
+    """Turns requests into samples. A classic method only overrides `paint`."""
+
+    name: ClassVar[str] = ""
+    Options: ClassVar[type[Options]] = Options
+    needs_reference: ClassVar[bool] = False
+    defect_types: ClassVar[tuple[str, ...]] = ()  # the method's own types; () = named by the data set or the user
+    window_minimum: ClassVar[int] = 64
+    window_context: ClassVar[float] = 1.6
+
+    def __init__(self, **options: Any) -> None:
+        self.options = self.parse_options(options)
+
+    # -- options ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def parse_options(cls, given: dict[str, Any], base: Options | None = None) -> Options:
+        """Check options and fill in defaults (from `base` where given). Raises FlawsmithError naming the field."""
+        known = cls.Options.model_fields
+        for key in given:
+            if key not in known:
+                raise unknown("Option", key, known, f"for {cls.name}")
+        try:
+            return cls.Options.model_validate({**(base.model_dump() if base else {}), **given})
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            raise FlawsmithError(f"Option {field}={first['input']!r} for {cls.name}: {first['msg'].lower()}.") from None
+
+    def default_mask(self, defect_type: str) -> str:
+        """The mask family (a key of MASKS) used for this defect type when the user names none."""
+        return "reference" if self.needs_reference else "blob"
+
+    def default_caption(self, category: str, defect_type: str) -> str:
+        """The caption of a request that brings none; "" lets the method write its own."""
+        from flawsmith.captions import sentence
+
+        return sentence(category, defect_type)
+
+    # -- the job ---------------------------------------------------------------------------------------------------
+
+    def generate(self, requests: Sequence[Request], **options: Any) -> list[Sample]:
+        """Make one Sample per Request, in order. `options` override the synthesizer's own for this call."""
+        chosen = self.parse_options(options, base=self.options)
+        return [self._one(request, chosen) for request in requests]
+
+    def _one(self, request: Request, options: Options) -> Sample:
+        if self.needs_reference and (request.reference is None or not request.reference.mask.any()):
+            raise FlawsmithError(
+                f"{self.name} needs a reference defect with a mask: name a data set with defects (READER:DIR) or "
+                "give --reference and --reference-mask."
+            )
+        area = compose.window(request.mask, self.window_minimum, self.window_context)
+        view = area.slices
+        normal, mask = np.ascontiguousarray(request.normal.image[view]), request.mask[view]
+        rng = np.random.default_rng(request.seed)
+        painted, info = self.paint(normal, mask, request, area, rng, options)
+        done = compose.finish(normal, painted, mask, options.tolerance, options.min_visibility, options.min_share)
+        image = request.normal.image.copy()
+        label = np.zeros(request.mask.shape, dtype=bool)
+        caption = str(info.pop("caption", request.caption))
+        info = {**info, "window": area.as_list(), "scores": done.scores}
+        if done.rejected:
+            info["rejected"] = done.rejected
+        else:
+            image[view], label[view] = done.image, done.label
+        return Sample(image, label, request.normal.category, request.defect_type, caption, info)
+
+    def paint(
+        self,
+        normal: np.ndarray,
+        mask: np.ndarray,
+        request: Request,
+        area: compose.Window,
+        rng: np.random.Generator,
+        options: Any,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Paint one window: normal (h, w, 3) uint8 and mask (h, w) bool are `area` of the request's image and mask.
+
+        Returns the painted window (h, w, 3) uint8, free to differ anywhere (what differs outside the mask is
+        undone), and facts for the manifest; a "caption" among them replaces the request's.
+        """
+        raise FlawsmithError(f"Method {self.name or type(self).__name__} does not paint.")
+
+    # -- disk ------------------------------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `card.json`, enough to rebuild this synthesizer."""
+        from flawsmith import __version__
+
+        card = {"method": self.name, "options": self.options.model_dump(), "flawsmith": __version__}
+        images.write_bytes(Path(folder) / "card.json", (json.dumps(card, indent=2) + "\n").encode())
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Synthesizer:
+        """Rebuild from `save_pretrained`'s folder. A card names a method of METHODS, never a module to import."""
+        from flawsmith.methods import METHODS
+        from flawsmith.registry import resolve
+
+        path = Path(folder) / "card.json"
+        try:
+            card = json.loads(path.read_text(encoding="utf-8"))
+            name, options = card["method"], card["options"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FlawsmithError(f"{path} is not a flawsmith checkpoint card ({error}).") from error
+        if name not in METHODS:
+            raise unknown("Method", str(name), METHODS, f"in {path}")
+        kind = resolve(name, METHODS, "Method")
+        if kind.from_pretrained.__func__ is not Synthesizer.from_pretrained.__func__:
+            return kind.from_pretrained(folder)
+        return kind(**options)

@@ -1,0 +1,71 @@
+"""CutPaste: a patch of the photograph itself, colour-jittered, pasted where the mask allows.
+
+Reference: Li et al., "CutPaste: Self-Supervised Learning for Anomaly Detection and Localization", CVPR 2021, section 2.1.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+from pydantic import Field
+
+from flawsmith import compose
+from flawsmith.methods import base
+from flawsmith.records import Request
+
+
+class CutPasteOptions(base.Options):
+    """Dials of `cutpaste`."""
+
+    jitter: float = Field(0.1, ge=0, le=1, description="colour jitter, share of the value range (paper: 0.1)")
+    rotate: float = Field(0.0, ge=0, le=180, description="largest rotation of the patch in degrees (scar: 45)")
+
+
+class CutPaste(base.Synthesizer):
+    """Cut a region of the mask's shape elsewhere in the photograph and paste it into the mask."""
+
+    name = "cutpaste"
+    Options: ClassVar[type[base.Options]] = CutPasteOptions
+
+    def default_mask(self, defect_type: str) -> str:
+        return "box"
+
+    def paint(
+        self,
+        normal: np.ndarray,
+        mask: np.ndarray,
+        request: Request,
+        area: compose.Window,
+        rng: np.random.Generator,
+        options: Any,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        photo = request.normal.image
+        box = compose.mask_box(mask)
+        height, width = box.shape
+        # The source is any other place of the same photograph; at least half a box away when there is room.
+        best, best_distance = (0, 0), -1.0
+        here = (area.top + box.top, area.left + box.left)
+        for _ in range(8):
+            place = (
+                int(rng.integers(0, photo.shape[0] - height + 1)),
+                int(rng.integers(0, photo.shape[1] - width + 1)),
+            )
+            distance = max(abs(place[0] - here[0]) / height, abs(place[1] - here[1]) / width)
+            if distance > best_distance:
+                best, best_distance = place, distance
+            if distance >= 0.5:
+                break
+        patch = photo[best[0] : best[0] + height, best[1] : best[1] + width]
+        if options.rotate:
+            angle = float(rng.uniform(-options.rotate, options.rotate))
+            turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
+            patch = cv2.warpAffine(patch, turn, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+        if options.jitter:
+            gain = 1 + rng.uniform(-options.jitter, options.jitter, size=3) * 2
+            shift = rng.uniform(-options.jitter, options.jitter, size=3) * 255
+            patch = np.clip(np.rint(patch * gain + shift), 0, 255).astype(np.uint8)
+        painted = normal.copy()
+        painted[box.slices] = patch
+        return painted, {"source": [best[0], best[1], height, width]}

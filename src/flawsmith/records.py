@@ -1,0 +1,128 @@
+"""The four types everyone speaks: Record and Job are words, Sample and Request are pixels.
+
+Two functions cross from words to pixels: `Record.load` and `generation.load_request`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flawsmith import images
+from flawsmith.errors import FlawsmithError
+
+if TYPE_CHECKING:
+    from flawsmith.masks import Warp
+
+GOOD = "good"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One photograph of a data set as a reader found it: paths and words, no pixels.
+
+    `masks` may hold several files (one per region); their union is the mask. `group` names the physical part or
+    shot series: records of one group never stand on both sides of a split. `root` is the data set's folder, so
+    that manifests can hold relative paths.
+    """
+
+    image: Path
+    category: str
+    defect_type: str = GOOD
+    masks: tuple[Path, ...] = ()
+    caption: str = ""
+    split: str = "train"
+    group: str = ""
+    root: Path = Path()
+
+    @property
+    def is_good(self) -> bool:
+        return self.defect_type == GOOD
+
+    @property
+    def name(self) -> str:
+        """The path relative to the data set root, with forward slashes; what manifests and messages print."""
+        try:
+            return self.image.relative_to(self.root).as_posix()
+        except ValueError:
+            return self.image.as_posix()
+
+    def load(self) -> Sample:
+        """Read the pixels. Raises FlawsmithError naming the file when one is damaged or sizes disagree."""
+        image = images.read_image(self.image)
+        mask = np.zeros(image.shape[:2], dtype=bool)
+        for path in self.masks:
+            part = images.read_mask(path)
+            if part.shape != mask.shape:
+                raise FlawsmithError(
+                    f"Mask {path} is {part.shape[1]} x {part.shape[0]} pixels, its image {self.image.name} is "
+                    f"{mask.shape[1]} x {mask.shape[0]}: export the mask again at the image's size."
+                )
+            mask |= part
+        return Sample(image, mask, self.category, self.defect_type, self.caption)
+
+
+def _check_pair(owner: str, image: np.ndarray, mask: np.ndarray) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise FlawsmithError(f"{owner} image must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}.")
+    if mask.dtype != bool or mask.shape != image.shape[:2]:
+        raise FlawsmithError(
+            f"{owner} mask is {mask.shape} {mask.dtype}, image is {image.shape[:2]}: give a bool mask of the "
+            "image's size."
+        )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Pixels: `image` (H, W, 3) uint8 RGB, `mask` (H, W) bool, all False for a normal image.
+
+    `info` holds what the maker wants to tell (scores, window, "rejected": reason).
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    category: str = ""
+    defect_type: str = GOOD
+    caption: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_pair("Sample", self.image, self.mask)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to make, in words: one line of the plan. `mask` is a name in MASKS or a picture's path."""
+
+    index: int
+    normal: Record
+    reference: Record | None
+    mask: str
+    defect_type: str
+    caption: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """One picture to make, in pixels. `mask` (H, W) bool says where the picture may change; never empty.
+
+    `warp` is set when the mask is a warped copy of the reference's own mask: it maps reference pixels to the
+    normal image, so that a method may lay the reference's pixels exactly under the mask.
+    """
+
+    normal: Sample
+    mask: np.ndarray
+    defect_type: str
+    caption: str = ""
+    reference: Sample | None = None
+    seed: int = 0
+    warp: Warp | None = None
+
+    def __post_init__(self) -> None:
+        _check_pair("Request", self.normal.image, self.mask)
+        if not self.mask.any():
+            raise FlawsmithError("Request mask is empty: at least one pixel must be allowed to change.")

@@ -15,9 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-__all__ = ["MAX_PIECES", "TextEncoder", "WordPiece", "WordTable"]
+from flawsmith.errors import FlawsmithError
 
-MAX_PIECES = 32  # longest sentence in pieces; public defect captions have 4 to 24 words
+__all__ = ["MAX_PIECES", "TextEncoder", "WordPiece", "WordTable", "cosine"]
+
+MAX_PIECES = 31  # with the sentence token 32 context tokens; public defect captions have 4 to 24 words
 
 
 class WordPiece:
@@ -64,11 +66,13 @@ class WordPiece:
         return found
 
     def __call__(self, sentences: Sequence[str], length: int = MAX_PIECES) -> tuple[Tensor, Tensor]:
-        """Padded ids (B, L) long and their validity (B, L) bool; L is the longest sentence, at most `length`, at least 1."""
+        """Ids (B, L) long padded to `length` = L, and their validity (B, L) bool.
+
+        The length is fixed, so that a sentence's tokens do not depend on the others in its batch.
+        """
         rows = [self.pieces(sentence)[:length] for sentence in sentences]
-        width = max([1, *map(len, rows)])
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        valid = torch.zeros(len(rows), width, dtype=torch.bool)
+        ids = torch.zeros(len(rows), length, dtype=torch.long)
+        valid = torch.zeros(len(rows), length, dtype=torch.bool)
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
             valid[i, : len(row)] = True
@@ -84,7 +88,7 @@ class WordTable(nn.Module):
     def __init__(self, vectors: Tensor, weight: Tensor) -> None:
         super().__init__()
         if vectors.ndim != 2 or weight.shape != vectors.shape[:1]:
-            raise ValueError(f"Word table wants (V, E) and (V,), got {tuple(vectors.shape)} and {tuple(weight.shape)}.")
+            raise FlawsmithError(f"Word table wants (V, E) and (V,), got {tuple(vectors.shape)} and {tuple(weight.shape)}.")
         # not in the state dict: the table is stored once, as int8, and never trained
         self.register_buffer("vectors", vectors.float(), persistent=False)
         self.register_buffer("weight", weight.float(), persistent=False)
@@ -119,7 +123,8 @@ class WordTable(nn.Module):
 class TextEncoder(nn.Module):
     """Sentences to context tokens: static piece vectors, positions, and a small transformer over one sentence.
 
-    Output (B, 1 + L, D): first the pooled sentence token, then the pieces. An empty caption is the learned null token alone.
+    Output (B, 1 + L, D): first the pooled sentence token, then the pieces; zeros after the last piece, which a cross-attention without
+    bias reads as "nothing more to say". An empty caption is the learned null token alone.
     """
 
     def __init__(

@@ -1,0 +1,55 @@
+"""The only conversions between pictures (uint8, HWC, numpy) and tensors ([-1, 1], NCHW), and the resizing that encoders need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flawsmith.errors import FlawsmithError
+
+__all__ = ["from_images", "from_masks", "normalise", "pool_mask", "resize", "to_images"]
+
+
+def from_images(images: Sequence[np.ndarray] | np.ndarray) -> Tensor:
+    """Pictures of one size, each (H, W, 3) uint8 RGB -> (B, 3, H, W) float32 in [-1, 1]."""
+    shapes = {image.shape for image in images}
+    if len(shapes) != 1 or any(image.dtype != np.uint8 for image in images):
+        raise FlawsmithError(f"A batch needs uint8 RGB pictures of one size, got {sorted(shapes)}: resize them first.")
+    stack = torch.from_numpy(np.ascontiguousarray(np.stack(list(images))))
+    return stack.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous()
+
+
+def to_images(tensor: Tensor) -> np.ndarray:
+    """(B, 3, H, W) in [-1, 1] (clipped) -> (B, H, W, 3) uint8 RGB; exact inverse of `from_images`."""
+    pixels = tensor.detach().float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def from_masks(masks: Sequence[np.ndarray] | np.ndarray) -> Tensor:
+    """Masks (H, W) bool -> (B, 1, H, W) float32 in {0, 1}."""
+    return torch.from_numpy(np.stack([np.asarray(mask, dtype=bool) for mask in masks])).float()[:, None]
+
+
+def pool_mask(mask: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """(B, 1, H, W) in {0, 1} -> (B, 1, h, w): a cell is 1 if any pixel in it is, so that no small mask vanishes."""
+    return torch.nn.functional.adaptive_max_pool2d(mask, size)
+
+
+def resize(tensor: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Bicubic, antialiased resize of (B, C, H, W) to `size` (one side for a square, or height and width)."""
+    target = (size, size) if isinstance(size, int) else size
+    if tuple(tensor.shape[-2:]) == target:
+        return tensor
+    return torch.nn.functional.interpolate(tensor, target, mode="bicubic", antialias=True, align_corners=False)
+
+
+def normalise(tensor: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """[-1, 1] pictures -> an encoder's own statistics, given for the range [0, 1]."""
+    shape = (1, -1, 1, 1)
+    centre, spread = (
+        torch.tensor(values, dtype=tensor.dtype, device=tensor.device).view(shape) for values in (mean, std)
+    )
+    return (tensor.add(1).div(2) - centre) / spread

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -109,10 +110,10 @@ def encode_png(array: np.ndarray) -> bytes:
     return buffer.tobytes()
 
 
-def write_bytes(path: str | Path, content: bytes, partial: Path | None = None) -> None:
+def write_bytes(path: str | Path, content: bytes, partial: Path | None = None, durable: bool = True) -> None:
     """Write a file whole or not at all: to a temporary file (in `partial` or beside it), then one rename.
 
-    Raises FlawsmithError naming the file when the folder is read-only or the disk is full; nothing is left behind.
+    `durable=False` skips the flush to the disk, for files that a resumed run verifies and redoes anyway. Raises FlawsmithError naming the file when the folder is read-only or the disk is full; nothing is left behind.
     """
     path = Path(path)
     temporary = (partial or path.parent) / f".{path.name}.{os.getpid()}.tmp"
@@ -121,8 +122,9 @@ def write_bytes(path: str | Path, content: bytes, partial: Path | None = None) -
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         remedy = (
@@ -132,7 +134,8 @@ def write_bytes(path: str | Path, content: bytes, partial: Path | None = None) -
         )
         raise FlawsmithError(f"{path} cannot be written ({error.strerror or error}): {remedy}.") from error
     finally:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_image(path: str | Path, array: np.ndarray) -> None:

@@ -53,6 +53,9 @@ class Record:
     def load(self) -> Sample:
         """Read the pixels. Raises FlawsmithError naming the file when one is damaged or sizes disagree."""
         image = images.read_image(self.image)
+        if not self.masks:  # a view of one False: a normal photograph's mask costs no memory
+            none = np.broadcast_to(np.False_, image.shape[:2])
+            return Sample(image, none, self.category, self.defect_type, self.caption)
         mask = np.zeros(image.shape[:2], dtype=bool)
         for path in self.masks:
             part = images.read_mask(path)

@@ -46,6 +46,7 @@ class Synthesizer:
     name: ClassVar[str] = ""
     Options: ClassVar[type[Options]] = Options
     needs_reference: ClassVar[bool] = False
+    batched: ClassVar[bool] = False  # True where several requests share one forward pass
     defect_types: ClassVar[tuple[str, ...]] = ()  # the method's own types; () = named by the data set or the user
     window_minimum: ClassVar[int] = 64
     window_context: ClassVar[float] = 1.6

@@ -1,6 +1,7 @@
 """CutPaste: a patch of the photograph itself, colour-jittered, pasted where the mask allows.
 
-Reference: Li et al., "CutPaste: Self-Supervised Learning for Anomaly Detection and Localization", CVPR 2021, section 2.1.
+Reference: Li et al., "CutPaste: Self-Supervised Learning for Anomaly Detection and Localization",
+CVPR 2021, section 2.1.
 """
 
 from __future__ import annotations

@@ -1,0 +1,101 @@
+"""Run configurations: everything a command was told, checked before anything slow starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flawsmith.errors import FlawsmithError, unknown
+
+
+class GenerateConfig(BaseModel):
+    """What `flawsmith generate` was asked for. `generate.json` holds it, and a resumed run must agree with it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str = Field(description="a name in METHODS, a checkpoint folder, or package.module:Class")
+    normal: str = Field(description="READER:DIR or DIR with photographs of good parts")
+    out: Path = Field(description="folder for the generated pictures")
+    category: str | None = Field(None, description="one category of the data set; default: all")
+    defect: tuple[str, ...] = Field((), description="defect types to make; default: all the method or data set knows")
+    n: int = Field(20, ge=1, le=10_000_000, description="pictures in total, or per defect type with per_defect")
+    per_defect: bool = Field(False, description="count n for each defect type instead of in total")
+    seed: int = Field(0, ge=0, lt=2**63, description="same seed, same pictures")
+    prompt: str | None = Field(None, description="caption for every picture; steers methods that read text")
+    mask: str | None = Field(None, description="mask family (flawsmith.masks.MASKS) or a mask picture")
+    mask_options: dict[str, Any] = Field(default_factory=dict, description="dials of the mask family")
+    roi: Path | None = Field(None, description="picture that is white where defects may sit")
+    reference: Path | None = Field(None, description="a photograph of a defect to imitate")
+    reference_mask: Path | None = Field(None, description="the defect's mask in the reference")
+    reference_text: str | None = Field(None, description="what the reference shows")
+    shots: int | None = Field(None, ge=1, description="real defects per type a method may see; default: first third")
+    group_by: str = Field("group", description="column of origin.csv that names the physical part")
+    options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
+    max_redraws: int = Field(5, ge=0, le=100, description="tries with new seeds when a picture is refused")
+    batch_size: int = Field(8, ge=1, le=4096, description="pictures per block; part of what makes bytes repeatable")
+    with_normals: bool = Field(False, description="also copy the good photographs to train/good")
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide the pixels: all but where they are written and how many there are."""
+        return json.loads(self.model_dump_json(exclude={"out", "n", "normal", "with_normals"}))
+
+
+def generate_config(values: dict[str, Any], file: Path | None = None, sets: Sequence[str] = ()) -> GenerateConfig:
+    """Merge a JSON or YAML run file, the command line's `values` (None = not given) and `--set key=value` texts.
+
+    `--set mask.size=[0.01,0.05]` sets a mask dial, `--set blend=hard` a method option, `--set n=5` a field of the run.
+    """
+    merged: dict[str, Any] = _read_file(file) if file else {}
+    merged.update({key: value for key, value in values.items() if value is not None and value != ()})
+    fields = GenerateConfig.model_fields
+    for text in sets:
+        key, value = _parse_set(text)
+        if key.startswith("mask."):
+            merged["mask_options"] = {**merged.get("mask_options", {}), key[5:]: value}
+        elif key in fields and key not in ("options", "mask_options"):
+            merged[key] = value
+        else:
+            merged["options"] = {**merged.get("options", {}), key.removeprefix("options."): value}
+    for key in merged:
+        if key not in fields:
+            raise unknown("Setting", key, fields, f"in {file}" if file else "")
+    try:
+        return GenerateConfig.model_validate(merged)
+    except ValidationError as error:
+        raise FlawsmithError(explain(error)) from None
+
+
+def explain(error: ValidationError) -> str:
+    """One line for the first problem pydantic found: field, what was given, what is allowed."""
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"])) or "configuration"
+    if first["type"] == "missing":
+        return f"{field} is missing: {GenerateConfig.model_fields[field].description or 'it must be given'}."
+    return f"{field}={first['input']!r} is not allowed: {first['msg'].lower()}."
+
+
+def _parse_set(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise FlawsmithError(f"--set {text!r} is not key=value: write for example --set mask.size=[0.01,0.05].")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        return key.strip(), value
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML
+    except FileNotFoundError:
+        raise FlawsmithError(f"Configuration file {file} does not exist.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise FlawsmithError(f"Configuration file {file} cannot be read as JSON or YAML: {error}.") from error
+    if not isinstance(content, dict):
+        raise FlawsmithError(f"Configuration file {file} must hold key: value pairs, not a {type(content).__name__}.")
+    return content

@@ -1,0 +1,184 @@
+"""Samples to disk: MVTec layout, prompts, an append-only manifest. A killed run loses nothing it had finished.
+
+A picture counts when its manifest line is whole and its three files hold the bytes the line names. Files go first,
+the line last, so a line never promises what is not there; whatever a kill left half done is redone with equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from flawsmith import images
+from flawsmith.errors import FlawsmithError
+
+MANIFEST = "manifest.jsonl"
+CONFIG = "generate.json"
+PARTIAL = ".partial"
+
+
+class Writer:
+    """Writes one run's folder. Use as a context manager; a second writer on the same folder is refused."""
+
+    def __init__(self, out: Path, description: dict[str, Any]) -> None:
+        self.out = Path(out)
+        self.description = description
+        self.lines: dict[int, dict[str, Any]] = {}
+        self._lock: Any = None
+
+    # -- opening: a new folder, a resumed one, or a refusal -----------------------------------------------------------
+
+    def __enter__(self) -> Writer:
+        self.check(self.out, self.description)
+        images.write_bytes(self.out / CONFIG, _pretty(self.description))
+        self._take_lock()
+        shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
+        self.lines = self._whole_lines()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
+        if self._lock is not None:
+            self._lock.close()
+
+    @staticmethod
+    def check(out: Path, description: dict[str, Any]) -> bool:
+        """True when `out` holds this very run, False when it is free.
+
+        Raises FlawsmithError when it belongs to another run (naming the setting that differs) or holds other files.
+        """
+        if out.is_symlink() and not out.exists():
+            raise FlawsmithError(f"Output folder {out} is a broken link: choose another --out.")
+        if out.exists() and not out.is_dir():
+            raise FlawsmithError(f"Output {out} is a file: give a folder to --out.")
+        config = out / CONFIG
+        if not config.is_file():
+            if out.is_dir() and any(entry.name != PARTIAL for entry in out.iterdir()):
+                raise FlawsmithError(
+                    f"Output folder {out} is not empty and was not made by flawsmith (no {CONFIG}): choose another --out."
+                )
+            return False
+        try:
+            before = json.loads(config.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise FlawsmithError(f"{config} is damaged ({error}): choose another --out or remove it.") from error
+        for key, value in _flat(description).items():
+            old = _flat(before).get(key, "not set")
+            if key not in ("n", "flawsmith", "source") and old != value:
+                raise FlawsmithError(
+                    f"Output folder {out} belongs to another run: {key} was {_short(old)}, now it is {_short(value)}. "
+                    "Choose another --out, or give the same settings to resume."
+                )
+        return True
+
+    def _take_lock(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # Windows: no advisory lock, two writers are the user's care
+            return
+        self._lock = open(self.out / CONFIG, "rb")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise FlawsmithError(f"Another flawsmith is writing to {self.out}: wait for it to end.") from None
+
+    # -- what is already there -------------------------------------------------------------------------------------------
+
+    def _whole_lines(self) -> dict[int, dict[str, Any]]:
+        """Read the manifest, cut off a half-written last line, forget lines whose files are missing or damaged."""
+        path = self.out / MANIFEST
+        if not path.is_file():
+            return {}
+        kept: dict[int, dict[str, Any]] = {}
+        content = path.read_bytes()
+        for raw in content.splitlines(keepends=True):
+            try:
+                line = json.loads(raw)
+                whole = raw.endswith(b"\n") and line["index"] == len(kept) and self._files_whole(line)
+            except (ValueError, KeyError, TypeError):
+                whole = False
+            if not whole:  # lines are written in order, so everything from here on is redone
+                break
+            kept[line["index"]] = line
+        good = b"".join(content.splitlines(keepends=True)[: len(kept)])
+        if good != content:
+            images.write_bytes(path, good)
+        return kept
+
+    def _files_whole(self, line: dict[str, Any]) -> bool:
+        if line["status"] != "kept":
+            return True
+        for key in ("image", "mask"):
+            path = inside(self.out, line[key])
+            if not path.is_file() or images.file_sha(path) != line[f"{key}_sha"]:
+                return False
+        return inside(self.out, line["prompt"]).is_file()
+
+    # -- writing ---------------------------------------------------------------------------------------------------------
+
+    def write(self, line: dict[str, Any], image_png: bytes | None, mask_png: bytes | None) -> None:
+        """Write one picture's files and then its manifest line; lines must come in the order of their index."""
+        if line["index"] != len(self.lines):
+            raise RuntimeError(f"manifest line {line['index']} comes after {len(self.lines) - 1}")
+        if image_png is not None and mask_png is not None:
+            prompt = (line["caption"].strip() + "\n").encode("utf-8")
+            for key, content in (("image", image_png), ("mask", mask_png), ("prompt", prompt)):
+                images.write_bytes(inside(self.out, line[key]), content, self.out / PARTIAL, durable=False)
+        raw = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8")
+        try:
+            with open(self.out / MANIFEST, "ab") as file:
+                file.write(raw)
+        except OSError as error:
+            raise FlawsmithError(
+                f"{self.out / MANIFEST} cannot be written ({error.strerror}): free some space or make it writable, "
+                "then run the same command again; it resumes."
+            ) from error
+        self.lines[line["index"]] = line
+
+
+def read_manifest(out: Path) -> list[dict[str, Any]]:
+    """The whole lines of a generated folder's manifest. Raises FlawsmithError when there is none."""
+    path = Path(out) / MANIFEST
+    if not path.is_file():
+        raise FlawsmithError(f"{out} is not a generated folder: it has no {MANIFEST}.")
+    rows = path.read_text(encoding="utf-8").splitlines()
+    lines = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            lines.append(json.loads(row))
+        except ValueError:
+            if number < len(rows):  # a half-written last line is what a kill leaves; generate redoes it
+                raise FlawsmithError(f"{path}, line {number}, is damaged: run `generate` again to repair it.") from None
+    return lines
+
+
+def inside(folder: Path, relative: str) -> Path:
+    """`folder / relative`, refused when a hand-made manifest would lead out of the folder."""
+    path = folder / relative
+    if os.path.isabs(relative) or not path.resolve().is_relative_to(folder.resolve()):
+        raise FlawsmithError(f"Path {relative!r} in {folder / MANIFEST} leaves its folder: the manifest is not safe.")
+    return path
+
+
+def _pretty(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as dotted keys, so that a refusal can name the one setting that differs."""
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            flat.update(_flat(item, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = item
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

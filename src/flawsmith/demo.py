@@ -1,0 +1,112 @@
+"""The no-download tour: photographs of textures that ship with scikit-image, and a rendered product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from flawsmith import generation, images, report
+from flawsmith.config import GenerateConfig
+from flawsmith.errors import FlawsmithError
+
+TEXTURES = ("brick", "gravel", "grass")
+SIZE = 256
+Progress = Callable[[str, int, int], None]
+
+
+def texture_photos(root: Path) -> None:
+    """Write `root/<texture>/train/good`: four quarters of each 512 x 512 texture photograph of scikit-image."""
+    from skimage import data
+
+    for name in TEXTURES:
+        whole = np.repeat(getattr(data, name)()[..., None], 3, axis=2)
+        for number in range(4):
+            top, left = SIZE * (number // 2), SIZE * (number % 2)
+            part = np.ascontiguousarray(whole[top : top + SIZE, left : left + SIZE])
+            images.write_image(root / name / "train" / "good" / f"{number:03d}.png", part)
+
+
+def render_washer(seed: int) -> np.ndarray:
+    """A rendered product: a brushed steel washer on a dark mat, (256, 256, 3) uint8. Pose and light vary with the seed."""
+    rng = np.random.default_rng(seed)
+    size = SIZE * 2  # rendered at twice the size, so that edges are antialiased
+    rows, columns = np.mgrid[:size, :size].astype(np.float32)
+    centre = size / 2 + rng.uniform(-16, 16, 2)
+    y, x = rows - centre[0], columns - centre[1]
+    radius, angle = np.hypot(x, y), np.arctan2(y, x)
+    inner, outer = size * 0.16, size * rng.uniform(0.38, 0.41)
+    metal = (radius > inner) & (radius < outer)
+    # Turned metal: grooves along the circle, and two bright lobes where they face the light.
+    light = rng.uniform(0, 2 * np.pi)
+    grooves = np.interp(radius, np.arange(size), cv2.GaussianBlur(rng.normal(0, 1, (size, 1)), (1, 5), 0)[:, 0])
+    shade = 148 + 42 * np.cos(2 * (angle - light)) + 7 * grooves
+    bevel = np.minimum(radius - inner, outer - radius) < 7
+    shade = np.where(bevel, shade + 34 * np.cos(angle - light), shade)
+    mat = 46 + cv2.GaussianBlur(rng.normal(0, 26, (size, size)).astype(np.float32), (0, 0), 1.2)
+    shadow = np.hypot(x - 10, y - 14)
+    mat = mat - 22 * np.exp(-((np.maximum(0, shadow - outer) / 14) ** 2)) * (shadow > inner)
+    value = np.where(metal, shade, mat)[..., None] * np.where(metal[..., None], [1.0, 1.0, 1.03], [0.95, 1.0, 1.08])
+    small = cv2.resize(value.astype(np.float32), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    return np.clip(np.rint(small + rng.normal(0, 2.2, small.shape)), 0, 255).astype(np.uint8)
+
+
+def product_photos(root: Path, count: int = 8) -> None:
+    """Write `root/washer/train/good`."""
+    for number in range(count):
+        images.write_image(root / "washer" / "train" / "good" / f"{number:03d}.png", render_washer(number))
+
+
+def run(folder: Path, n: int = 44, seed: int = 0, progress: Progress | None = None) -> dict[str, Path]:
+    """Make the tour under `folder`: data/, out/<method>/, contact-sheet.png and index.html. Resumes when run again.
+
+    `procedural` paints every kind of defect; its pictures then stand in for the "few real defects" that `copypaste`
+    needs, which no other demo data could give without a download.
+    """
+    data = folder / "data"
+    if folder.exists() and not folder.is_dir():
+        raise FlawsmithError(f"Demo folder {folder} is a file: choose another --out.")
+    if not (data / "washer").is_dir():
+        texture_photos(data)
+        product_photos(data)
+    made: list[tuple[str, Path]] = []
+    runs = [("procedural", n), ("cutpaste", 8), ("perlin", 8), ("nsa", 8)]
+    for method, count in runs:
+        out = folder / "out" / method
+        config = GenerateConfig(method=method, normal=f"mvtec_ad:{data}", out=out, n=count, seed=seed)
+        _run(config, progress)
+        made.append((method, out))
+    few = _few_defects(folder, seed, progress)
+    out = folder / "out" / "copypaste"
+    _run(GenerateConfig(method="copypaste", normal=f"mvtec_ad:{few}", out=out, n=8, seed=seed), progress)
+    made.append(("copypaste (its few shots are the painted scratches and chips above)", out))
+    sheet, page = folder / "contact-sheet.png", folder / "index.html"
+    images.write_image(sheet, report.sheet(made[0][1], count=22))
+    report.page(made, page, "flawsmith demo", count=12)
+    return {"contact sheet": sheet, "page": page, "pictures": folder / "out"}
+
+
+def _few_defects(folder: Path, seed: int, progress: Progress | None) -> Path:
+    """A small data set with defects, in MVTec layout: the washers and nine painted scratches and chips."""
+    few = folder / "data-with-defects" / "washer"
+    config = GenerateConfig(
+        method="procedural",
+        normal=f"mvtec_ad:{folder / 'data' / 'washer'}",
+        out=few,
+        defect=("scratch", "chip"),
+        n=18,
+        seed=seed + 1,
+        with_normals=True,
+    )
+    _run(config, progress)
+    return few
+
+
+def _run(config: GenerateConfig, progress: Progress | None) -> None:
+    def tell(done: int, total: int, _: str) -> None:
+        if progress:
+            progress(config.method, done, total)
+
+    generation.run(config, tell)

@@ -1,0 +1,104 @@
+"""The MVTec AD layout, which is also what flawsmith writes: one folder per category with train, test, ground_truth.
+
+    bottle/train/good/000.png             photographs of good parts
+    bottle/validation/good/000.png        (MVTec LOCO)
+    bottle/test/good/000.png
+    bottle/test/<defect>/000.png
+    bottle/ground_truth/<defect>/000_mask.png, 000.png, or a folder 000/ with several masks (MVTec LOCO)
+    bottle/prompt/<defect>/000.txt        captions, first line counts (MVTec Caption, flawsmith)
+    bottle/origin.csv                     groups (optional)
+
+Reference: Bergmann et al., "MVTec AD", IJCV 2021; "Beyond Dents and Scratches" (MVTec LOCO), IJCV 2022.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flawsmith.datasets import tree
+from flawsmith.errors import FlawsmithError
+from flawsmith.records import GOOD, Record
+
+SPLITS = ("train", "validation", "test")
+
+
+def is_category(folder: Path) -> bool:
+    """Whether a folder looks like one category: train/good, or test with sub-folders."""
+    if any(tree.is_good_name(child.name) for child in tree.listing(folder / "train")[0]):
+        return True
+    return bool(tree.listing(folder / "test")[0])
+
+
+def categories(root: Path) -> dict[str, Path]:
+    """Category name -> folder: `root` itself when it is a category, else its sub-folders that are."""
+    if is_category(root):
+        return {root.resolve().name: root}
+    return {child.name: child for child in tree.listing(root)[0] if is_category(child)}
+
+
+def read(root: Path, category: str | None = None, group_by: str = "group") -> list[Record]:
+    """Read one category or all of a data set root, in natural order: train, validation, test; good before defects.
+
+    Masks and captions are paired by file stem, never by rank. A missing mask is allowed here (`masks=()`) and
+    reported by `datasets.check`. Raises FlawsmithError for a folder of another layout or an unknown category.
+    """
+    tree.require_folder(root)
+    found = categories(root)
+    if not found:
+        raise FlawsmithError(
+            f"Folder {root} is not in MVTec AD layout: neither it nor a sub-folder has train/good or test/<defect>. "
+            f"Name the right folder, or read any other layout with folder:{root}."
+        )
+    if category is not None:
+        tree.choose_category(category, found, root, single=root in found.values())
+        found = {category: found[category]}
+    groups = tree.Groups([root, *found.values()], group_by)
+    records = [record for name, folder in found.items() for record in _read_category(root, folder, name, groups)]
+    if not records:
+        raise tree.no_pictures(root)
+    return records
+
+
+def _read_category(root: Path, folder: Path, category: str, groups: tree.Groups) -> list[Record]:
+    records = []
+    for split in SPLITS:
+        classes = tree.listing(folder / split)[0]
+        good = [path for path in classes if tree.is_good_name(path.name)]
+        # Defects under train/ would be taken for good parts by most tools; we leave them out and `check` says so.
+        defects = [path for path in classes if path not in good] if split == "test" else []
+        for kind in (*good, *defects):
+            defect_type = GOOD if kind in good else kind.name
+            masks = _masks(folder / "ground_truth" / kind.name) if defect_type != GOOD else tree.Stems(())
+            prompts = tree.Stems(
+                (path.stem, path)
+                for path in (tree.listing(folder / "prompt" / kind.name)[1] if split == "test" else ())
+                if path.suffix.lower() == ".txt"
+            )
+            for image in tree.pictures(kind):
+                record = Record(
+                    image=image,
+                    category=category,
+                    defect_type=defect_type,
+                    masks=_mask_files(masks.get(image.stem)),
+                    caption=next(map(tree.read_caption, prompts.get(image.stem)), ""),
+                    split=split,
+                    group=groups.get(image, image.relative_to(root).as_posix()),
+                    root=root,
+                )
+                records.append(record)
+    return records
+
+
+def _masks(folder: Path) -> tree.Stems:
+    folders, files = tree.listing(folder)
+    named = [(tree.mask_stem(path.stem), path) for path in files if tree.is_picture(path)]
+    return tree.Stems([*named, *((path.name, path) for path in folders)])
+
+
+def _mask_files(found: list[Path]) -> tuple[Path, ...]:
+    """`000_mask.png` wins over `000.png`; a folder stands for every picture in it (their union is the mask)."""
+    files: list[Path] = []
+    for path in found:
+        files += tree.pictures(path) if path.is_dir() else [path]
+    marked = [path for path in files if tree.mask_stem(path.stem) != path.stem]
+    return tuple(marked if marked and len({path.parent for path in files}) == 1 else files)

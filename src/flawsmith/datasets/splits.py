@@ -1,0 +1,169 @@
+"""Which real defects a method may see (support) and which it is judged on (test): by physical part, never leaking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+
+from flawsmith import images
+from flawsmith.datasets import tree
+from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.records import Record
+
+RULES = ("first-third", "stratified", "group")
+
+Unit = list[Record]  # the pictures of one physical part, or one picture
+
+
+@dataclass(frozen=True)
+class Split:
+    """Records by what they may be used for; nothing is in two places.
+
+    `support`: defects a method may learn from. `validation`: for choosing settings. `test`: defects it is judged on
+    and the good pictures of the test folder. `held_back`: not used, because they show a part (or are a copy of a
+    picture) that is in the support or validation set. Good pictures for training are in none of them.
+    """
+
+    support: tuple[Record, ...]
+    test: tuple[Record, ...]
+    validation: tuple[Record, ...] = ()
+    held_back: tuple[Record, ...] = ()
+
+
+def has_groups(records: Sequence[Record]) -> bool:
+    """Whether the data set tells which pictures show the same part: some defects share a group."""
+    defects = [record for record in records if not record.is_good]
+    return len({record.group for record in defects if record.group}) < sum(bool(r.group) for r in defects)
+
+
+def few_shot(
+    records: Sequence[Record],
+    shots: int | None = None,
+    rule: str | None = None,
+    seed: int = 0,
+    validation: float = 0.0,
+) -> Split:
+    """Divide the defects of every category and type into support, validation and test.
+
+    Rules: "first-third" takes the lowest n // 3 file names of each type, strictly (the protocol of the papers);
+    "stratified" takes every k-th, for data sets ordered by sub-defect (MVTec LOCO); "group" takes whole parts, the
+    first third of them. The default is "group" when some defects share a group, else "first-third". "stratified"
+    counts parts too where there are any.
+
+    `shots` asks for that many pictures of each type instead of a third, of as many different parts as possible, but
+    of no more than half of the parts while these have pictures left. `seed` other than 0 shuffles the parts or
+    pictures first ("first-third" is fixed and ignores it). `validation` is the share of the remaining parts set
+    aside for choosing settings.
+
+    Whatever the rule, pictures that share a group or the file content with a support picture are never in test.
+    Raises FlawsmithError when there are no defects, or too few for a third of any type.
+    """
+    if rule is None:
+        rule = "group" if has_groups(records) else "first-third"
+    if rule not in RULES:
+        raise unknown("Split rule", rule, RULES)
+    if shots is not None and shots < 1:
+        raise FlawsmithError(f"shots={shots}: give at least 1, or leave it out for a third of each defect type.")
+    if not 0 <= validation < 1:
+        raise FlawsmithError(f"validation={validation:g}: give a share from 0 to below 1.")
+    kinds: dict[tuple[str, str], list[Record]] = {}
+    for record in sorted(records, key=_order):
+        if not record.is_good:
+            kinds.setdefault((record.category, record.defect_type), []).append(record)
+    if not kinds:
+        raise FlawsmithError("There is no defect picture to split: name a data set with defect folders.")
+    by_part = rule == "group" or (rule == "stratified" and has_groups(records))
+    support: list[Record] = []
+    for number, members in enumerate(kinds.values()):
+        units = _units(members) if by_part else [[record] for record in members]
+        if seed and rule != "first-third":
+            order = np.random.default_rng([seed, number]).permutation(len(units))
+            units = [units[index] for index in order]
+        support += sorted(_choose(units, shots, rule), key=_order)
+    if not support:
+        most = max(map(len, kinds.values()))
+        raise FlawsmithError(
+            f"A third of each defect type is less than one picture (at most {most} of a type): give shots=1 or more."
+        )
+    return _divide(records, kinds, support, validation)
+
+
+def _order(record: Record) -> tuple[object, ...]:
+    return tree.natural(record.name)
+
+
+def _units(members: Sequence[Record]) -> list[Unit]:
+    """Records by group, groups in the order of their first picture; a record without group stands alone."""
+    units: dict[str, Unit] = {}
+    for record in members:
+        units.setdefault(record.group or f"\0{record.image}", []).append(record)
+    return list(units.values())
+
+
+def _choose(units: list[Unit], shots: int | None, rule: str) -> list[Record]:
+    if shots is None:
+        return [record for unit in _pick(units, len(units) // 3, rule) for record in unit]
+    available = sum(map(len, units))
+    # Half of the parts stay for the test while the other half has enough pictures; single pictures are the user's.
+    limit = len(units) if available == len(units) else max(1, len(units) // 2)
+    count = min(shots, limit)
+    while sum(map(len, _pick(units, count, rule))) < min(shots, available):
+        count += 1
+    # One picture of every part before the second of any.
+    rounds = zip_longest(*_pick(units, count, rule))
+    return [record for turn in rounds for record in turn if record is not None][:shots]
+
+
+def _pick(units: list[Unit], count: int, rule: str) -> list[Unit]:
+    """The first `count` units, or `count` evenly spaced ones."""
+    count = min(count, len(units))
+    if rule == "stratified":
+        return [units[index * len(units) // count] for index in range(count)]
+    return units[:count]
+
+
+def _divide(
+    records: Sequence[Record], kinds: dict[tuple[str, str], list[Record]], support: list[Record], share: float
+) -> Split:
+    links = _links(records)
+    taken = {record.image for record in support}
+    blocked = {link for record in support for link in links[record.image]}
+
+    def is_free(record: Record) -> bool:
+        return record.image not in taken and blocked.isdisjoint(links[record.image])
+
+    validation: list[Record] = []
+    if share:
+        good = [record for record in sorted(records, key=_order) if record.is_good and record.split == "test"]
+        for members in (*kinds.values(), good):
+            units = _units([record for record in members if is_free(record)])
+            validation += [record for unit in _pick(units, round(share * len(units)), "stratified") for record in unit]
+        # A part may show several defect types: what validation uses is closed for the test as well.
+        taken |= {record.image for record in validation}
+        blocked |= {link for record in validation for link in links[record.image]}
+    candidates = [record for record in records if not record.is_good or record.split == "test"]
+    test = [record for record in candidates if is_free(record)]
+    used = taken | {record.image for record in test}
+    held_back = [record for record in candidates if record.image not in used]
+    return Split(tuple(support), tuple(test), tuple(validation), tuple(held_back))
+
+
+def _links(records: Sequence[Record]) -> dict[Path, set[str]]:
+    """What ties a picture to others: its group, and its content where another file is byte for byte the same."""
+    sizes: dict[int, list[Path]] = {}
+    links: dict[Path, set[str]] = {}
+    for record in records:
+        links[record.image] = {f"group {record.root} {record.group}"} if record.group else set()
+        try:
+            sizes.setdefault(record.image.stat().st_size, []).append(record.image)
+        except OSError:
+            continue  # a file that vanished is reported by whoever opens it
+    for paths in sizes.values():
+        if len(paths) > 1:  # only files of equal length can be equal, so hardly any is read
+            for path in paths:
+                links[path].add(f"content {images.file_sha(path)}")
+    return links

@@ -1,0 +1,30 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # `import fakes` from every test folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """`shared_data("cookie")`: a real data set's folder, or a visible skip where it is absent.
+
+    Looked for in the folder FLAWSMITH_DATA names, else in ../shared/data beside the repository.
+    """
+    given = os.environ.get("FLAWSMITH_DATA")
+    base = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "data"
+
+    def find(name: str) -> Path:
+        folder = base / name
+        if not folder.is_dir():
+            pytest.skip(f"real data {name!r} is absent: set FLAWSMITH_DATA to the folder that holds it")
+        return folder
+
+    return find

@@ -1,0 +1,149 @@
+"""The one sampling loop: latents in, latents out, whatever the backbone and whatever conditions it.
+
+Conditioning is a function of the step, guidance a batch of two, noise belongs to the request and not to the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flawsmith.errors import FlawsmithError, unknown
+
+__all__ = ["SCHEDULERS", "Condition", "Conditioning", "autocast", "denoise", "draw_noise", "predict", "scheduler_for"]
+
+SCHEDULERS = {"ddim": "DDIMScheduler", "dpm++": "DPMSolverMultistepScheduler"}
+
+
+@dataclass
+class Conditioning:
+    """What the denoiser attends to. `semantic` and `weight` belong to the adapter's second cross-attention."""
+
+    context: Tensor  # (B, L, D)
+    semantic: Tensor | None = None  # (B, N, D)
+    weight: float = 1.0  # the adapter's lambda
+
+    @staticmethod
+    def join(first: Conditioning, second: Conditioning) -> Conditioning:
+        """Both along the batch, for guidance; they must agree in length and in what they hold."""
+        if first.context.shape != second.context.shape or (first.semantic is None) != (second.semantic is None):
+            raise FlawsmithError(
+                f"Guidance needs two conditions of one shape, got contexts {tuple(first.context.shape)} and "
+                f"{tuple(second.context.shape)}: build the unconditional one with the same tokens, nulled."
+            )
+        semantic = None
+        if first.semantic is not None and second.semantic is not None:
+            semantic = torch.cat([first.semantic, second.semantic])
+        return Conditioning(torch.cat([first.context, second.context]), semantic, first.weight)
+
+
+Condition = Callable[[Tensor], Conditioning]  # t (B,) long -> Conditioning
+
+
+def scheduler_for(config: Any, name: str = "ddim") -> Any:
+    """A sampling scheduler with the betas and the prediction type of a training scheduler's config."""
+    import diffusers  # noqa: PLC0415
+
+    if name not in SCHEDULERS:
+        raise unknown("Sampler", name, SCHEDULERS)
+    extra = {"algorithm_type": "dpmsolver++", "final_sigmas_type": "zero"} if name == "dpm++" else {}
+    kept = {k: v for k, v in dict(config).items() if not k.startswith("_")}
+    return getattr(diffusers, SCHEDULERS[name]).from_config({**kept, "timestep_spacing": "trailing", **extra})
+
+
+def draw_noise(seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    """Standard normal noise (B, *shape), each row from its own seed, drawn on the CPU so that every machine gets the same."""
+    rows = [torch.randn(*shape, generator=torch.Generator().manual_seed(int(seed) & (2**63 - 1))) for seed in seeds]
+    return torch.stack(rows).to(device)
+
+
+def autocast(device: torch.device | str, enabled: bool = True) -> torch.autocast:
+    """bf16 autocast where it is faster than fp32: on a GPU, and on CPUs with bf16 instructions."""
+    kind = torch.device(device).type
+    if kind == "cpu":
+        enabled = enabled and bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+    return torch.autocast(kind, torch.bfloat16, enabled=enabled)
+
+
+def predict(unet: nn.Module, noisy: Tensor, t: Tensor, given: Conditioning, extra: Tensor | None = None) -> Tensor:
+    """The denoiser's raw output (B, C, h, w), float32. `extra` (B, m + C, h, w) is mask and context of inpainting backbones."""
+    states: Any = given.context
+    if given.semantic is not None:
+        states = (given.context, given.semantic)
+        for processor in getattr(unet, "attn_processors", {}).values():
+            if hasattr(processor, "weight") and isinstance(processor.weight, float):
+                processor.weight = given.weight
+    x = noisy if extra is None else torch.cat([noisy, extra], 1)
+    return unet(x, t, encoder_hidden_states=states, return_dict=False)[0].float()
+
+
+@torch.no_grad()
+def denoise(
+    unet: nn.Module,
+    scheduler: Any,
+    condition: Condition,
+    noise: Tensor,
+    *,
+    extra: Tensor | None = None,
+    unconditional: Condition | None = None,
+    guidance_scale: float = 1.0,
+    num_inference_steps: int = 8,
+    eta: float = 0.0,
+    step_noise: Callable[[int], Tensor] | None = None,
+    start: Tensor | None = None,
+    strength: float = 1.0,
+    known: Tensor | None = None,
+    mask: Tensor | None = None,
+    bf16: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Noise (B, C, h, w) to latents (B, C, h, w).
+
+    extra: (B, m + C, h, w) for inpainting backbones. start, strength: begin from `start` noised to that share of the
+    schedule instead of from pure noise. known, mask: for 4-channel backbones, keep `known` where mask (B, 1, h, w) is 0 at
+    every step. step_noise(i) gives the noise of step i for eta > 0. progress(i, n) is called after each step.
+    """
+    if guidance_scale != 1.0 and unconditional is None:
+        raise FlawsmithError(f"guidance_scale is {guidance_scale:g} but there is no unconditional condition: pass one or use 1.")
+    if eta > 0 and step_noise is None:
+        raise FlawsmithError("eta above 0 needs step_noise, so that each request draws its own noise.")
+    if (known is None) != (mask is None):
+        raise FlawsmithError("Known-region blending needs both the known latents and the mask.")
+    batch = len(noise)
+    scheduler.set_timesteps(num_inference_steps, device=noise.device)
+    steps = scheduler.timesteps
+    x = noise * float(getattr(scheduler, "init_noise_sigma", 1.0))
+    if start is not None and strength < 1:
+        steps = steps[len(steps) - max(1, round(len(steps) * strength)) :]
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(len(scheduler.timesteps) - len(steps))
+        x = scheduler.add_noise(start, noise, steps[:1].expand(batch))
+    guided = guidance_scale != 1.0 and unconditional is not None
+    takes_eta = "DDIM" in type(scheduler).__name__
+    with autocast(noise.device, bf16):
+        for i, step in enumerate(steps):
+            t = step.expand(batch).long()
+            given = condition(t)
+            seen = scheduler.scale_model_input(x, step)
+            if guided:
+                assert unconditional is not None  # noqa: S101 - for the type checker; checked above
+                both = Conditioning.join(unconditional(t), given)
+                pair = predict(unet, seen.repeat(2, 1, 1, 1), t.repeat(2), both, None if extra is None else extra.repeat(2, 1, 1, 1))
+                without, with_ = pair.chunk(2)
+                out = without + guidance_scale * (with_ - without)
+            else:
+                out = predict(unet, seen, t, given, extra)
+            options: dict[str, Any] = {}
+            if takes_eta and eta > 0 and step_noise is not None:
+                options = {"eta": eta, "variance_noise": step_noise(i)}
+            x = scheduler.step(out, step, x, return_dict=False, **options)[0]
+            if known is not None and mask is not None:
+                kept = known if i + 1 == len(steps) else scheduler.add_noise(known, noise, steps[i + 1].expand(batch))
+                x = mask * x + (1 - mask) * kept
+            if progress is not None:
+                progress(i + 1, len(steps))
+    return x

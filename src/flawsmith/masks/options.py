@@ -1,0 +1,58 @@
+"""The dials of the mask families and their defaults."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MINIMUM = 12  # pixels; a smaller mask could not be told from a dead pixel
+
+Span = tuple[float, float]
+
+# Share of the object, elongation, number of parts. Lines have a width and a length instead.
+DEFAULTS: dict[str, tuple[Span, Span, tuple[int, int]]] = {
+    "blob": ((0.002, 0.03), (1.0, 2.5), (1, 1)),
+    "box": ((0.002, 0.03), (1.0, 3.0), (1, 1)),
+    "polygon": ((0.002, 0.03), (1.0, 2.5), (1, 1)),
+    "perlin": ((0.005, 0.06), (1.0, 2.0), (1, 3)),
+    "spots": ((0.0005, 0.008), (1.0, 1.4), (3, 12)),
+}
+LINE_WIDTH = (1.5, 5.5)  # pixels in a 384-pixel photograph; cracks of the public tile set are 4 to 8 with their rims
+LINE_LENGTH: dict[str, Span] = {"scratch": (0.12, 0.7), "crack": (0.2, 0.9)}  # of the square root of the object's area
+
+
+class MaskOptions(BaseModel):
+    """Dials of every family; None means the family's own default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: Span | None = Field(default=None, description="share of the object's area, 0 to 1, drawn log-uniformly")
+    elongation: Span | None = Field(default=None, description="long side over short side, at least 1")
+    count: tuple[int, int] | None = Field(default=None, description="number of parts; reference: parts kept")
+    place: Literal["anywhere", "edge", "centre"] = Field(default="anywhere", description="where on the object")
+    rotate: float | None = Field(
+        default=None,
+        ge=0,
+        le=180,
+        description="reference: largest turn in degrees; default by the surface",
+    )
+    scale: Span = Field(default=(0.8, 1.25), description="reference: enlargement, drawn log-uniformly")
+    bend: float = Field(default=0.3, ge=0, le=1, description="reference: strength of the elastic warp")
+    flip: bool = Field(default=True, description="reference: mirror half of the masks")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> MaskOptions:
+        bounds = {"size": (1e-7, 1.0), "elongation": (1.0, 1000.0), "count": (1, 500), "scale": (0.05, 20.0)}
+        for name, (least, most) in bounds.items():
+            pair = getattr(self, name)
+            if pair is not None and not least <= pair[0] <= pair[1] <= most:
+                raise ValueError(f"{name} must be two numbers, low then high, between {least:g} and {most:g}")
+        return self
+
+
+def log_uniform(rng: np.random.Generator, pair: Span) -> float:
+    """A number between the two, every factor equally likely."""
+    return math.exp(rng.uniform(math.log(pair[0]), math.log(pair[1])))

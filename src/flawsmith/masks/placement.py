@@ -1,0 +1,148 @@
+"""Where a shape may sit: positions sampled on a reduced copy of the allowed area, light even at 100 megapixels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from flawsmith.errors import FlawsmithError
+
+Place = Literal["anywhere", "edge", "centre"]
+REDUCED = 256  # longest side of the reduced copy
+CANDIDATES = 64  # positions tried at once
+ENOUGH = 0.97  # share of a shape on the allowed area that ends the search
+POINTS = 160  # pixels of a shape that are looked up instead of all of them
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The allowed area (H, W) bool of a photograph with what sampling needs, computed once.
+
+    `small` is the area's box at 1/step; `depth` the distance to its edge in reduced pixels.
+    """
+
+    allowed: np.ndarray
+    top: int
+    left: int
+    step: int
+    small: np.ndarray
+    depth: np.ndarray
+    area: int
+
+    @classmethod
+    def of(cls, allowed: np.ndarray) -> Ground:
+        if allowed.ndim != 2 or allowed.dtype != bool:
+            raise FlawsmithError(f"The allowed area must be (H, W) bool, got {allowed.shape} {allowed.dtype}.")
+        rows, columns = np.flatnonzero(allowed.any(axis=1)), np.flatnonzero(allowed.any(axis=0))
+        if not len(rows):
+            raise FlawsmithError(
+                "No pixel is allowed to change: the object was not found, or the region of interest does not meet it. "
+                "Give a region of interest that covers the part, or --foreground whole."
+            )
+        top, left = int(rows[0]), int(columns[0])
+        cut = allowed[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1]
+        step = max(1, math.ceil(max(cut.shape) / REDUCED))
+        small: np.ndarray = np.ascontiguousarray(cut[::step, ::step])
+        if step > 1 and small.mean() < 0.02:  # a thin region between the sampled pixels: any pixel of a block counts
+            pad = [(0, -n % step) for n in cut.shape]
+            blocks = np.pad(cut, pad)
+            small = np.asarray(blocks.reshape(blocks.shape[0] // step, step, -1, step).any(axis=(1, 3)))
+        # The photograph's own border is an edge only where the area has no other: a surface fills the frame.
+        framed = np.pad(small.astype(np.uint8), 1, constant_values=int(not bool(small.all())))
+        if not small.all():
+            for axis, (first, last, limit) in enumerate(
+                ((top, int(rows[-1]) + 1, allowed.shape[0]), (left, int(columns[-1]) + 1, allowed.shape[1]))
+            ):
+                view = framed if axis == 0 else framed.T
+                view[0], view[-1] = first == 0, last == limit
+        depth = cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1]
+        return cls(allowed, top, left, step, small, depth, int(np.count_nonzero(allowed)))
+
+    def lookup(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Whether points in photograph pixels are allowed (on the reduced copy), same shape as x, bool."""
+        row = np.floor((y - self.top) / self.step).astype(np.int64)
+        column = np.floor((x - self.left) / self.step).astype(np.int64)
+        height, width = self.small.shape
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        return inside & self.small[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)]
+
+    def centres(self, rng: np.random.Generator, place: Place, reach: float, count: int = CANDIDATES) -> np.ndarray:
+        """Sample `count` positions (x, y) float for a shape's centre; `reach` is half the shape's thickness."""
+        deepest = float(self.depth.max())
+        if place == "edge":
+            pool = (self.depth > 0) & (self.depth <= max(1.5, min(0.8 * reach / self.step, 0.25 * deepest)))
+        elif place == "centre":
+            pool = self.depth >= 0.6 * deepest
+        else:
+            pool = self.small
+        rows, columns = np.nonzero(pool)
+        if not len(rows):
+            rows, columns = np.nonzero(self.small)
+        picked = rng.integers(0, len(rows), count)
+        shift = rng.random((2, count))
+        x = self.left + (columns[picked] + shift[0]) * self.step
+        y = self.top + (rows[picked] + shift[1]) * self.step
+        return np.stack([x, y], axis=1)
+
+
+def sample_points(mask: np.ndarray, count: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """About `count` pixels of a mask as (x, y), evenly taken in reading order."""
+    rows, columns = np.nonzero(mask)
+    taken = np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)
+    return columns[taken], rows[taken]
+
+
+def lay(
+    shape: np.ndarray, ground: Ground, taken: np.ndarray | None, place: Place, rng: np.random.Generator
+) -> tuple[int, int, float]:
+    """Find (top, left) for a local mask (h, w) bool so that it lies on the ground and off `taken` (H, W) bool.
+
+    Returns the position and the share of the shape that is usable there (0 when every try hit `taken`).
+    """
+    height, width = shape.shape
+    x, y = sample_points(shape)
+    middle = np.array([x.mean(), y.mean()])
+    reach = math.sqrt(shape.sum() / math.pi)
+    centres = ground.centres(rng, place, reach)
+    if place != "edge":  # a shape nearly as large as the object fits only around its deepest point
+        deepest = np.array(np.unravel_index(int(ground.depth.argmax()), ground.depth.shape))[::-1]
+        centres[-1] = np.array([ground.left, ground.top]) + (deepest + 0.5) * ground.step
+    corners = np.rint(centres - middle).astype(int)
+    share = ground.lookup(corners[:, :1] + x[None, :], corners[:, 1:] + y[None, :]).mean(axis=1)
+    enough = 0.5 if place == "edge" else ENOUGH
+    order = np.concatenate([np.flatnonzero(share >= enough), np.argsort(-share)[:8]])
+    for index in order[:24]:
+        left, top = int(corners[index, 0]), int(corners[index, 1])
+        if share[index] > 0 and (taken is None or not _touches(taken, top - 2, left - 2, height + 4, width + 4, shape)):
+            return top, left, float(share[index])
+    return 0, 0, 0.0
+
+
+def _touches(taken: np.ndarray, top: int, left: int, height: int, width: int, shape: np.ndarray) -> bool:
+    """Whether a shape with a margin of two pixels meets `taken`."""
+    rows = slice(max(0, top), max(0, min(taken.shape[0], top + height)))
+    columns = slice(max(0, left), max(0, min(taken.shape[1], left + width)))
+    there = taken[rows, columns]
+    if not there.any():
+        return False
+    wide = cv2.dilate(np.pad(shape.astype(np.uint8), 2), np.ones((5, 5), np.uint8))
+    return bool((there & wide[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]).any())
+
+
+def stamp(mask: np.ndarray, shape: np.ndarray, top: int, left: int, allowed: np.ndarray) -> int:
+    """Set a local shape in the mask (H, W) where it is allowed, in place; the number of pixels set."""
+    rows = slice(max(0, top), max(0, min(mask.shape[0], top + shape.shape[0])))
+    columns = slice(max(0, left), max(0, min(mask.shape[1], left + shape.shape[1])))
+    if rows.stop <= rows.start or columns.stop <= columns.start:
+        return 0
+    part = shape[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    usable = part & allowed[rows, columns]
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(usable.astype(np.uint8), connectivity=8)
+    if count > 2:  # clipped to pieces: keep the main one, crumbs are no defect
+        usable = parts == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    mask[rows, columns] |= usable
+    return int(usable.sum())

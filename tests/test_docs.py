@@ -1,0 +1,48 @@
+"""The commands shown in the README are run as written, on a small data set painted for the purpose."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+import fakes
+from flawsmith import cli, methods
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_readme_shows_commands() -> None:
+    assert len(BLOCKS) >= 2 and all("flawsmith " in block for block in BLOCKS)
+
+
+def test_readme_blocks_run_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(3):
+        fakes.save(tmp_path / "photos" / f"part {number}.jpg", fakes.photo(number, (72, 96)))
+    fakes.mvtec_tree(tmp_path / "data", category="widget", good=3, defects={"crack": 6, "hole": 6}, size=(72, 96))
+    for line in "".join(BLOCKS).strip().splitlines():
+        words = shlex.split(line.split("  #")[0])
+        assert words[0] == "flawsmith"
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert not stopped.value.code, line
+    assert (tmp_path / "painted.html").is_file()
+    assert len(list((tmp_path / "copied" / "test" / "crack").glob("*.png"))) >= 10
+
+
+def test_every_method_has_a_page_and_a_row() -> None:
+    for name in methods.METHODS:
+        assert (REPOSITORY / "docs" / "methods" / f"{name}.md").is_file(), name
+        assert f"| `{name}` |" in README
+
+
+@pytest.mark.parametrize("target", re.findall(r"`(docs/[\w/.-]+?)`", README))
+def test_pages_named_in_the_readme_exist(target: str) -> None:
+    assert (REPOSITORY / target).exists()

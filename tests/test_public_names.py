@@ -1,0 +1,30 @@
+"""The names users may rely on. Adding one is a decision; losing one is a break."""
+
+from __future__ import annotations
+
+import flawsmith
+from flawsmith.datasets import DATASETS
+from flawsmith.masks import MASKS
+from flawsmith.methods import METHODS
+
+
+def test_public_names() -> None:
+    assert set(flawsmith.__all__) == {
+        "__version__",
+        "FlawsmithError",
+        "Job",
+        "Record",
+        "Request",
+        "Sample",
+        "few_shot",
+        "load",
+        "read",
+    }
+    for name in flawsmith.__all__:
+        assert getattr(flawsmith, name) is not None
+
+
+def test_tables() -> None:
+    assert set(DATASETS) == {"folder", "mvtec_ad"}
+    assert set(MASKS) == {"blob", "box", "polygon", "perlin", "scratch", "crack", "spots", "reference"}
+    assert set(METHODS) == {"copypaste", "cutpaste", "nsa", "perlin", "procedural"}

@@ -60,7 +60,8 @@ def few_shot(
     aside for choosing settings.
 
     Whatever the rule, pictures that share a group or the file content with a support picture are never in test.
-    Raises FlawsmithError when there are no defects, or too few for a third of any type.
+    A type with fewer than three pictures has none in its third: give `shots`. Raises FlawsmithError when there are
+    no defects at all.
     """
     if rule is None:
         rule = "group" if has_groups(records) else "first-third"
@@ -84,11 +85,6 @@ def few_shot(
             order = np.random.default_rng([seed, number]).permutation(len(units))
             units = [units[index] for index in order]
         support += sorted(_choose(units, shots, rule), key=_order)
-    if not support:
-        most = max(map(len, kinds.values()))
-        raise FlawsmithError(
-            f"A third of each defect type is less than one picture (at most {most} of a type): give shots=1 or more."
-        )
     return _divide(records, kinds, support, validation)
 
 

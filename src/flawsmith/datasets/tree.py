@@ -177,7 +177,7 @@ class Groups:
 
     def __init__(self, folders: Sequence[Path], column: str = "group") -> None:
         self._of: dict[str, str] = {}
-        found = [folder / ORIGIN for folder in dict.fromkeys(folders) if (folder / ORIGIN).is_file()]
+        self.tables = found = [folder / ORIGIN for folder in dict.fromkeys(folders) if (folder / ORIGIN).is_file()]
         if not found and column != "group":
             raise FlawsmithError(
                 f"Grouping by {column!r} needs the file {folders[0] / ORIGIN} with the columns 'file' and {column!r}: "
@@ -208,6 +208,13 @@ class Groups:
     @staticmethod
     def _key(path: Path) -> str:
         return unicodedata.normalize("NFC", os.path.normpath(path))
+
+    def absent(self) -> list[str]:
+        """Files the tables name that do not exist."""
+        return [path for path in self._of if not os.path.exists(path)]
+
+    def mentions(self, image: Path) -> bool:
+        return self._key(image) in self._of
 
     def get(self, image: Path, own: str) -> str:
         """The group of a picture, or `own` (its own name) when the table does not mention it."""

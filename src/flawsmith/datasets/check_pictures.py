@@ -1,0 +1,171 @@
+"""Findings that need a picture's pixels: damaged files, masks that do not fit, unusual depth, size or orientation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from flawsmith import images
+from flawsmith.datasets import leaks
+from flawsmith.datasets.check_files import ERROR, NOTE, WARNING, Finding
+from flawsmith.errors import FlawsmithError
+from flawsmith.records import Record
+
+LARGE = 50_000_000  # pixels
+FULL = 0.95  # a mask covering more is probably inverted
+_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is kept of a picture after looking at it; a few kilobytes."""
+
+    size: tuple[int, int] | None = None  # (height, width) after EXIF orientation
+    mode: str = ""
+    shift: int | None = None  # bits dropped from a 16-bit picture
+    area: float = 0.0  # the masks' share of the picture, 0..1
+    sha: str = ""
+    fingerprint: leaks.Print | None = None
+
+
+def look(record: Record) -> tuple[Facts, list[Finding]]:
+    """Read one picture and its masks; nothing of them stays in memory."""
+    findings: list[Finding] = []
+    mode, orientation = _header(record.image)
+    try:
+        image = images.read_image(record.image)
+    except FlawsmithError as error:
+        return Facts(mode=mode), [Finding(ERROR, record.name, str(error), "", "unreadable")]
+    height, width = image.shape[:2]
+    shift = _shift(record.image) if mode.startswith("16-bit") else None
+    fingerprint = leaks.fingerprint(image)
+    del image
+    if height * width > LARGE:
+        findings.append(
+            Finding(
+                NOTE,
+                record.name,
+                f"{width} x {height} pixels: needs about {height * width * 12 / 1e9:.1f} GB of memory while in use",
+                "Use few workers, or cut it into tiles.",
+                "very-large",
+            )
+        )
+    if orientation != 1 and record.masks:
+        findings.append(
+            Finding(
+                NOTE,
+                record.name,
+                f"the camera's rotation (EXIF orientation {orientation}) is applied when the picture is read",
+                "Make sure that the mask was drawn on the upright picture.",
+                "exif",
+            )
+        )
+    if not record.is_good and not record.masks:
+        findings.append(
+            Finding(
+                WARNING,
+                record.name,
+                "no mask: it cannot serve as a reference",
+                "Draw one (white where the defect is) and save it as ground_truth/<defect>/<name>_mask.png.",
+                "image-without-mask",
+            )
+        )
+    area, found = _masks(record, (height, width))
+    facts = Facts((height, width), mode, shift, area, images.file_sha(record.image), fingerprint)
+    return facts, findings + found
+
+
+def _header(path: Path) -> tuple[str, int]:
+    """(mode as people say it, EXIF orientation); ("", 1) for what Pillow cannot open."""
+    try:
+        with Image.open(path) as opened:
+            mode, orientation = opened.mode, int(opened.getexif().get(_ORIENTATION, 1))
+    except Image.DecompressionBombError:
+        return "", 1
+    except (OSError, SyntaxError, ValueError):
+        # 16-bit RGB TIFF is read by OpenCV alone; everything else that ends here is damaged.
+        return ("16-bit RGB" if path.suffix.lower() in (".tif", ".tiff") else ""), 1
+    names = {"L": "grey", "1": "black and white", "P": "palette", "LA": "grey + alpha", "F": "float"}
+    if mode.startswith("I"):
+        return "16-bit grey", orientation
+    return names.get(mode, mode), orientation
+
+
+def _shift(path: Path) -> int | None:
+    """Bits `images.read_image` drops from a 16-bit picture: 8, 4 (a 12-bit camera) or 0; None when it has 8 bits."""
+    raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if raw is None or raw.dtype != np.uint16:
+        return None
+    top = int(raw.max(initial=0))
+    return 8 if top > 4095 else 4 if top > 255 else 0
+
+
+def _mask(path: Path) -> tuple[np.ndarray, int, bool]:
+    """(mask as `images.read_mask` gives it, (H, W) bool; number of grey levels; whether it holds pure white)."""
+    grey = images.read_image(path).max(axis=2)
+    levels = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
+    # Black and one other level mean the same by any rule; else the one rule decides, for the price of a second read.
+    plain = levels[0] == 0 and len(levels) <= 2
+    return grey > 0 if plain else images.read_mask(path), len(levels), bool(levels[-1] == 255)
+
+
+def _masks(record: Record, size: tuple[int, int]) -> tuple[float, list[Finding]]:
+    """(share of the picture the union of the masks covers, findings)."""
+    findings = []
+    union = np.zeros(size, dtype=bool)
+    for path in record.masks:
+        name = path.relative_to(record.root).as_posix() if path.is_relative_to(record.root) else str(path)
+        try:
+            part, levels, white = _mask(path)
+        except FlawsmithError as error:
+            findings.append(Finding(ERROR, name, str(error), "", "unreadable"))
+            continue
+        if part.shape != size:
+            findings.append(
+                Finding(
+                    ERROR,
+                    name,
+                    f"the mask is {part.shape[1]} x {part.shape[0]} pixels, its picture {size[1]} x {size[0]}",
+                    "Export the mask again at the picture's size.",
+                    "mask-size",
+                )
+            )
+            continue
+        if levels > 2:
+            findings.append(
+                Finding(
+                    WARNING,
+                    name,
+                    f"the mask has {levels} grey levels instead of two (soft edges, JPEG or class numbers): "
+                    f"{'values from 128 on' if white else 'all values but 0'} count as defect",
+                    "Save it as black and white PNG.",
+                    "mask-grey",
+                )
+            )
+        union |= part
+    area = float(union.mean())
+    if record.masks and not findings and not union.any():
+        findings.append(
+            Finding(
+                ERROR,
+                record.name,
+                "its mask is empty: no pixel is marked",
+                "Draw the defect, or move the picture to the good ones.",
+                "mask-empty",
+            )
+        )
+    elif area > FULL:
+        findings.append(
+            Finding(
+                WARNING,
+                record.name,
+                f"its mask covers {area:.0%} of the picture",
+                "Check that black and white are not swapped: the defect must be white.",
+                "mask-full",
+            )
+        )
+    return area, findings

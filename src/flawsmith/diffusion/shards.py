@@ -1,0 +1,247 @@
+"""Training windows on disk: shards of arrays with one JSON file of words each, and the batches drawn from them.
+
+A window is a square picture with a defect, the same place without it, the defect's mask, and a few words. Batches are a pure function
+of (seed, step), so that a resumed run sees what an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from flawsmith.errors import FlawsmithError
+
+__all__ = ["Batch", "Mix", "Note", "Window", "Windows", "write_shards"]
+
+
+@dataclass(frozen=True)
+class Note:
+    """The words of a window."""
+
+    caption: str
+    kind: str  # the type of defect: "scratch"; "" for a window without one
+    colour: str = ""
+    source: str = ""  # "procedural", or the name of a real data set
+    group: str = ""  # same physical part or shot series
+    split: str = "train"  # "train" or "val"; a group stands on one side
+
+
+@dataclass(frozen=True)
+class Window:
+    """One training window; `clean` equals `image` outside the mask, and everywhere where no clean picture exists."""
+
+    image: np.ndarray  # (S, S, 3) uint8
+    clean: np.ndarray  # (S, S, 3) uint8
+    mask: np.ndarray  # (S, S) bool; all False for a window without a defect
+    note: Note
+
+
+def write_shards(folder: Path | str, windows: Iterable[Window], per_shard: int = 1000, start: int = 0) -> int:
+    """Write `windows-XXXX.npz` and `windows-XXXX.json` from shard number `start` on; returns the number of windows."""
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    held: list[Window] = []
+    count = 0
+
+    def flush() -> None:
+        nonlocal held, start
+        if not held:
+            return
+        name = f"windows-{start:04d}"
+        partial = path / f".{name}.partial.npz"
+        arrays = {key: np.stack([getattr(w, key) for w in held]) for key in ("image", "clean", "mask")}
+        np.savez(partial, **arrays)  # type: ignore[arg-type]
+        notes = json.dumps([asdict(w.note) for w in held], indent=0)
+        (path / f"{name}.json").write_text(notes + "\n", encoding="utf-8")
+        os.replace(partial, path / f"{name}.npz")  # the arrays last: a shard without them is not read
+        held, start = [], start + 1
+
+    for window in windows:
+        held.append(window)
+        count += 1
+        if len(held) == per_shard:
+            flush()
+    flush()
+    return count
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How batches are put together; all are shares between 0 and 1."""
+
+    real: float = 0.25  # samples from real data sets, where there are any
+    normal: float = 0.15  # windows without a defect, to be continued under a borrowed mask
+    self_reference: float = 0.3  # the reference is the sample itself, strongly changed
+    drop_text: float = 0.12
+    drop_reference: float = 0.4
+    drop_both: float = 0.1
+    wider_mask: float = 0.2  # the mask is a little larger than the defect, as hand-drawn ones are
+
+
+@dataclass
+class Batch:
+    """Arrays of one batch; `references` has None where there is no reference."""
+
+    image: np.ndarray  # (B, S, S, 3) uint8
+    clean: np.ndarray  # (B, S, S, 3) uint8
+    mask: np.ndarray  # (B, S, S) bool
+    captions: list[str]
+    references: list[tuple[np.ndarray, np.ndarray] | None] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+
+
+NO_DEFECT = ("no defect", "flawless surface", "good part without any damage", "undamaged", "clean surface")
+
+
+class Windows:
+    """All shards of a folder in memory, indexed by split, source and (kind, colour)."""
+
+    def __init__(self, folders: Sequence[Path | str], mix: Mix | None = None) -> None:
+        self.mix = mix or Mix()
+        self.notes: list[Note] = []
+        arrays: dict[str, list[np.ndarray]] = {"image": [], "clean": [], "mask": []}
+        for folder in folders:
+            found = sorted(Path(folder).glob("windows-*.npz"))
+            if not found:
+                raise FlawsmithError(f"No windows-XXXX.npz in {folder}: make shards first (recipes/compact/make_windows.py).")
+            for shard in found:
+                with np.load(shard) as stored:
+                    for key, held in arrays.items():
+                        held.append(stored[key])
+                self.notes += [Note(**n) for n in json.loads(shard.with_suffix(".json").read_text(encoding="utf-8"))]
+        self._arrays = arrays
+        lengths = [len(a) for a in arrays["image"]]
+        self._start = np.concatenate([[0], np.cumsum(lengths)])
+        if self._start[-1] != len(self.notes):
+            raise FlawsmithError(f"{self._start[-1]} windows but {len(self.notes)} notes: a shard is damaged, make it again.")
+        self.size = int(arrays["image"][0].shape[1])
+        self._index()
+
+    def __len__(self) -> int:
+        return len(self.notes)
+
+    def _index(self) -> None:
+        self.pools: dict[tuple[str, str], np.ndarray] = {}
+        pools: dict[tuple[str, str], list[int]] = defaultdict(list)
+        self.alike: dict[tuple[str, str, str, str], list[int]] = defaultdict(list)
+        for i, note in enumerate(self.notes):
+            pool = "normal" if not note.kind else ("drawn" if note.source == "procedural" else "real")
+            pools[note.split, pool].append(i)
+            if note.kind:
+                self.alike[self._likeness(note)].append(i)
+        self.pools = {key: np.array(rows) for key, rows in pools.items()}
+        if not len(self.pools.get(("train", "drawn"), ())) and not len(self.pools.get(("train", "real"), ())):
+            raise FlawsmithError("The shards hold no training window with a defect.")
+
+    @staticmethod
+    def _likeness(note: Note) -> tuple[str, str, str, str]:
+        real = "" if note.source == "procedural" else note.source
+        return note.split, real, note.kind, note.colour
+
+    def window(self, row: int) -> Window:
+        shard = int(np.searchsorted(self._start, row, side="right")) - 1
+        local = row - int(self._start[shard])
+        image, clean, mask = (self._arrays[key][shard][local] for key in ("image", "clean", "mask"))
+        return Window(image, clean, mask, self.notes[row])
+
+    def _row(self, rng: np.random.Generator, split: str, pool: str) -> int:
+        choices = [p for p in (pool, "drawn", "real") if len(self.pools.get((split, p), ()))]
+        if not choices:
+            raise FlawsmithError(f"The shards hold no window for split {split!r}.")
+        return int(rng.choice(self.pools[split, choices[0]]))
+
+    def _partner(self, rng: np.random.Generator, row: int) -> int | None:
+        """Another window of the same kind and colour, of another group where the source is real."""
+        note = self.notes[row]
+        rows = self.alike[self._likeness(note)]
+        for _ in range(8):
+            other = int(rows[rng.integers(len(rows))])
+            if other != row and (note.source == "procedural" or self.notes[other].group != note.group):
+                return other
+        return None
+
+    def batch(self, size: int, seed: int, step: int, split: str = "train", augment: bool = True) -> Batch:
+        """Batch number `step`: the same for the same arguments, whatever was drawn before."""
+        rng = np.random.default_rng([seed, step, int(split == "val")])
+        mix, found = self.mix, Batch(*(np.empty(0),) * 3, captions=[])
+        images, cleans, masks = [], [], []
+        for _ in range(size):
+            draw = rng.random()
+            pool = "normal" if draw < mix.normal else ("real" if draw < mix.normal + mix.real else "drawn")
+            row = self._row(rng, split, pool)
+            window = self.window(row)
+            image, clean, mask, caption = window.image, window.clean, window.mask, window.note.caption
+            reference: tuple[np.ndarray, np.ndarray] | None = None
+            if pool == "normal":
+                lender = self.window(self._row(rng, split, "drawn"))
+                if lender.note.source == "procedural" and (window.note.kind or rng.random() < 0.5):
+                    clean = lender.clean  # the same hole that elsewhere holds a defect: only the words tell
+                mask, image, caption = lender.mask, clean, NO_DEFECT[rng.integers(len(NO_DEFECT))]
+            else:
+                partner = row if rng.random() < mix.self_reference else self._partner(rng, row)
+                if partner is not None:
+                    other = self.window(partner)
+                    reference = _vary(rng, other.image, other.mask, strong=partner == row)
+            if augment:
+                image, clean, mask = _turn(rng, image, clean, mask)
+                image, clean = _light(rng, image, clean)
+                if rng.random() < mix.wider_mask:
+                    mask = _widen(rng, mask)
+                draw = rng.random()
+                both = draw < mix.drop_both
+                if both or rng.random() < mix.drop_text:
+                    caption = ""
+                if both or rng.random() < mix.drop_reference:
+                    reference = None
+            images.append(image)
+            cleans.append(clean)
+            masks.append(mask)
+            found.captions.append(caption)
+            found.references.append(reference)
+            found.rows.append(row)
+        found.image, found.clean, found.mask = np.stack(images), np.stack(cleans), np.stack(masks)
+        return found
+
+
+def _turn(rng: np.random.Generator, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The same of the eight flips and quarter turns for all."""
+    quarter, flip = int(rng.integers(4)), bool(rng.integers(2))
+    turned = tuple(np.rot90(a, quarter) for a in arrays)
+    return tuple(a[:, ::-1] for a in turned) if flip else turned
+
+
+def _light(rng: np.random.Generator, *images: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The same gain, offset and gamma for all pictures, one curve for all channels: colour words stay true."""
+    gain, offset, gamma = rng.uniform(0.85, 1.15), rng.uniform(-12, 12), rng.uniform(0.85, 1.18)
+    curve = np.clip(255 * (np.arange(256) / 255) ** gamma * gain + offset, 0, 255).astype(np.uint8)
+    return tuple(curve[image] for image in images)
+
+
+def _widen(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
+    radius = int(rng.integers(1, 4))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
+    return cv2.dilate(mask.astype(np.uint8), kernel).astype(bool)
+
+
+def _vary(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, strong: bool) -> tuple[np.ndarray, np.ndarray]:
+    """A reference as another photograph might show it: turned, scaled, shifted, other light; more so if it is the sample itself."""
+    image, mask = _turn(rng, image, mask)
+    size = image.shape[0]
+    angle, scale = rng.uniform(-45, 45), rng.uniform(0.7, 1.4) if strong else rng.uniform(0.85, 1.2)
+    rows, columns = np.nonzero(mask)
+    centre = (float(columns.mean()), float(rows.mean())) if len(rows) else (size / 2, size / 2)
+    matrix = cv2.getRotationMatrix2D(centre, angle if strong else angle / 3, scale)
+    reach = 0.2 * size if strong else 0.08 * size
+    matrix[:, 2] += (size / 2 - np.array(centre)) * rng.random() + rng.uniform(-reach, reach, 2)
+    moved = cv2.warpAffine(np.ascontiguousarray(image), matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    covered = cv2.warpAffine(mask.astype(np.uint8), matrix, (size, size), flags=cv2.INTER_NEAREST).astype(bool)
+    if not covered.any():  # pushed out of the picture: keep it as it was
+        moved, covered = np.ascontiguousarray(image), np.ascontiguousarray(mask)
+    return _light(rng, moved)[0], covered

@@ -77,7 +77,10 @@ class Procedural(base.Synthesizer):
     defect_types: ClassVar[tuple[str, ...]] = tuple(PAINTERS)
 
     def default_mask(self, defect_type: str) -> str:
-        return MASK_OF[self.kind(defect_type)]
+        # A name that says nothing is no mistake yet: the request's caption may still tell the kind.
+        return MASK_OF.get("_".join(captions.words(defect_type.lower()).split()), "") or MASK_OF.get(
+            next(iter(captions.kinds_of(defect_type)), ""), "blob"
+        )
 
     def default_caption(self, category: str, defect_type: str) -> str:
         return ""

@@ -9,7 +9,7 @@ import numpy as np
 from flawsmith.methods.painter import lines, relief, structure, surface
 from flawsmith.methods.painter.scene import Look, Scene
 
-Painter = Callable[[Scene, Look, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+Painter = Callable[[Scene, Look, np.random.Generator], tuple[np.ndarray, np.ndarray | None]]
 
 PAINTERS: dict[str, Painter] = {
     "scratch": lines.scratch,

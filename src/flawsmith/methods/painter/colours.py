@@ -25,11 +25,16 @@ def luminance(colour: np.ndarray) -> np.ndarray:
     return np.asarray(colour @ np.array([0.299, 0.587, 0.114], dtype=np.float32))
 
 
-def pigment(scene: Scene, colour: str, rng: np.random.Generator) -> np.ndarray:
+def strength(severity: float) -> float:
+    """How far a cover's colour lies from the surface's: even a faint one is seen, only a strong one is full."""
+    return 0.4 + 0.6 * severity
+
+
+def pigment(scene: Scene, colour: str, rng: np.random.Generator, share: float = 1.0) -> np.ndarray:
     """The (3,) float32 RGB that a thing of this colour shows on this surface, in this photograph's light.
 
     Neutral words are relative to the surface: "dark" is a share of its brightness, "bright" a step towards white.
-    "" stays at the surface's own colour.
+    "" stays at the surface's own colour. `share` is how far to go from the surface's colour to the named one.
     """
     level, white = scene.level.astype(np.float32), scene.white
     own = float(luminance(level))
@@ -54,6 +59,7 @@ def pigment(scene: Scene, colour: str, rng: np.random.Generator) -> np.ndarray:
         result = np.array(PIGMENTS[colour], np.float32) * (1 + drift) * (white * (0.92 + 0.12 * shift))
     else:
         result = level
+    result = level + (result - level) * share
     return np.asarray(np.clip(result, 0, 255), np.float32)
 
 
@@ -76,7 +82,9 @@ def absorbed(scene: Scene, colour: np.ndarray, density: np.ndarray) -> np.ndarra
     """
     ratio = np.clip((colour + 4) / (scene.level + 4), 0.04, 6.0)
     through = scene.photo * np.power(np.minimum(ratio, 1.0), density[..., None])
-    scatter = np.maximum(colour - scene.level, 0) * np.clip(density, 0, 1.2)[..., None]
+    # A film on a dark surface glows less than a solid of its colour.
+    room = np.clip((2.2 * luminance(scene.level) + 40) / (luminance(colour) + 1), 0.35, 1.0)
+    scatter = np.maximum(colour * room - scene.level, 0) * np.clip(density, 0, 1.2)[..., None]
     return (
         through
         + scatter * (0.65 + 0.35 * np.clip(luminance(scene.photo) / (luminance(scene.level) + 4), 0.3, 1.7))[..., None]
@@ -108,8 +116,8 @@ DRAWN: dict[str, dict[str, float]] = {
     "scratch": {"bright": 4, "white": 2, "dark": 3, "black": 1, "rusty": 1, "grey": 1, "brown": 0.5},
     "crack": {"black": 4, "dark": 4, "brown": 0.5, "bright": 0.5},
     "dent": {"": 1},
-    "hole": {"black": 5, "dark": 4, "brown": 0.3},
-    "chip": {"bright": 3, "dark": 2, "white": 1.5, "grey": 1.5, "black": 0.7, "brown": 0.5},
+    "hole": {"black": 5, "dark": 4, "": 0.7},
+    "chip": {"": 4, "bright": 1.5, "dark": 2, "white": 0.4, "grey": 1, "black": 0.5},
     "stain": {
         "dark": 3,
         "brown": 2,

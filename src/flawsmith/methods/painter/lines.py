@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flawsmith.methods.painter import colours, strokes
-from flawsmith.methods.painter.scene import Look, Scene, blur, clouds, edge, lit, mix, smooth_step
+from flawsmith.methods.painter.scene import Look, Scene, blur, clouds, edge, lit, mix, moved, smooth_step
 
 
 def scratch(scene: Scene, look: Look, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -47,8 +47,8 @@ def crack(scene: Scene, look: Look, rng: np.random.Generator) -> tuple[np.ndarra
     width = np.maximum(half * np.clip(opening + 0.16 * slow + 0.14 * fast, 0.15, 0.9), 0.55)
     gap = np.clip((width - cross) / 0.8 + 0.5, 0, 1) * (scene.inside > 0)
     gap = gap * np.clip(0.85 + 0.2 * slow, 0.35, 1.0)
-    colour = colours.pigment(scene, look.colour, rng)
-    cover = gap * (0.45 + 0.5 * look.severity)
+    colour = colours.pigment(scene, look.colour, rng, 0.5 + 0.5 * look.severity)
+    cover = gap * (0.75 + 0.22 * look.severity)
     # Along the gap the surface is strained and dusty: a soft shade wider than the gap, still inside the mask.
     strain = smooth_step(scene.inside / max(1.0, scene.radius)) * 0.12 * look.severity
     sign = np.sign(float(colours.luminance(colour) - colours.luminance(scene.level))) or -1.0
@@ -76,21 +76,13 @@ def fibre(scene: Scene, look: Look, rng: np.random.Generator) -> tuple[np.ndarra
             thread = edge(scene.inside, 1.5, scene.radius)
     thread = thread.astype(np.float32)
     x, y, _ = scene.light
-    shift = np.array([-x, -y]) * (0.7 + 0.5 * thick)
-    shadow = blur(_moved(thread, shift), 0.5 + 0.35 * thick) * (1 - thread)
+    shift = (-x * (0.7 + 0.5 * thick), -y * (0.7 + 0.5 * thick))
+    shadow = blur(moved(thread, shift), 0.5 + 0.35 * thick) * (1 - thread)
     picture = scene.photo * (1 - (0.25 + 0.3 * look.severity) * shadow * (scene.inside > 0))[..., None]
-    colour = colours.pigment(scene, look.colour, rng)
+    colour = colours.pigment(scene, look.colour, rng, colours.strength(look.severity))
     body = np.broadcast_to(colour, picture.shape)
     along = clouds(scene.shape, 6.0, rng, octaves=2)
-    cover = thread * (0.5 + 0.48 * look.severity) * np.clip(0.95 + 0.08 * along, 0, 1)
+    cover = thread * (0.85 + 0.13 * look.severity) * np.clip(0.95 + 0.08 * along, 0, 1)
     picture = mix(picture, body * (1 + 0.08 * along)[..., None], cover)
     round_height = blur(thread, max(0.6, 0.25 * thick)) * thick * 0.5
     return mix(picture, lit(picture, scene, round_height, 0.6, gloss=0.1), thread), cover
-
-
-def _moved(array: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """(h, w) moved by (x, y) pixels, zeros coming in."""
-    import cv2
-
-    turn = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
-    return np.asarray(cv2.warpAffine(array, turn, (array.shape[1], array.shape[0])))

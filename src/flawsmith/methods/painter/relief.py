@@ -14,27 +14,45 @@ from flawsmith.methods.painter.scene import (
     edge,
     lit,
     mix,
+    moved,
     relight,
     rough_inside,
     smooth_step,
 )
 
+Painted = tuple[np.ndarray, np.ndarray | None]
 
-def dent(scene: Scene, look: Look, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+
+def bowl_of(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """A bump (h, w) in 0..1 that is smooth like bent sheet: 0 and flat at the mask's edge, 1 in its middle.
+
+    The distance map is blurred first, which rounds its ridges and the mask's corners off; what the blur left at the
+    edge is taken away, so that the bump ends inside the mask.
+    """
+    radius = scene.radius
+    if radius < 2:
+        return edge(scene.inside, 1.0, radius)
+    deep = blur(scene.inside, 0.3 * radius)
+    rim = deep[(scene.inside > 0) & (scene.inside < 1.5)]
+    start = float(rim.mean()) if len(rim) else 0.0
+    wavy = 1 + 0.06 * clouds(scene.shape, 2 * radius, rng, octaves=1)
+    top = max(float(deep.max()) - start, 1e-3)
+    return smooth_step((deep * wavy - start) / (0.95 * top)) * edge(scene.inside, 2.5, radius)
+
+
+def dent(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     """A bowl pressed into the surface: the texture stays, warped a little; only the light on it changes."""
     radius = scene.radius
-    wavy = scene.inside * (1 + 0.12 * clouds(scene.shape, max(4.0, 1.5 * radius), rng, octaves=2))
-    bowl = smooth_step(wavy / max(1.0, 0.85 * radius)).astype(np.float32)
-    bowl = blur(bowl, max(0.5, 0.22 * radius)) * edge(scene.inside, 3.0, radius)
-    depth = radius * (0.28 + 0.62 * look.severity)
-    height = -depth * bowl
-    picture = _warped(scene.photo, bowl, 0.5 * depth)
+    bowl = bowl_of(scene, rng).astype(np.float32)
+    depth = max(radius, 1.5) * (0.1 + 0.3 * look.severity)
+    picture = _warped(scene.photo, bowl, 4 * depth) if radius >= 3 else scene.photo
     if look.colour:
-        tint = colours.absorbed(scene, colours.pigment(scene, look.colour, rng), bowl * (0.3 + 0.4 * look.severity))
+        colour = colours.pigment(scene, look.colour, rng)
+        tint = colours.absorbed(scene, colour, bowl * (0.35 + 0.4 * look.severity))
         picture = picture + (tint - scene.photo)
     # Little sky is seen from the bottom of a bowl: it is darker all over.
-    picture = picture * (1 - (0.06 + 0.16 * look.severity) * bowl)[..., None]
-    return lit(picture, scene, height, 0.9, gloss=0.22), np.zeros(scene.shape, np.float32)
+    picture = picture * (1 - (0.05 + 0.15 * look.severity) * bowl)[..., None]
+    return lit(picture, scene, -depth * bowl, 1.0, gloss=0.2), None
 
 
 def _warped(photo: np.ndarray, bowl: np.ndarray, strength: float) -> np.ndarray:
@@ -42,89 +60,78 @@ def _warped(photo: np.ndarray, bowl: np.ndarray, strength: float) -> np.ndarray:
     down = cv2.Sobel(bowl, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
     across = cv2.Sobel(bowl, cv2.CV_32F, 1, 0, ksize=3, scale=0.125)
     rows, columns = np.mgrid[: photo.shape[0], : photo.shape[1]].astype(np.float32)
-    pull = min(strength, 4.0) * 2
+    pull = min(strength, 10.0)
     return np.asarray(
-        cv2.remap(photo, columns - pull * across, rows - pull * down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        cv2.remap(photo, columns - pull * across, rows - pull * down, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
     )
 
 
-def hole(scene: Scene, look: Look, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A pit with steep walls: dark inside, the wall facing the light is lit, the other in shadow, the rim shines."""
+def hole(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
+    """A pit with steep walls: dark inside, the wall facing the light is lit, the other throws its shadow."""
     radius = scene.radius
-    inside = rough_inside(scene, rng, 0.16)
-    open_ = edge(inside, 1.6 + look.softness, radius)
-    wall = float(np.clip(0.3 * radius, 0.8, 7.0))
-    depth = 0.5 + 0.5 * look.severity
+    inside = rough_inside(scene, rng, 0.1)
+    open_ = edge(inside, 1.0 + 1.2 * look.softness, radius).astype(np.float32)
+    wall = float(np.clip(0.28 * radius, 0.8, 6.0))
     floor = smooth_step(inside / wall)
-    uneven = clouds(scene.shape, max(3.0, 0.5 * radius), rng, octaves=4, rough=0.6)
-    height = blur((-wall * (0.8 + 1.2 * depth) * floor).astype(np.float32), max(0.5, 0.2 * wall))
-    rim = np.exp(-(((inside - 0.9) / 0.9) ** 2)) * (inside > 0)
-    colour = colours.pigment(scene, look.colour or "dark", rng)
-    tone = colours.opaque(scene, colour, 0.0) * (1 + 0.16 * uneven * min(1.0, radius / 5))[..., None]
-    # Deeper is darker; seen from the light's side the near wall throws its shadow over part of the floor.
-    rows, columns = np.mgrid[: scene.shape[0], : scene.shape[1]].astype(np.float32)
-    middle = np.array([(columns * scene.mask).sum(), (rows * scene.mask).sum()]) / scene.mask.sum()
+    uneven = clouds(scene.shape, max(3.0, 0.6 * radius), rng, octaves=4, rough=0.6)
+    share = colours.strength(look.severity)
+    colour = colours.pigment(scene, look.colour or "dark", rng, share)
+    tone = colour * (1 + 0.14 * uneven * min(1.0, radius / 6))[..., None]
     x, y, _ = scene.light
-    towards = ((columns - middle[0]) * x + (rows - middle[1]) * y) / max(2.0, radius)
-    tone = tone * np.clip(1.06 - 0.3 * depth * np.tanh(towards) - 0.14 * floor, 0.35, 1.5)[..., None]
-    cover = open_ * (0.62 + 0.36 * look.severity)
-    picture = mix(scene.photo, tone, cover * (0.35 + 0.65 * floor))
+    if radius >= 1.5:
+        # The near wall's shadow: all points from which the way to the light leaves the opening.
+        reach = float(np.clip((0.3 + 0.6 * look.severity) * radius, 1.0, 16.0))
+        shadow = 1 - moved(open_, (-x * reach, -y * reach))
+        tone = tone * (1.22 - (0.3 + 0.4 * look.severity) * blur(shadow, max(0.6, 0.22 * reach)))[..., None]
+        # The walls are still the surface's own material.
+        skin = scene.level * (0.75 * share + (1 - share))
+        tone = mix(tone, np.broadcast_to(skin, tone.shape), 0.55 * (1 - floor))
+    height = blur((-wall * (0.7 + 0.9 * share) * floor).astype(np.float32), max(0.5, 0.2 * wall))
     shade, glint = relight(height, scene.light)
-    steep = open_ * (1 - 0.5 * floor)
-    picture = picture * (1 + 0.7 * steep * (shade - 1))[..., None]
-    surface = max(float(colours.luminance(scene.level)), 0.25 * scene.white)
-    bright = 0.0 if look.colour in {"black", "dark"} and radius < 3 else 1.0
-    picture = picture + (surface * bright * 0.5 * (rim + 0.4 * steep) * np.clip(shade - 1 + glint, 0, 1.2))[..., None]
-    return picture, cover
+    tone = tone * (1 + 0.8 * (1 - 0.6 * floor) * (shade - 1))[..., None]
+    picture = mix(scene.photo, np.clip(tone, 0, 255), open_)
+    rim = np.exp(-(((inside - 0.8) / 0.8) ** 2)) * (inside > 0)
+    surface = max(float(colours.luminance(scene.level)), 0.3 * scene.white)
+    bright = min(1.0, max(0.0, (radius - 1.5) / 3))
+    picture = picture + (surface * bright * 0.45 * share * rim * np.clip(shade - 1 + glint, 0, 1.2))[..., None]
+    return picture, open_
 
 
-def chip(scene: Scene, look: Look, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A flake broken out: flat facets of fresh, rough material behind a sharp edge."""
+def chip(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
+    """A flake broken out: rough, faceted fresh material below a sharp edge."""
     radius = scene.radius
-    inside = rough_inside(scene, rng, 0.14, max(3.0, 0.4 * radius))
-    open_ = edge(inside, 1.2 + 0.6 * look.softness, radius)
-    slope_x, slope_y, which = _facets(scene, rng)
-    x, y, z = scene.light
-    strength = 0.35 + 0.5 * look.severity
-    length = np.sqrt(1 + strength**2 * (slope_x**2 + slope_y**2))
-    facet = (z - strength * (x * slope_x + y * slope_y)) / (length * z)
-    facet = blur(facet.astype(np.float32), 0.6)
-    grit = clouds(scene.shape, 3.5, rng, octaves=2)
-    colour = colours.pigment(scene, look.colour or "bright", rng)
-    if look.colour in {"bright", "white", "grey", ""}:
-        # Fresh material is paler and less tinted than the skin that covered it.
+    inside = rough_inside(scene, rng, 0.12, max(3.0, 0.5 * radius))
+    open_ = edge(inside, 0.9 + 0.7 * look.softness, radius).astype(np.float32)
+    height = _facets(scene, rng) * (0.45 + 0.45 * look.severity)
+    # The grain of a break: steps and hackles at all sizes down to a pixel.
+    height += clouds(scene.shape, max(3.0, 0.5 * radius), rng, octaves=4, rough=0.55) * min(0.09 * radius, 0.8)
+    height = height * open_
+    step = np.clip(inside / max(1.0, min(2.5, 0.3 * radius)), 0, 1).astype(np.float32)
+    height -= step * (0.8 + 2.4 * look.severity)
+    share = colours.strength(look.severity)
+    colour = colours.pigment(scene, look.colour, rng, share)
+    if not look.colour:
+        colour = colour * (1 + share * float(rng.choice([-0.35, 0.25])))
+    # Fresh material is less tinted than the skin that covered it.
+    if look.colour not in colours.CHROMATIC:
         colour = colour + 0.35 * (colours.luminance(colour) - colour)
-    tones = 1 + rng.normal(0, 0.06, size=64).astype(np.float32)[which]
-    body = colours.opaque(scene, colour, 0.25) * (facet * tones * (1 + 0.06 * grit))[..., None]
-    cover = open_ * (0.5 + 0.48 * look.severity)
-    picture = mix(scene.photo, np.clip(body, 0, 255), cover)
-    cut = np.clip(inside / 2.2, 0, 1).astype(np.float32)
-    height = -blur(cut, 0.7) * (1.0 + 2.2 * look.severity)
-    relit = lit(picture, scene, height, 0.75, gloss=0.3)
-    return mix(scene.photo, relit, np.clip(open_ * 1.6, 0, 1)), cover
+    mottle = clouds(scene.shape, max(3.0, 0.8 * radius), rng, octaves=3)
+    body = np.broadcast_to(colour, scene.photo.shape) * (1 + 0.08 * mottle)[..., None]
+    body = lit(body, scene, blur(height.astype(np.float32), 0.5), 0.9, gloss=0.18)
+    return mix(scene.photo, np.clip(body, 0, 255), open_ * (0.88 + 0.1 * look.severity)), open_
 
 
-def _facets(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Slopes (h, w), (h, w) and number (h, w) of the plane that lies deepest at each pixel: a faceted bowl."""
-    count = int(np.clip(3 + scene.radius / 5, 4, 10))
+def _facets(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """A rough bowl (h, w) float32 in pixels made of planes that meet in creases: the highest plane everywhere."""
+    count = int(np.clip(3 + scene.radius / 6, 3, 8))
     rows, columns = np.nonzero(scene.mask)
     chosen = rng.integers(len(rows), size=count)
-    tops = rows[chosen].astype(np.float32), columns[chosen].astype(np.float32)
-    warp = clouds(scene.shape, max(6.0, 0.6 * scene.radius), rng, octaves=3) * 0.12 * scene.radius
-    y = np.arange(scene.shape[0], dtype=np.float32)[:, None]
-    x = np.arange(scene.shape[1], dtype=np.float32)[None]
-    best = np.full(scene.shape, np.inf, np.float32)
-    which = np.zeros(scene.shape, np.int64)
-    stretch = rng.uniform(0.6, 1.6, size=count)
-    for index in range(count):
-        distance = np.hypot(y - tops[0][index], (x - tops[1][index]) * stretch[index]) + warp * (index % 3 - 1)
-        nearer = distance < best
-        best = np.where(nearer, distance, best)
-        which = np.where(nearer, index, which)
-    angles = rng.uniform(0, 2 * np.pi, size=count)
-    slopes = rng.uniform(0.2, 1.0, size=count)
-    return (
-        (np.cos(angles) * slopes).astype(np.float32)[which],
-        (np.sin(angles) * slopes).astype(np.float32)[which],
-        which,
-    )
+    warp = clouds(scene.shape, max(6.0, 0.8 * scene.radius), rng, octaves=2) * 0.1 * scene.radius
+    y = np.arange(scene.shape[0], dtype=np.float32)[:, None] + warp
+    x = np.arange(scene.shape[1], dtype=np.float32)[None] + warp
+    angles, slopes = rng.uniform(0, 2 * np.pi, size=count), rng.uniform(0.15, 0.85, size=count)
+    planes = [
+        (x - columns[pick]) * np.float32(np.cos(angle) * slope) + (y - rows[pick]) * np.float32(np.sin(angle) * slope)
+        for pick, angle, slope in zip(chosen, angles, slopes, strict=True)
+    ]
+    return np.asarray(np.maximum.reduce(planes), np.float32)

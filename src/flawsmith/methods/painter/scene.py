@@ -63,16 +63,21 @@ class Scene:
             self.grey,
         )
 
-    def develop(self, picture: np.ndarray, cover: np.ndarray, grain: float = 1.0) -> np.ndarray:
+    def develop(self, picture: np.ndarray, cover: np.ndarray | None, grain: float = 1.0) -> np.ndarray:
         """Lens blur and grain: (h, w, 3) float32 from a painter's picture and its cover (h, w).
 
         What the blur removes from the photograph is its grain and finest texture. It comes back in full where the
-        surface still shows and without its outliers (edges of the hidden surface) where it is covered.
+        surface still shows; where it is covered, grain from another place of the window does, without its outliers
+        (the edges of the hidden surface must not shine through). Cover None: the picture has its grain already.
         """
+        if cover is None:
+            return picture
         fine = self.photo - blur(self.photo, self.lens)
-        limit = 2.5 * self.noise + 0.5
+        limit = min(2.5 * self.noise + 0.5, 12.0)
+        height, width = self.shape
+        other = np.roll(fine, (height // 2, width // 2), axis=(0, 1))
         weight = cover[..., None]
-        kept = fine * (1 - weight) + np.clip(fine, -limit, limit) * weight * grain
+        kept = fine * (1 - weight) + np.clip(other, -limit, limit) * weight * grain
         return np.asarray(blur(picture, self.lens) + kept)
 
 
@@ -244,6 +249,16 @@ def lit(picture: np.ndarray, scene: Scene, height: np.ndarray, gain: float = 1.0
     shade, glint = relight(height, scene.light)
     factor = (1 + gain * (shade - 1))[..., None]
     return picture * np.clip(factor, 0.1, 2.2) + (gloss * scene.white * gain * glint)[..., None]
+
+
+def moved(array: np.ndarray, shift: tuple[float, float], outside: float = 0.0) -> np.ndarray:
+    """(h, w) float32 moved by (x, y) pixels, `outside` coming in at the border."""
+    turn = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
+    return np.asarray(
+        cv2.warpAffine(
+            array.astype(np.float32), turn, (array.shape[1], array.shape[0]), borderValue=(outside, 0.0, 0.0, 0.0)
+        )
+    )
 
 
 def mix(below: np.ndarray, above: np.ndarray, cover: np.ndarray) -> np.ndarray:

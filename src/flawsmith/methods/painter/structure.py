@@ -6,7 +6,19 @@ import cv2
 import numpy as np
 
 from flawsmith.methods.painter import colours
-from flawsmith.methods.painter.scene import Look, Scene, blur, clouds, edge, lit, mix, rough_inside, smooth_step
+from flawsmith.methods.painter.relief import Painted, bowl_of
+from flawsmith.methods.painter.scene import (
+    Look,
+    Scene,
+    blur,
+    clouds,
+    edge,
+    lit,
+    mix,
+    moved,
+    rough_inside,
+    smooth_step,
+)
 
 
 def membrane(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -40,14 +52,14 @@ def membrane(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def fill(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """What might lie under the mask if the part were not there, (h, w, 3) float32.
 
-    The best of some patches from elsewhere in the window, the one whose border fits best, corrected by a membrane so
-    that it joins without a seam; a plain membrane where no patch fits inside the window.
+    Of some patches elsewhere in the window, the one whose border fits best, brought to the local brightness by a
+    membrane; a plain membrane with the photograph's grain where the window holds no other place.
     """
     wide = cv2.dilate(scene.mask.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
     ring = wide & ~scene.mask
-    plain = membrane(scene.photo, wide)
+    soft = blur(scene.photo, 2.0)
     if not ring.any():
-        return plain
+        return soft
     rows, columns = np.nonzero(wide)
     height, width = scene.shape
     low = (-rows.min(), -columns.min())
@@ -58,67 +70,74 @@ def fill(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     wanted = scene.photo[around]
     inner = np.nonzero(scene.mask)
     best, cost = None, np.inf
-    for _ in range(24):
+    for _ in range(32):
         shift = int(rng.integers(low[0], high[0] + 1)), int(rng.integers(low[1], high[1] + 1))
-        # Half of the source must be other pixels than the target, or the part would be copied onto itself.
-        sample = scene.mask[inner[0][::7] + shift[0], inner[1][::7] + shift[1]]
-        if sample.mean() > 0.1:
+        # The source must be other pixels than the target, or the part would be copied onto itself.
+        if scene.mask[inner[0][::7] + shift[0], inner[1][::7] + shift[1]].mean() > 0.05:
             continue
         error = float(np.abs(scene.photo[around[0] + shift[0], around[1] + shift[1]] - wanted).mean())
         if error < cost:
             best, cost = shift, error
-    if best is None or cost > 45:
-        return plain
+    if best is None:
+        fine = scene.photo - blur(scene.photo, 1.0)
+        limit = min(2.5 * scene.noise + 0.5, 12.0)
+        return membrane(soft, wide) + np.clip(np.roll(fine, (height // 2, width // 2), axis=(0, 1)), -limit, limit)
     patch = np.roll(scene.photo, (-best[0], -best[1]), axis=(0, 1))
-    return patch + membrane(scene.photo - patch, wide)
+    # Only the slow part of the mismatch is corrected: a membrane through single pixels would draw streaks.
+    return np.asarray(patch + membrane(blur(scene.photo - patch, 2.0), wide))
 
 
-def missing_part(scene: Scene, look: Look, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def missing_part(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     """The surroundings continued over the region, with a sunken footprint where nothing else tells of the loss."""
-    open_ = edge(scene.inside, 1.5 + look.softness, scene.radius)
+    open_ = edge(scene.inside, 1.5 + 1.5 * look.softness, scene.radius)
     without = fill(scene, rng)
     picture = mix(scene.photo, without, open_)
-    seen = float(np.abs(without - scene.photo).mean(axis=2)[scene.mask].mean())
+    seen = float(np.abs(blur(without - scene.photo, 2.0)).mean(axis=2)[scene.mask].mean())
     # A part that stood out leaves its place empty; on an even surface only the socket shows what is missing.
-    footprint = float(np.clip((26 - seen) / 26, 0, 1)) if seen < 26 else 0.25 * float(rng.random())
+    footprint = float(np.clip((40 - seen) / 30, 0.3 * float(rng.random()), 1))
     inside = rough_inside(scene, rng, 0.06)
-    floor = smooth_step(inside / float(np.clip(0.12 * scene.radius, 1.0, 3.0)))
-    drop = footprint * (0.25 + 0.45 * look.severity)
+    floor = smooth_step(inside / float(np.clip(0.12 * scene.radius, 1.0, 3.0))).astype(np.float32)
+    drop = footprint * (0.15 + 0.5 * look.severity)
     mottle = clouds(scene.shape, max(4.0, 0.8 * scene.radius), rng, octaves=3)
     picture = picture * (1 - drop * floor * (1 + 0.12 * mottle))[..., None]
-    height = -blur(floor.astype(np.float32), 0.7) * footprint * (1.5 + 2.5 * look.severity)
+    x, y, _ = scene.light
+    reach = float(np.clip(0.22 * scene.radius, 1.0, 6.0))
+    shadow = blur(1 - moved(floor, (-x * reach, -y * reach)), max(0.6, 0.3 * reach)) * floor
+    picture = picture * (1 - footprint * (0.2 + 0.35 * look.severity) * shadow)[..., None]
+    height = -blur(floor, 0.7) * footprint * (1.0 + 2.0 * look.severity)
     picture = lit(picture, scene, height, 0.8, gloss=0.12)
     if look.colour:
-        tint = colours.absorbed(scene, colours.pigment(scene, look.colour, rng), floor * (0.3 + 0.5 * look.severity))
+        tint = colours.absorbed(scene, colours.pigment(scene, look.colour, rng), floor * (0.35 + 0.5 * look.severity))
         picture = picture + (tint - scene.photo)
-    return picture, np.zeros(scene.shape, np.float32)
+    return picture, None
 
 
-def bend(scene: Scene, look: Look, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def bend(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     """The region pushed or twisted: its texture slides along a smooth field, and the fold it makes takes the light."""
     radius = scene.radius
-    hold = smooth_step(scene.inside / max(1.0, 0.9 * radius)).astype(np.float32)
-    hold = blur(hold, max(0.5, 0.15 * radius)) * edge(scene.inside, 2.0, radius)
+    hold = bowl_of(scene, rng).astype(np.float32)
     rows, columns = np.mgrid[: scene.shape[0], : scene.shape[1]].astype(np.float32)
     middle_x = float((columns * scene.mask).sum() / scene.mask.sum())
     middle_y = float((rows * scene.mask).sum() / scene.mask.sum())
     angle = float(rng.uniform(0, 2 * np.pi))
-    reach = radius * (0.25 + 0.5 * look.severity)
-    turn = float(rng.choice([-1.0, 1.0])) * (0.15 + 0.45 * look.severity) * float(rng.uniform(0.3, 1.0))
+    # The slope of the bump is at most 1.6 / radius: below a reach of 0.6 radius the field does not fold over.
+    reach = radius * (0.2 + 0.35 * look.severity)
+    turn = float(rng.choice([-1.0, 1.0])) * (0.15 + 0.4 * look.severity) * float(rng.uniform(0.3, 1.0))
     move_x = hold * (np.cos(angle) * reach) + turn * hold * -(rows - middle_y)
     move_y = hold * (np.sin(angle) * reach) + turn * hold * (columns - middle_x)
-    moved = cv2.remap(
+    picture = cv2.remap(
         scene.photo,
         (columns - move_x).astype(np.float32),
         (rows - move_y).astype(np.float32),
         cv2.INTER_CUBIC,
         borderMode=cv2.BORDER_REFLECT,
     )
-    across = (columns - middle_x) * np.cos(angle) + (rows - middle_y) * np.sin(angle)
-    crease = np.tanh(across / max(1.0, 0.35 * radius)) * hold
-    height = blur(crease.astype(np.float32), 0.8) * radius * (0.15 + 0.4 * look.severity)
-    picture = np.clip(moved, 0, 255)
+    across = ((columns - middle_x) * np.cos(angle) + (rows - middle_y) * np.sin(angle)) / max(1.0, radius)
+    # One fold across the push: a ridge in front, a valley behind.
+    fold = across * np.exp(-2.5 * across * across) * hold + 0.3 * hold
+    height = fold.astype(np.float32) * max(radius, 2.0) * (0.2 + 0.45 * look.severity)
+    picture = np.clip(picture, 0, 255)
     if look.colour:
-        tint = colours.absorbed(scene, colours.pigment(scene, look.colour, rng), hold * (0.3 + 0.5 * look.severity))
+        tint = colours.absorbed(scene, colours.pigment(scene, look.colour, rng), hold * (0.35 + 0.5 * look.severity))
         picture = picture + (tint - scene.photo)
-    return lit(picture, scene, height, 0.8, gloss=0.2), np.zeros(scene.shape, np.float32)
+    return lit(picture, scene, height, 0.9, gloss=0.2), None

@@ -43,11 +43,11 @@ def spots(scene: Scene, look: Look, rng: np.random.Generator) -> tuple[np.ndarra
     if scene.radius > 3:
         inside = np.maximum(inside - 0.25 * np.clip(1 + clouds(scene.shape, 5.0, rng, 2), 0, 2), 0) * scene.mask
     body = edge(inside, 1.1 + 1.2 * look.softness, scene.radius)
-    tones = rng.uniform(0.6, 1.0, size=count).astype(np.float32)[parts]
-    colour = colours.pigment(scene, look.colour, rng)
-    cover = body * tones * (0.4 + 0.58 * look.severity)
+    tones = rng.uniform(0.65, 1.0, size=count).astype(np.float32)[parts]
+    colour = colours.pigment(scene, look.colour, rng, colours.strength(look.severity))
+    cover = body * tones
     mottle = 1 + 0.1 * clouds(scene.shape, 4.0, rng, 2)
-    picture = mix(scene.photo, colours.opaque(scene, colour, 0.45) * mottle[..., None], cover)
+    picture = mix(scene.photo, colours.opaque(scene, colour, 0.3) * mottle[..., None], cover)
     pitted = look.colour in {"black", "dark", ""} or rng.random() < 0.3
     depth = (-1.0 if pitted else 0.6) * (0.4 + 0.8 * look.severity)
     height = blur(np.clip(inside / 2.0, 0, 1).astype(np.float32), 0.7) * depth * tones

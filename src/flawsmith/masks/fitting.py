@@ -1,30 +1,58 @@
 """Moving a real defect's mask to another photograph, to a place whose surroundings look like its own.
 
-A few hundred positions, turns, sizes and mirror images are tried at once. Each is judged by points only: how much of
-the mask lies on the allowed area, and how well the ring around the mask matches the ring around its new place. Edges
-need no rule of their own: a chip at a rim has a ring that is half background, which is found only at another rim, and
-a ring cut by the frame of the photograph only at another frame.
+A few hundred positions, turns, sizes and mirror images are tried at once, the best ones again with small changes.
+Each is judged by points only: how much of the mask lies on the allowed area, and how well the ring around the mask
+matches the ring around its new place. Edges need no rule of their own: a chip at a rim has a ring that is half
+background, which is found only at another rim, and a ring cut by the frame only at another frame.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from flawsmith import images
 from flawsmith.errors import FlawsmithError
 from flawsmith.masks.options import MINIMUM, MaskOptions, log_uniform
 from flawsmith.masks.placement import Ground, sample_points
+from flawsmith.masks.scene import Scene, turns
 from flawsmith.masks.segment import foreground
 from flawsmith.masks.warp import BEND_SHARE, Warp
 from flawsmith.records import Sample
 
-TRIES = 320
-RING_POINTS = 160
+TRIES, KEPT, CHANGES = 240, 8, 8
+ROUGH_POINTS, FINE_POINTS = 48, 144
 FRAME_COST = 60.0  # grey levels charged for a ring point inside one photograph and beyond the other
-COHERENT = 0.35  # above it a surface has a direction (grinding marks, tracks, a rim); 0 is none, 1 is stripes
+
+
+@dataclass(frozen=True)
+class Poses:
+    """K ways to lay the mask: its middle goes to `centres` (K, 2), enlarged, turned and perhaps mirrored, each (K,)."""
+
+    centres: np.ndarray
+    scales: np.ndarray
+    angles: np.ndarray
+    flips: np.ndarray
+
+    @property
+    def linear(self) -> np.ndarray:
+        cos, sin = self.scales * np.cos(self.angles), self.scales * np.sin(self.angles)
+        return np.stack([np.stack([cos * self.flips, -sin], -1), np.stack([sin * self.flips, cos], -1)], 1)  # (K, 2, 2)
+
+    def place(self, points: np.ndarray) -> np.ndarray:
+        """Points (2, n) around the mask's middle -> (K, 2, n) in the photograph."""
+        linear = self.linear.astype(np.float32)
+        return np.asarray(linear @ points.astype(np.float32) + self.centres.astype(np.float32)[:, :, None])
+
+    def warp(self, index: int, middle: np.ndarray, options: MaskOptions, seed: int, extent: float) -> Warp:
+        linear = np.round(self.linear[index], 12)
+        offset = self.centres[index] - linear @ middle
+        if np.array_equal(np.abs(linear), np.eye(2)) or np.array_equal(np.abs(linear), np.eye(2)[::-1]):
+            offset = np.rint(offset)  # not enlarged, not turned: keep whole pixels, they stay as sharp as they are
+        (a, b), (c, d) = linear.tolist()
+        return Warp(((a, b, float(offset[0])), (c, d, float(offset[1]))), options.bend, seed, extent)
 
 
 def move(
@@ -36,48 +64,45 @@ def move(
 ) -> tuple[np.ndarray, Warp]:
     """The reference's mask, warped and moved onto the ground: (H, W) bool inside `ground.allowed`, and its Warp.
 
-    `image` (H, W, 3) uint8 is the photograph to fit; without it only the outline of the object is compared.
+    `image` (H, W, 3) uint8 is the photograph to fit; without it only the outline of the object is compared. Raises
+    FlawsmithError when the mask finds no place.
     """
-    shape = ground.allowed.shape
     mask = _parts(reference.mask, options, rng)
     size = int(mask.sum())
     x, y = sample_points(mask)
     middle = np.array([x.mean(), y.mean()])
+    inner = np.stack([x, y]) - middle[:, None]
+    ring = _ring(mask) - middle[:, None]
     extent = max(4.0, *(float(np.ptp(np.flatnonzero(mask.any(axis=axis)))) for axis in (0, 1)))
     seed = int(rng.integers(0, 2**31))
-
     if image is None:
-        seen = np.repeat(foreground(reference.image)[..., None], 3, axis=2).astype(np.uint8) * 100
-        target = np.repeat(ground.allowed[..., None], 3, axis=2).astype(np.uint8) * 100
+        old, new = Scene(_outline(foreground(reference.image))), Scene(_outline(ground.allowed))
     else:
-        seen, target = reference.image, image
-    ratio = math.sqrt(shape[0] * shape[1] / (mask.shape[0] * mask.shape[1]))
-    # Photographs of about one resolution keep the defect's size in pixels; another resolution keeps its share.
-    base = ratio if not 0.5 <= ratio <= 2 else 1.0
-    for attempt in range(4):
-        scales = (
-            np.exp(rng.uniform(math.log(options.scale[0]), math.log(options.scale[1]), TRIES)) * base * 0.7**attempt
-        )
-        if options.size is not None:
-            scales = np.full(TRIES, math.sqrt(log_uniform(rng, options.size) * ground.area / size) * 0.9**attempt)
-        reach = math.sqrt(size / math.pi) * float(scales.mean())
-        centres = ground.centres(rng, options.place, reach, TRIES)
-        flips = np.where(rng.random(TRIES) < 0.5, -1.0, 1.0) if options.flip else np.ones(TRIES)
-        turns = _turns(seen, target, middle, extent, centres, flips, rng, options, image is None)
-        cos, sin = scales * np.cos(turns), scales * np.sin(turns)
-        linear = np.stack([np.stack([cos * flips, -sin], -1), np.stack([sin * flips, cos], -1)], 1)  # (K, 2, 2)
+        old, new = Scene(reference.image), Scene(image)
+    here = old.colour(ring[0] + middle[0], ring[1] + middle[1])
 
-        points = np.stack([x, y]) - middle[:, None]
-        there = linear @ points + centres[:, :, None]  # (K, 2, n)
+    def judge(poses: Poses, points: int) -> tuple[np.ndarray, np.ndarray]:
+        """Share of the mask on the ground and cost in grey levels, both (K,)."""
+        part = slice(None, None, max(1, inner.shape[1] // points))
+        there = poses.place(inner[:, part])
         share = ground.lookup(there[:, 0], there[:, 1]).mean(axis=1)
-        cost = _ring_cost(mask, seen, target, linear, centres, middle) + 60 * (1 - share)
-        good = share >= min(0.85, float(share.max()))
-        best = float(cost[good].min())
-        near = np.flatnonzero(good & (cost <= 1.15 * best + 2))  # equally plausible places: chance decides
+        part = slice(None, None, max(1, ring.shape[1] // points))
+        there = poses.place(ring[:, part])
+        cost = _mismatch((here[0][part], here[1][part]), new.colour(there[:, 0], there[:, 1]))
+        return share, cost + 60 * (1 - share)
+
+    for attempt in range(4):
+        poses = _first(old, new, ground, middle, extent, size, rng, options, attempt, image is None)
+        share, cost = judge(poses, ROUGH_POINTS)
+        usable = share >= min(0.8, float(share.max()))
+        chosen = np.argsort(np.where(usable, cost, np.inf), kind="stable")[:KEPT]
+        poses = _changed(poses, chosen, ground.step + 0.1 * math.sqrt(size), rng, options)
+        share, cost = judge(poses, FINE_POINTS)
+        usable = share >= min(0.85, float(share.max()))
+        best = float(cost[usable].min())
+        near = np.flatnonzero(usable & (cost <= 1.15 * best + 2))  # equally plausible places: chance decides
         for index in rng.permutation(near)[:6]:
-            offset = centres[index] - linear[index] @ middle
-            (a, b), (c, d) = linear[index].tolist()
-            warp = Warp(((a, b, float(offset[0])), (c, d, float(offset[1]))), options.bend, seed, extent)
+            warp = poses.warp(int(index), middle, options, seed, extent)
             drawn = _drawn(mask, warp, ground.allowed)
             if drawn.sum() >= min(MINIMUM, max(1, 0.5 * size * warp.scale**2)):
                 return drawn, warp
@@ -87,8 +112,64 @@ def move(
     )
 
 
+def _first(
+    old: Scene,
+    new: Scene,
+    ground: Ground,
+    middle: np.ndarray,
+    extent: float,
+    size: int,
+    rng: np.random.Generator,
+    options: MaskOptions,
+    attempt: int,
+    blind: bool,
+) -> Poses:
+    """Random poses within the dials; smaller with every attempt that found no room."""
+    ratio = math.sqrt(new.height * new.width / (old.height * old.width))
+    # Photographs of about one resolution keep the defect's size in pixels; another resolution keeps its share.
+    base = (ratio if not 0.5 <= ratio <= 2 else 1.0) * 0.7**attempt
+    low, high = math.log(options.scale[0]), math.log(options.scale[1])
+    scales = np.exp(rng.uniform(low, high, TRIES)) * base
+    if options.size is not None:
+        scales = np.full(TRIES, math.sqrt(log_uniform(rng, options.size) * ground.area / size) * 0.9**attempt)
+    reach = math.sqrt(size / math.pi) * float(scales.mean())
+    centres = ground.centres(rng, options.place, reach, TRIES)
+    flips = np.where(rng.random(TRIES) < 0.5, -1.0, 1.0) if options.flip else np.ones(TRIES)
+    if options.rotate is not None:
+        angles = np.radians(rng.uniform(-1, 1, TRIES) * options.rotate)
+    elif blind:
+        angles = rng.uniform(-math.pi, math.pi, TRIES)
+    else:
+        angles = turns(old, new, middle, extent, centres, flips, rng)
+    return Poses(centres, scales, angles, flips)
+
+
+def _changed(poses: Poses, chosen: np.ndarray, shift: float, rng: np.random.Generator, options: MaskOptions) -> Poses:
+    """The chosen poses, each with CHANGES small changes of place and turn that keep to the dials."""
+    index = np.repeat(chosen, CHANGES)
+    steady = np.tile(np.arange(CHANGES) == 0, len(chosen))
+    centres = poses.centres[index] + np.where(steady, 0, rng.normal(0, shift, len(index)))[:, None] * _unit(rng, index)
+    angles = poses.angles[index] + np.where(steady, 0, np.radians(rng.normal(0, 3, len(index))))
+    if options.rotate is not None:
+        limit = math.radians(options.rotate)
+        angles = np.clip(angles, -limit, limit)
+    return Poses(centres, poses.scales[index], angles, poses.flips[index])
+
+
+def _unit(rng: np.random.Generator, like: np.ndarray) -> np.ndarray:
+    angle = rng.uniform(0, math.pi, len(like))
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _outline(area: np.ndarray) -> np.ndarray:
+    """An area (H, W) bool as a picture, for comparing outlines alone."""
+    step = max(1, max(area.shape) // 2048)  # never three full-size channels of a huge photograph
+    small = np.repeat(area[::step, ::step, None], 3, axis=2).astype(np.uint8) * 100
+    return small if step == 1 else cv2.resize(small, (area.shape[1], area.shape[0]), interpolation=cv2.INTER_NEAREST)
+
+
 def _parts(mask: np.ndarray, options: MaskOptions, rng: np.random.Generator) -> np.ndarray:
-    """The mask, or as many of its connected parts as asked for, large ones first choice."""
+    """The mask, or as many of its connected parts as asked for; large ones are likelier."""
     if options.count is None:
         return mask
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
@@ -100,105 +181,42 @@ def _parts(mask: np.ndarray, options: MaskOptions, rng: np.random.Generator) -> 
     return np.isin(parts, chosen)
 
 
+def _ring(mask: np.ndarray) -> np.ndarray:
+    """Points (2, n) around the mask, also beyond the photograph's frame."""
+    reach = int(np.clip(0.4 * math.sqrt(mask.sum()), 4, 60))
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    cut = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    framed = 1 - np.pad(cut, reach + 1).astype(np.uint8)
+    distance = cv2.distanceTransform(framed, cv2.DIST_L2, 3)
+    x, y = sample_points((distance > 1.5) & (distance <= reach), FINE_POINTS)
+    return np.stack([x + columns[0] - reach - 1, y + rows[0] - reach - 1]).astype(np.float64)
+
+
+def _mismatch(here: tuple[np.ndarray, np.ndarray], there: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Mean difference in grey levels between ring colours (n, 3) and K candidates (K, n, 3), exposure apart; (K,)."""
+    both = (here[1][None] & there[1]).astype(np.float32)
+    count = np.maximum(both.sum(axis=1), 1)[:, None]
+    difference = there[0] - here[0][None]
+    shift = np.matmul(both[:, None], difference)[:, 0] / count  # (K, 3)
+    # A darker or brighter exposure is corrected when blending, so it costs half; a difference in pattern costs fully.
+    difference -= shift[:, None]
+    np.abs(difference, out=difference)
+    pattern = (np.matmul(both[:, None], difference)[:, 0] / count).mean(axis=1)
+    astray = (here[1][None] != there[1]).mean(axis=1)
+    return np.asarray(pattern + 0.5 * np.abs(shift).mean(axis=1) + FRAME_COST * astray)
+
+
 def _drawn(mask: np.ndarray, warp: Warp, allowed: np.ndarray) -> np.ndarray:
+    """The warped mask on the allowed area, (H, W) bool; only its box is computed."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     corners = np.array([[columns[i], rows[j], 1] for i in (0, -1) for j in (0, -1)], dtype=float)
     there = corners @ np.array(warp.matrix).T
     margin = warp.scale * (1 + warp.bend * BEND_SHARE * warp.extent) + 2
-    left, top = np.floor(there.min(axis=0) - margin).astype(int)
-    right, bottom = np.ceil(there.max(axis=0) + margin).astype(int)
-    height, width = allowed.shape
-    top, left, bottom, right = max(0, top), max(0, left), min(height, bottom), min(width, right)
+    left, top = (max(0, int(value)) for value in np.floor(there.min(axis=0) - margin))
+    right, bottom = (int(value) for value in np.ceil(there.max(axis=0) + margin))
+    bottom, right = min(allowed.shape[0], bottom), min(allowed.shape[1], right)
     drawn = np.zeros(allowed.shape, dtype=bool)
     if bottom > top and right > left:
         view = (slice(top, bottom), slice(left, right))
-        drawn[view] = warp.apply(mask, allowed.shape, (int(top), int(left), int(bottom), int(right))) & allowed[view]
+        drawn[view] = warp.apply(mask, allowed.shape, (top, left, bottom, right)) & allowed[view]
     return drawn
-
-
-def _turns(
-    seen: np.ndarray,
-    target: np.ndarray,
-    middle: np.ndarray,
-    extent: float,
-    centres: np.ndarray,
-    flips: np.ndarray,
-    rng: np.random.Generator,
-    options: MaskOptions,
-    blind: bool,
-) -> np.ndarray:
-    """Angles (K,): as asked, or following the direction of the surface where it has one, else free."""
-    count = len(flips)
-    if options.rotate is not None:
-        return np.radians(rng.uniform(-1, 1, count) * options.rotate)
-    free = rng.uniform(-math.pi, math.pi, count)
-    if blind:
-        return free
-    own, own_clear = _direction(seen, middle[None, :], extent)
-    new, new_clear = _direction(target, centres, extent)
-    mirrored = np.where(flips < 0, math.pi - own[0], own[0])
-    along = new - mirrored + math.pi * rng.integers(0, 2, count) + np.radians(rng.normal(0, 4, count))
-    return np.where((own_clear[0] >= COHERENT) & (new_clear >= COHERENT), along, free)
-
-
-def _direction(image: np.ndarray, places: np.ndarray, extent: float) -> tuple[np.ndarray, np.ndarray]:
-    """Direction of the surface (radians) and how clear it is (0 to 1) around places (n, 2), by the structure tensor."""
-    small, step = _reduced(image)
-    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    gx, gy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
-    side = int(np.clip(2 * extent / step, 9, 63)) | 1
-    xx, yy, xy = (cv2.blur(product, (side, side)) for product in (gx * gx, gy * gy, gx * gy))
-    column = np.clip((places[:, 0] / step).astype(int), 0, small.shape[1] - 1)
-    row = np.clip((places[:, 1] / step).astype(int), 0, small.shape[0] - 1)
-    difference, mixed, both = (xx - yy)[row, column], 2 * xy[row, column], (xx + yy)[row, column]
-    return 0.5 * np.arctan2(mixed, difference), np.hypot(difference, mixed) / (both + 25.0)
-
-
-def _reduced(image: np.ndarray) -> tuple[np.ndarray, float]:
-    """A copy of at most 256 pixels and the step between its pixels."""
-    step = max(1.0, max(image.shape[:2]) / 256)
-    if step == 1.0:
-        return image, 1.0
-    return images.resize(image, max(1, round(image.shape[0] / step)), max(1, round(image.shape[1] / step))), step
-
-
-def _ring_cost(
-    mask: np.ndarray,
-    seen: np.ndarray,
-    target: np.ndarray,
-    linear: np.ndarray,
-    centres: np.ndarray,
-    middle: np.ndarray,
-) -> np.ndarray:
-    """Mean difference in grey levels between the mask's ring and its K new rings, exposure apart; (K,)."""
-    reach = int(np.clip(0.4 * math.sqrt(mask.sum()), 4, 60))
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    top, left = rows[0] - reach - 1, columns[0] - reach - 1
-    cut = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    framed = np.pad(cut, reach + 1).astype(np.uint8)
-    distance = cv2.distanceTransform(1 - framed, cv2.DIST_L2, 3)
-    x, y = sample_points((distance > 1.5) & (distance <= reach), RING_POINTS)
-    points = np.stack([x + left, y + top]).astype(float)
-
-    here, here_inside = _values(seen, points[0], points[1])
-    there = linear @ (points - middle[:, None]) + centres[:, :, None]
-    new, new_inside = _values(target, there[:, 0], there[:, 1])
-    both = (here_inside[None] & new_inside)[..., None]
-    count = np.maximum(both.sum(axis=1), 1)
-    difference = np.where(both, new - here[None], 0.0)
-    shift = difference.sum(axis=1) / count
-    # A darker or brighter exposure is corrected when blending, so it costs half; a difference in pattern costs fully.
-    pattern = (np.abs(np.where(both, difference - shift[:, None], 0.0)).sum(axis=1) / count).mean(axis=1)
-    astray = (here_inside[None] != new_inside).mean(axis=1)
-    return np.asarray(pattern + 0.5 * np.abs(shift).mean(axis=1) + FRAME_COST * astray)
-
-
-def _values(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Colours (..., 3) float32 of a slightly softened reduced copy at points in full pixels, and which are inside."""
-    small, step = _reduced(image)
-    small = cv2.blur(small, (3, 3))
-    height, width = image.shape[:2]
-    inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
-    column = np.clip((x / step).astype(int), 0, small.shape[1] - 1)
-    row = np.clip((y / step).astype(int), 0, small.shape[0] - 1)
-    return small[row, column].astype(np.float32), inside

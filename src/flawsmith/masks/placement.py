@@ -79,21 +79,22 @@ class Ground:
             pool = self.depth >= 0.6 * deepest
         else:
             pool = self.small
-        rows, columns = np.nonzero(pool)
-        if not len(rows):
-            rows, columns = np.nonzero(self.small)
-        picked = rng.integers(0, len(rows), count)
+        free = np.flatnonzero(pool)
+        if not len(free):
+            free = np.flatnonzero(self.small)
+        rows, columns = np.divmod(free[rng.integers(0, len(free), count)], self.small.shape[1])
         shift = rng.random((2, count))
-        x = self.left + (columns[picked] + shift[0]) * self.step
-        y = self.top + (rows[picked] + shift[1]) * self.step
+        x = self.left + (columns + shift[0]) * self.step
+        y = self.top + (rows + shift[1]) * self.step
         return np.stack([x, y], axis=1)
 
 
 def sample_points(mask: np.ndarray, count: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
     """About `count` pixels of a mask as (x, y), evenly taken in reading order."""
-    rows, columns = np.nonzero(mask)
-    taken = np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)
-    return columns[taken], rows[taken]
+    pixels = np.flatnonzero(mask)
+    taken = pixels[np.linspace(0, len(pixels) - 1, min(count, len(pixels))).astype(int)]
+    rows, columns = np.divmod(taken, mask.shape[1])
+    return columns, rows
 
 
 def lay(

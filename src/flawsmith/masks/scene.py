@@ -1,0 +1,72 @@
+"""A photograph reduced for looking things up: colours at points and the direction of the surface."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+from flawsmith import images
+
+REDUCED = 256  # longest side of the copy that colours are taken from
+COHERENT = 0.3  # above it a surface has a direction (grinding marks, tracks, a rim); 0 is none, 1 is stripes
+
+
+class Scene:
+    """Colours (softened) and directions of an (H, W, 3) uint8 photograph at points given in its own pixels."""
+
+    def __init__(self, image: np.ndarray) -> None:
+        self.height, self.width = image.shape[:2]
+        self.step = max(1.0, max(self.height, self.width) / REDUCED)
+        if self.step > 1:
+            size = max(1, round(self.height / self.step)), max(1, round(self.width / self.step))
+            image = images.resize(image, *size)
+        self.small = cv2.blur(image, (3, 3))
+        self.colours = self.small.astype(np.float32).reshape(-1, 3)
+
+    def colour(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Colours (..., 3) float32 at points, and which of them lie inside the photograph."""
+        inside = (x > -0.5) & (x < self.width - 0.5) & (y > -0.5) & (y < self.height - 0.5)
+        height, width = self.small.shape[:2]
+        column = np.clip((x / self.step).astype(np.int32), 0, width - 1)
+        row = np.clip((y / self.step).astype(np.int32), 0, height - 1)
+        return self.colours[row * width + column], inside
+
+    def direction(self, places: np.ndarray, extent: float) -> tuple[np.ndarray, np.ndarray]:
+        """Direction of the surface (radians) and its clearness (0 to 1) around places (n, 2), by structure tensor."""
+        half = 2 if max(self.small.shape) > 128 else 1
+        grey = cv2.cvtColor(self.small, cv2.COLOR_RGB2GRAY)
+        if half == 2:
+            grey = cv2.resize(grey, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        step = self.step * half
+        gx, gy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
+        side = int(np.clip(2 * extent / step, 7, 41)) | 1
+        # A share of the whole photograph's direction decides where a place has none of its own.
+        tensor = (cv2.blur(product, (side, side)) + 0.25 * product.mean() for product in (gx * gx, gy * gy, gx * gy))
+        xx, yy, xy = tensor
+        column = np.clip((places[:, 0] / step).astype(np.int32), 0, grey.shape[1] - 1)
+        row = np.clip((places[:, 1] / step).astype(np.int32), 0, grey.shape[0] - 1)
+        difference, mixed = (xx - yy)[row, column], 2 * xy[row, column]
+        # The 25 keeps the noise of an empty surface from being taken for a direction.
+        clear = np.hypot(difference, mixed) / ((xx + yy)[row, column] + 25.0)
+        return 0.5 * np.arctan2(mixed, difference), clear
+
+
+def turns(
+    old: Scene,
+    new: Scene,
+    middle: np.ndarray,
+    extent: float,
+    centres: np.ndarray,
+    flips: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Angles (K,) that follow the direction of the surface where both photographs have one, else any angle."""
+    free = rng.uniform(-math.pi, math.pi, len(flips))
+    own, own_clear = old.direction(middle[None, :], extent)
+    there, there_clear = new.direction(centres, extent)
+    mirrored = np.where(flips < 0, math.pi - own[0], own[0])
+    half_turns = math.pi * rng.integers(0, 2, len(flips))
+    along = there - mirrored + half_turns + np.radians(rng.normal(0, 4, len(flips)))
+    return np.where((own_clear[0] >= COHERENT) & (there_clear >= COHERENT), along, free)

@@ -173,8 +173,8 @@ def _mixtures(pairs: Sequence[tuple[Record, Facts]]) -> Iterator[Finding]:
                 "Nothing to do here: flawsmith keeps each picture's size. Training elsewhere may need one size.",
                 "mixed-sizes",
             )
-        shifts = Counter(fact.shift for fact in facts if fact.shift is not None)
-        if len(shifts) > 1:
+        shifts = [fact.shift for fact in facts if fact.shift is not None]
+        if len(set(shifts)) > 1:
             yield Finding(
                 WARNING,
                 category,
@@ -183,12 +183,11 @@ def _mixtures(pairs: Sequence[tuple[Record, Facts]]) -> Iterator[Finding]:
                 "Export all of them with the same range, best as 8-bit PNG.",
                 "mixed-depth",
             )
-        elif shifts and max(shifts):
+        elif any(shifts):
             yield Finding(
                 NOTE,
                 category,
-                f"{shifts.total()} pictures have 16 bits: their values are divided by {2 ** max(shifts)} when read, and "
-                "results are written with 8 bits",
+                f"{len(shifts)} pictures have 16 bits: values are divided by {2 ** shifts[0]}, results have 8 bits",
                 "Nothing to do unless they look too dark: then export them as 8-bit PNG.",
                 "16-bit",
             )
@@ -220,30 +219,14 @@ def _copies(pairs: Sequence[tuple[Record, Facts]]) -> Iterator[Finding]:
 
 def _lookalikes(pairs: Sequence[tuple[Record, Facts]]) -> Iterator[Finding]:
     """Parts whose pictures nearly equal another part's: the same part under two group names, most likely."""
-    records = [record for record, fact in pairs if fact.fingerprint is not None]
-    facts = [fact for _, fact in pairs if fact.fingerprint is not None]
-    leader: dict[tuple[str, str], tuple[str, str]] = {}  # union-find over (category, group)
-
-    def top(key: tuple[str, str]) -> tuple[str, str]:
-        while leader.setdefault(key, key) != key:
-            key = leader[key]
-        return key
-
-    involved: dict[tuple[str, str], set[int]] = {}
-    for i, j, _ in leaks.near([fact.fingerprint for fact in facts if fact.fingerprint is not None]):
-        one, other = [(records[index].category, records[index].group) for index in (i, j)]
-        if one[0] == other[0] and one != other and facts[i].sha != facts[j].sha:
-            leader[top(other)] = top(one)
-            involved.setdefault(one, set()).add(i)
-            involved.setdefault(other, set()).add(j)
-    clusters: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for key in involved:
-        clusters.setdefault(top(key), []).append(key)
-    for keys in clusters.values():
-        members = [records[index] for index in sorted(set().union(*(involved[key] for key in keys)))]
+    prints = [(record, fact.fingerprint) for record, fact in pairs if fact.fingerprint is not None]
+    contents = {record.image: fact.sha for record, fact in pairs}
+    for members in leaks.same_parts(prints):
+        if len({contents[record.image] for record in members}) == 1:
+            continue  # true copies have their own finding
         across = len({record.split for record in members}) > 1
         names = ", ".join(record.name for record in members[1:5]) + (", ..." if len(members) > 5 else "")
-        groups = [group for _, group in keys if group not in {record.name for record in members}]
+        groups = list(dict.fromkeys(record.group for record in members if record.group != record.name))
         yield Finding(
             WARNING if across or not all(record.is_good for record in members) else NOTE,
             members[0].name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -80,6 +80,40 @@ def _coarse(thumbs: np.ndarray) -> np.ndarray:
 def _popcount(values: np.ndarray) -> np.ndarray:
     """Number of set bits of uint64 values (numpy has a function for it only from 2.0 on)."""
     return np.asarray(np.unpackbits(values.view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1))
+
+
+def same_parts(pictures: Sequence[tuple[Record, Print]]) -> list[list[Record]]:
+    """Clusters of look-alike pictures whose groups differ: most likely one part under several group names."""
+    leader: dict[tuple[str, str], tuple[str, str]] = {}  # union-find over (category, group)
+
+    def top(key: tuple[str, str]) -> tuple[str, str]:
+        while leader.setdefault(key, key) != key:
+            key = leader[key]
+        return key
+
+    keys = [(record.category, record.group) for record, _ in pictures]
+    involved: set[int] = set()
+    for i, j, _ in near([item for _, item in pictures]):
+        if keys[i][0] == keys[j][0] and keys[i] != keys[j]:
+            leader[top(keys[j])] = top(keys[i])
+            involved |= {i, j}
+    clusters: dict[tuple[str, str], list[Record]] = {}
+    for index in sorted(involved):
+        clusters.setdefault(top(keys[index]), []).append(pictures[index][0])
+    return list(clusters.values())
+
+
+def merge_lookalikes(records: Sequence[Record]) -> list[Record]:
+    """The records with one group for look-alike pictures, so that `few_shot` keeps them on one side.
+
+    For data sets without groups, or whose groups miss that a part was photographed again. Decodes every picture.
+    """
+    pictures = [(record, fingerprint(images.read_image(record.image))) for record in records]
+    renamed: dict[tuple[str, str], str] = {}
+    for members in same_parts(pictures):
+        name = members[0].group
+        renamed |= {(record.category, record.group): name for record in members}
+    return [replace(one, group=renamed.get((one.category, one.group), one.group)) for one in records]
 
 
 def leak_check(

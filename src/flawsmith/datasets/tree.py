@@ -59,9 +59,10 @@ def listing(folder: Path) -> tuple[list[Path], list[Path]]:
             for entry in entries:
                 if is_noise(entry.name):
                     continue
-                if entry.is_dir():
+                linked = entry.is_symlink()  # `entry` itself raises for a link to itself, os.path says no
+                if os.path.isdir(entry.path) if linked else entry.is_dir():
                     folders.append(folder / entry.name)
-                elif entry.is_file():  # False for dead links, sockets and pipes
+                elif os.path.isfile(entry.path) if linked else entry.is_file():  # no dead links, sockets, pipes
                     files.append(folder / entry.name)
     except (FileNotFoundError, NotADirectoryError):
         return [], []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +43,7 @@ def look(record: Record) -> tuple[Facts, list[Finding]]:
     except FlawsmithError as error:
         return Facts(mode=mode), [Finding(ERROR, record.name, str(error), "", "unreadable")]
     height, width = image.shape[:2]
-    shift = _shift(record.image) if mode.startswith("16-bit") else None
+    shift = _shift(record.image, float(image.mean())) if mode.startswith("16-bit") else None
     fingerprint = leaks.fingerprint(image)
     del image
     if height * width > LARGE:
@@ -82,26 +84,28 @@ def look(record: Record) -> tuple[Facts, list[Finding]]:
 def _header(path: Path) -> tuple[str, int]:
     """(mode as people say it, EXIF orientation); ("", 1) for what Pillow cannot open."""
     try:
-        with Image.open(path) as opened:
-            mode, orientation = opened.mode, int(opened.getexif().get(_ORIENTATION, 1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                mode, orientation = opened.mode, int(opened.getexif().get(_ORIENTATION, 1))
+                stored = str(opened.tile[0][3]) if opened.tile else ""  # "RGB;16B": Pillow's own mode hides the depth
     except Image.DecompressionBombError:
         return "", 1
     except (OSError, SyntaxError, ValueError):
-        # 16-bit RGB TIFF is read by OpenCV alone; everything else that ends here is damaged.
-        return ("16-bit RGB" if path.suffix.lower() in (".tif", ".tiff") else ""), 1
+        # OpenCV reads some 16-bit TIFFs that Pillow does not; everything else that ends here is damaged.
+        return ("16-bit" if path.suffix.lower() in (".tif", ".tiff") else ""), 1
     names = {"L": "grey", "1": "black and white", "P": "palette", "LA": "grey + alpha", "F": "float"}
     if mode.startswith("I"):
         return "16-bit grey", orientation
-    return names.get(mode, mode), orientation
+    return f"16-bit {mode}" if ";16" in stored and mode in ("RGB", "RGBA") else names.get(mode, mode), orientation
 
 
-def _shift(path: Path) -> int | None:
-    """Bits `images.read_image` drops from a 16-bit picture: 8, 4 (a 12-bit camera) or 0; None when it has 8 bits."""
+def _shift(path: Path, mean: float) -> int | None:
+    """Bits that reading drops from a 16-bit picture, from the mean that was read; None when there is no telling."""
     raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if raw is None or raw.dtype != np.uint16:
+    if raw is None or raw.dtype != np.uint16 or mean <= 0:
         return None
-    top = int(raw.max(initial=0))
-    return 8 if top > 4095 else 4 if top > 255 else 0
+    return round(math.log2(float(raw[..., :3].mean() if raw.ndim == 3 else raw.mean()) / mean))
 
 
 def _mask(path: Path) -> tuple[np.ndarray, int, bool]:

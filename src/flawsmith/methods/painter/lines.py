@@ -24,7 +24,7 @@ def scratch(scene: Scene, look: Look, rng: np.random.Generator) -> tuple[np.ndar
     width = np.maximum(width, np.minimum(half, 0.8))
     core = np.clip((width - cross) / 0.9 + 0.5, 0, 1) * (scene.inside > 0) * depth
     # Fine parallel marks inside a wide scratch: ridges left by the grit, found by their distance from the middle.
-    marks = 1 + 0.35 * np.sin(cross * (2.1 + 0.3 * rng.random()) + 1.5 * slow) * (half > 2)
+    marks = 1 + 0.55 * np.sin(cross * (2.4 + 0.6 * rng.random()) + 2.0 * slow) * np.clip(half - 1.5, 0, 1)
     colour = colours.pigment(scene, look.colour, rng)
     cover = np.clip(core * marks, 0, 1) * (0.3 + 0.65 * look.severity)
     body = colours.opaque(scene, colour, 0.35 if look.colour in {"rusty", "brown"} else 0.5)

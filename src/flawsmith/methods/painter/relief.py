@@ -12,6 +12,7 @@ from flawsmith.methods.painter.scene import (
     blur,
     clouds,
     edge,
+    elsewhere,
     lit,
     mix,
     moved,
@@ -76,7 +77,7 @@ def hole(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     uneven = clouds(scene.shape, max(3.0, 0.6 * radius), rng, octaves=4, rough=0.6)
     share = colours.strength(look.severity)
     colour = colours.pigment(scene, look.colour or "dark", rng, share)
-    tone = colour * (1 + 0.14 * uneven * min(1.0, radius / 6))[..., None]
+    tone = colour * (elsewhere(scene) * (1 + 0.14 * uneven * min(1.0, radius / 6)))[..., None]
     x, y, _ = scene.light
     if radius >= 1.5:
         # The near wall's shadow: all points from which the way to the light leaves the opening.
@@ -93,7 +94,7 @@ def hole(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     rim = np.exp(-(((inside - 0.8) / 0.8) ** 2)) * (inside > 0)
     surface = max(float(colours.luminance(scene.level)), 0.3 * scene.white)
     bright = min(1.0, max(0.0, (radius - 1.5) / 3))
-    picture = picture + (surface * bright * 0.45 * share * rim * np.clip(shade - 1 + glint, 0, 1.2))[..., None]
+    picture = picture + (surface * bright * 0.6 * share * rim * np.clip(shade - 1 + glint, 0, 1.2))[..., None]
     return picture, open_
 
 
@@ -104,7 +105,9 @@ def chip(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     open_ = edge(inside, 0.9 + 0.7 * look.softness, radius).astype(np.float32)
     height = _facets(scene, rng) * (0.45 + 0.45 * look.severity)
     # The grain of a break: steps and hackles at all sizes down to a pixel.
-    height += clouds(scene.shape, max(3.0, 0.5 * radius), rng, octaves=4, rough=0.55) * min(0.09 * radius, 0.8)
+    height += clouds(scene.shape, float(np.clip(0.3 * radius, 3.0, 8.0)), rng, octaves=3, rough=0.7) * min(
+        0.05 * radius, 0.4
+    )
     height = height * open_
     step = np.clip(inside / max(1.0, min(2.5, 0.3 * radius)), 0, 1).astype(np.float32)
     height -= step * (0.8 + 2.4 * look.severity)
@@ -116,8 +119,8 @@ def chip(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     if look.colour not in colours.CHROMATIC:
         colour = colour + 0.35 * (colours.luminance(colour) - colour)
     mottle = clouds(scene.shape, max(3.0, 0.8 * radius), rng, octaves=3)
-    body = np.broadcast_to(colour, scene.photo.shape) * (1 + 0.08 * mottle)[..., None]
-    body = lit(body, scene, blur(height.astype(np.float32), 0.5), 0.9, gloss=0.18)
+    body = np.broadcast_to(colour, scene.photo.shape) * (elsewhere(scene) * (1 + 0.08 * mottle))[..., None]
+    body = lit(body, scene, blur(height.astype(np.float32), 0.5), 0.9, gloss=0.06 + 0.1 * look.softness)
     return mix(scene.photo, np.clip(body, 0, 255), open_ * (0.88 + 0.1 * look.severity)), open_
 
 

@@ -128,11 +128,16 @@ def survey(
 
 
 def distance_inside(mask: np.ndarray) -> np.ndarray:
-    """(h, w) float32: how deep a pixel lies inside the mask; the window's border is no edge unless it is all mask."""
+    """(h, w) float32: how deep a pixel lies inside the mask; the window's border is no edge unless it is all mask.
+
+    Lightly blurred, so that its contours run smoothly between the stairs of the mask's pixels.
+    """
     full = float(mask.mean()) > 0.97
     padded = np.pad(mask.astype(np.uint8), 1, constant_values=0 if full else 1)
     depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
-    return np.maximum(depth - 0.5, 0).astype(np.float32)
+    depth = np.maximum(depth - 0.5, 0).astype(np.float32)
+    radius = float(depth.max(initial=0.0))
+    return blur(depth, min(0.9, 0.3 * radius)) * mask if radius > 1 else depth
 
 
 def light_direction(image: np.ndarray, rng: np.random.Generator) -> float:
@@ -219,7 +224,9 @@ def rough_inside(
 
 def edge(inside: np.ndarray, soft: float, radius: float) -> np.ndarray:
     """Coverage 0..1 from a distance map: rises over `soft` pixels, and reaches 1 even in a one-pixel mask."""
-    return smooth_step(inside / max(0.5, min(soft, 0.9 * radius + 0.1)))
+    # In a mask with room, the outermost pixels stay nearly free: there the stairs of the mask would show.
+    start = 0.35 if radius > 2.5 else 0.0
+    return smooth_step((inside - start) / max(0.5, min(soft, 0.9 * radius + 0.1)))
 
 
 def relight(height: np.ndarray, light: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -259,6 +266,14 @@ def moved(array: np.ndarray, shift: tuple[float, float], outside: float = 0.0) -
             array.astype(np.float32), turn, (array.shape[1], array.shape[0]), borderValue=(outside, 0.0, 0.0, 0.0)
         )
     )
+
+
+def elsewhere(scene: Scene) -> np.ndarray:
+    """The surface's fine relief from another place of the window, relative brightness (h, w) around 1."""
+    grey = scene.photo.mean(axis=2)
+    relative = (grey + 8) / (blur(grey, 2.5) + 8)
+    height, width = scene.shape
+    return np.clip(np.roll(relative, (height // 2, width // 2), axis=(0, 1)), 0.75, 1.3)
 
 
 def mix(below: np.ndarray, above: np.ndarray, cover: np.ndarray) -> np.ndarray:

@@ -61,6 +61,8 @@ def discolouration(scene: Scene, look: Look, rng: np.random.Generator) -> tuple[
     depth = blur(depth.astype(np.float32), max(0.5, 0.12 * radius)) * edge(scene.inside, 4.0, radius)
     slow = clouds(scene.shape, max(6.0, 1.8 * radius), rng, octaves=2, rough=0.4)
     amount = np.clip(depth * (0.9 + 0.2 * slow), 0, 1.1) * (0.3 + 0.6 * look.severity)
+    if look.colour in colours.CHROMATIC:
+        amount = 0.8 * amount  # a tint, not a paint
     heat = not scene.grey and look.colour in {"blue", "purple", "brown"} and rng.random() < 0.5
     picture = colours.absorbed(scene, colours.pigment(scene, look.colour, rng), amount)
     if heat:

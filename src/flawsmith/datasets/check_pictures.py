@@ -87,8 +87,11 @@ def _header(path: Path) -> tuple[str, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as opened:
-                mode, orientation = opened.mode, int(opened.getexif().get(_ORIENTATION, 1))
+                mode = opened.mode
                 stored = str(opened.tile[0][3]) if opened.tile else ""  # "RGB;16B": Pillow's own mode hides the depth
+                # Asking a PNG without EXIF for it would decode the whole picture.
+                asked = opened.format != "PNG" or "exif" in opened.info
+                orientation = int(opened.getexif().get(_ORIENTATION, 1)) if asked else 1
     except Image.DecompressionBombError:
         return "", 1
     except (OSError, SyntaxError, ValueError):

@@ -24,6 +24,7 @@ from flawsmith.records import Sample
 
 TRIES, KEPT, CHANGES = 240, 8, 8
 ROUGH_POINTS, FINE_POINTS = 48, 144
+HOME = 24  # of the tries: near the reference's own place, which is right where photographs are aligned
 FRAME_COST = 60.0  # grey levels charged for a ring point inside one photograph and beyond the other
 
 
@@ -135,12 +136,17 @@ def _first(
     reach = math.sqrt(size / math.pi) * float(scales.mean())
     centres = ground.centres(rng, options.place, reach, TRIES)
     flips = np.where(rng.random(TRIES) < 0.5, -1.0, 1.0) if options.flip else np.ones(TRIES)
+    turn = 180.0 if options.rotate is None else options.rotate
     if options.rotate is not None:
-        angles = np.radians(rng.uniform(-1, 1, TRIES) * options.rotate)
+        angles = np.radians(rng.uniform(-turn, turn, TRIES))
     elif blind:
         angles = rng.uniform(-math.pi, math.pi, TRIES)
     else:
         angles = turns(old, new, middle, extent, centres, flips, rng)
+    if options.place == "anywhere":
+        home = middle * [new.width / old.width, new.height / old.height]
+        centres[:HOME] = home + rng.normal(0, 0.01 * math.hypot(new.height, new.width), (HOME, 2))
+        angles[:HOME], flips[:HOME] = np.radians(np.clip(rng.normal(0, 3, HOME), -turn, turn)), 1.0
     return Poses(centres, scales, angles, flips)
 
 

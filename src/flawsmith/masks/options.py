@@ -40,7 +40,7 @@ class MaskOptions(BaseModel):
         description="reference: largest turn in degrees; default by the surface",
     )
     scale: Span = Field(default=(0.8, 1.25), description="reference: enlargement, drawn log-uniformly")
-    bend: float = Field(default=0.3, ge=0, le=1, description="reference: strength of the elastic warp")
+    bend: float = Field(default=0.2, ge=0, le=1, description="reference: strength of the elastic warp")
     flip: bool = Field(default=True, description="reference: mirror half of the masks")
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ import numpy as np
 from flawsmith import images
 
 REDUCED = 256  # longest side of the copy that colours are taken from
-COHERENT = 0.3  # above it a surface has a direction (grinding marks, tracks, a rim); 0 is none, 1 is stripes
+COHERENT = 0.15  # above it a surface has a direction (grinding marks, tracks, a rim); 0 is none, 1 is stripes
 
 
 class Scene:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import cv2
 import numpy as np
 from pydantic import Field
 
 from flawsmith import compose
 from flawsmith.methods import base
+from flawsmith.methods.patches import is_grey, turned
 from flawsmith.records import Request
 
 
@@ -61,11 +61,11 @@ class CutPaste(base.Synthesizer):
         patch = photo[best[0] : best[0] + height, best[1] : best[1] + width]
         if options.rotate:
             angle = float(rng.uniform(-options.rotate, options.rotate))
-            turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
-            patch = cv2.warpAffine(patch, turn, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+            patch = turned(patch, angle)
         if options.jitter:
-            gain = 1 + rng.uniform(-options.jitter, options.jitter, size=3) * 2
-            shift = rng.uniform(-options.jitter, options.jitter, size=3) * 255
+            channels = 1 if is_grey(photo) else 3  # a grey camera sees no coloured defect
+            gain = 1 + rng.uniform(-options.jitter, options.jitter, size=channels) * 2
+            shift = rng.uniform(-options.jitter, options.jitter, size=channels) * 255
             patch = np.clip(np.rint(patch * gain + shift), 0, 255).astype(np.uint8)
         painted = normal.copy()
         painted[box.slices] = patch

@@ -111,13 +111,13 @@ def threads(mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, flo
 
 
 def scattered(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Round spots of several sizes scattered over the mask until about half is covered, (h, w) bool inside it."""
+    """Round spots of several sizes scattered over the mask until more than half is covered, (h, w) bool inside it."""
     rows, columns = np.nonzero(mask)
     area = len(rows)
     typical = float(np.clip(0.11 * np.sqrt(area), 1.3, 12))
     canvas = np.zeros(mask.shape, np.uint8)
     covered = 0.0
-    for _ in range(60):
+    for _ in range(90):
         index = int(rng.integers(area))
         size = typical * float(np.clip(rng.lognormal(0, 0.4), 0.5, 2.2))
         tall = size * float(rng.uniform(0.7, 1.0))
@@ -133,7 +133,7 @@ def scattered(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             -1,
         )
         covered += np.pi * size * tall
-        if covered > 0.55 * area:
+        if covered > 0.85 * area:
             break
     return _within(canvas.astype(np.float32) / 255, mask)
 

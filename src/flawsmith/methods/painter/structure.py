@@ -81,10 +81,20 @@ def fill(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     if best is None:
         fine = scene.photo - blur(scene.photo, 1.0)
         limit = min(2.5 * scene.noise + 0.5, 12.0)
-        return membrane(soft, wide) + np.clip(np.roll(fine, (height // 2, width // 2), axis=(0, 1)), -limit, limit)
+        # The blur carries the part's own colour out of the mask: the membrane starts beyond its reach.
+        clear = cv2.dilate(wide.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
+        return membrane(soft, wide if clear.all() else clear) + np.clip(
+            np.roll(fine, (height // 2, width // 2), axis=(0, 1)), -limit, limit
+        )
     patch = np.roll(scene.photo, (-best[0], -best[1]), axis=(0, 1))
-    # Only the slow part of the mismatch is corrected: a membrane through single pixels would draw streaks.
-    return np.asarray(patch + membrane(blur(scene.photo - patch, 2.0), wide))
+    # The mismatch is known where neither picture shows the part and the roll did not wrap round the window.
+    valid = ~(wide | np.roll(wide, (-best[0], -best[1]), axis=(0, 1)))
+    y, x = np.arange(height)[:, None] + best[0], np.arange(width)[None] + best[1]
+    valid &= (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    # Only its slow part is corrected: a membrane through single pixels would draw streaks.
+    weight = valid.astype(np.float32)
+    mismatch = blur((scene.photo - patch) * weight[..., None], 2.0) / np.maximum(blur(weight, 2.0), 1e-3)[..., None]
+    return np.asarray(patch + membrane(mismatch, ~valid))
 
 
 def missing_part(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
@@ -97,7 +107,7 @@ def missing_part(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     footprint = float(np.clip((40 - seen) / 30, 0.3 * float(rng.random()), 1))
     inside = rough_inside(scene, rng, 0.06)
     floor = smooth_step(inside / float(np.clip(0.12 * scene.radius, 1.0, 3.0))).astype(np.float32)
-    drop = footprint * (0.15 + 0.5 * look.severity)
+    drop = footprint * (0.15 + 0.5 * look.severity) * (0.2 if look.colour else 1.0)
     mottle = clouds(scene.shape, max(4.0, 0.8 * scene.radius), rng, octaves=3)
     picture = picture * (1 - drop * floor * (1 + 0.12 * mottle))[..., None]
     x, y, _ = scene.light
@@ -109,7 +119,7 @@ def missing_part(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     height = height * np.clip(0.8 + 0.4 * clouds(scene.shape, max(6.0, scene.radius), rng, octaves=1), 0.2, 1.5)
     picture = lit(picture, scene, height, 0.8, gloss=0.06)
     if look.colour:
-        tint = colours.absorbed(scene, colours.pigment(scene, look.colour, rng), floor * (0.35 + 0.5 * look.severity))
+        tint = colours.absorbed(scene, colours.pigment(scene, look.colour, rng), floor * (0.5 + 0.5 * look.severity))
         picture = picture + (tint - scene.photo)
     return picture, None
 
@@ -140,6 +150,6 @@ def bend(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     height = fold.astype(np.float32) * max(radius, 2.0) * (0.25 + 0.5 * look.severity)
     picture = np.clip(picture, 0, 255)
     if look.colour:
-        tint = colours.absorbed(scene, colours.pigment(scene, look.colour, rng), hold * (0.35 + 0.5 * look.severity))
+        tint = colours.absorbed(scene, colours.pigment(scene, look.colour, rng), hold * (0.45 + 0.5 * look.severity))
         picture = picture + (tint - scene.photo)
     return lit(picture, scene, height, 0.9, gloss=0.2), None

@@ -30,7 +30,7 @@ def found(folder, **options):
     findings = check(folder, **options).findings
     for finding in findings:
         assert finding.severity in ("error", "warning", "note") and finding.kind
-        assert finding.reason and (finding.fix or finding.kind == "unreadable")  # read_image's text holds its remedy
+        assert finding.reason and finding.fix
     return {finding.kind: (finding.severity, finding.file) for finding in findings}
 
 
@@ -67,6 +67,7 @@ def test_damaged_pictures(widget):
         "train/good/001.png",
     ]
     assert {finding.severity for finding in errors} == {"error"}
+    assert all(finding.fix.startswith("Export it again") and str(widget) not in finding.reason for finding in errors)
     assert "0 bytes" in next(finding.reason for finding in errors if finding.file.endswith("001.png"))
 
 

@@ -41,7 +41,7 @@ def look(record: Record) -> tuple[Facts, list[Finding]]:
     try:
         image = images.read_image(record.image)
     except FlawsmithError as error:
-        return Facts(mode=mode), [Finding(ERROR, record.name, str(error), "", "unreadable")]
+        return Facts(mode=mode), [_unreadable(record.name, record.image, error)]
     height, width = image.shape[:2]
     shift = _shift(record.image, float(image.mean())) if mode.startswith("16-bit") else None
     fingerprint = leaks.fingerprint(image)
@@ -79,6 +79,13 @@ def look(record: Record) -> tuple[Facts, list[Finding]]:
     area, found = _masks(record, (height, width))
     facts = Facts((height, width), mode, shift, area, images.file_sha(record.image), fingerprint)
     return facts, findings + found
+
+
+def _unreadable(name: str, path: Path, error: FlawsmithError) -> Finding:
+    """`read_image`'s message as a finding: without the path, which the finding names, and with the remedy apart."""
+    text = str(error).removeprefix(f"Image {path} ").replace(str(path), path.name)
+    reason, _, fix = text.rpartition(". ")
+    return Finding(ERROR, name, reason or text, fix if reason else "", "unreadable")
 
 
 def _header(path: Path) -> tuple[str, int]:
@@ -129,7 +136,7 @@ def _masks(record: Record, size: tuple[int, int]) -> tuple[float, list[Finding]]
         try:
             part, levels, white = _mask(path)
         except FlawsmithError as error:
-            findings.append(Finding(ERROR, name, str(error), "", "unreadable"))
+            findings.append(_unreadable(name, path, error))
             continue
         if part.shape != size:
             findings.append(

@@ -265,4 +265,4 @@ def test_options_are_checked() -> None:
         load("procedural", color="red")
     for kind in KINDS:
         assert Procedural().default_mask(kind) in {"blob", "box", "polygon", "perlin", "scratch", "crack", "spots"}
-    assert Procedural().default_mask("pitting") == "spots" and Procedural().default_mask("nonsense") == "blob"
+    assert Procedural().default_mask("specks") == "spots" and Procedural().default_mask("nonsense") == "blob"

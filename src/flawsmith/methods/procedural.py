@@ -6,6 +6,7 @@ to the surface, grain and sharpness are the photograph's (painter/scene.py).
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar, Literal
 
 import cv2
@@ -34,6 +35,7 @@ MASK_OF = {
     "bend": "blob",
 }
 SEVERITY_SPAN = {"faint": (0.08, 0.29), "strong": (0.71, 1.0), "": (0.1, 1.0)}
+_PITS = re.compile(r"\b(?:pit|pits|pitted|pitting|pore|pores|porosity|pinholes?|pin.holes?)\b")
 MARGIN = 12  # pixels of surroundings that a painter sees: wider than every blur and warp below the mask's own size
 
 
@@ -77,6 +79,8 @@ class Procedural(base.Synthesizer):
     defect_types: ClassVar[tuple[str, ...]] = tuple(PAINTERS)
 
     def default_mask(self, defect_type: str) -> str:
+        if "pitt" in defect_type.lower():
+            return "blob"  # pits crowd in one worn place, unlike a sprinkle of spots
         # A name that says nothing is no mistake yet: the request's caption may still tell the kind.
         return MASK_OF.get("_".join(captions.words(defect_type.lower()).split()), "") or MASK_OF.get(
             next(iter(captions.kinds_of(defect_type)), ""), "blob"
@@ -122,7 +126,7 @@ class Procedural(base.Synthesizer):
         if severity is None:
             severity = float(rng.uniform(*SEVERITY_SPAN[asked.severity]))
         softness = float(rng.uniform(0.1, 0.9)) if options.softness is None else options.softness
-        drawn = draw_colour(kind, scene, rng)
+        drawn = draw_colour(kind, scene, rng, bool(_PITS.search(f"{request.defect_type} {request.caption}".lower())))
         colour = options.colour or asked.colour or drawn
         look = Look(kind, colour, severity, asked.shape, softness)
         picture, cover = PAINTERS[kind](scene, look, rng)

@@ -91,14 +91,17 @@ def absorbed(scene: Scene, colour: np.ndarray, density: np.ndarray) -> np.ndarra
     )
 
 
-def draw_colour(kind: str, scene: Scene, rng: np.random.Generator) -> str:
-    """A colour word for a kind nobody named one for; only words that show on this surface."""
+def draw_colour(kind: str, scene: Scene, rng: np.random.Generator, pits: bool = False) -> str:
+    """A colour word for a kind nobody named one for; only words that show on this surface.
+
+    `pits`: the name tells of pits or pores, which are dark whatever the material.
+    """
     own = float(luminance(scene.level))
     room = scene.white / max(own, 1.0)
     table = DRAWN[kind]
     names, weights = [], []
     for name, weight in table.items():
-        if scene.grey and name in CHROMATIC:
+        if (scene.grey and name in CHROMATIC) or (pits and name not in {"black", "dark", "brown"}):
             continue
         if name in {"black", "dark"} and own < 45:
             continue  # dark on dark says nothing
@@ -107,7 +110,7 @@ def draw_colour(kind: str, scene: Scene, rng: np.random.Generator) -> str:
         names.append(name)
         weights.append(weight)
     if not names:
-        return "dark" if own > 60 else "bright"
+        return "dark" if own > 45 or pits else "bright"
     share = np.array(weights) / sum(weights)
     return names[int(rng.choice(len(names), p=share))]
 

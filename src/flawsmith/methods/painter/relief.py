@@ -105,8 +105,11 @@ def chip(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     open_ = edge(inside, 0.9 + 0.7 * look.softness, radius).astype(np.float32)
     height = _facets(scene, rng) * (0.45 + 0.45 * look.severity)
     # The grain of a break: steps and hackles at all sizes down to a pixel.
-    height += clouds(scene.shape, float(np.clip(0.3 * radius, 3.0, 8.0)), rng, octaves=3, rough=0.7) * min(
-        0.05 * radius, 0.4
+    rough = float(rng.uniform(0.15, 1.2))  # from a clean cleavage to a torn break
+    height += (
+        rough
+        * clouds(scene.shape, float(np.clip(0.3 * radius, 3.0, 8.0)), rng, octaves=3, rough=0.7)
+        * min(0.05 * radius, 0.4)
     )
     height = height * open_
     step = np.clip(inside / max(1.0, min(2.5, 0.3 * radius)), 0, 1).astype(np.float32)
@@ -120,7 +123,7 @@ def chip(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
         colour = colour + 0.35 * (colours.luminance(colour) - colour)
     mottle = clouds(scene.shape, max(3.0, 0.8 * radius), rng, octaves=3)
     body = np.broadcast_to(colour, scene.photo.shape) * (elsewhere(scene) * (1 + 0.08 * mottle))[..., None]
-    body = lit(body, scene, blur(height.astype(np.float32), 0.5), 0.9, gloss=0.06 + 0.1 * look.softness)
+    body = lit(body, scene, blur(height.astype(np.float32), 0.5), 0.9, gloss=0.06 + 0.7 * float(rng.random()) ** 4)
     return mix(scene.photo, np.clip(body, 0, 255), open_ * (0.88 + 0.1 * look.severity)), open_
 
 

@@ -119,7 +119,7 @@ def scattered(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     covered = 0.0
     for _ in range(90):
         index = int(rng.integers(area))
-        size = typical * float(np.clip(rng.lognormal(0, 0.4), 0.5, 2.2))
+        size = typical * float(np.clip(rng.lognormal(-0.1, 0.55), 0.4, 2.8))
         tall = size * float(rng.uniform(0.7, 1.0))
         centre = (int(columns[index] * 8 + rng.integers(8)), int(rows[index] * 8 + rng.integers(8)))
         cv2.ellipse(

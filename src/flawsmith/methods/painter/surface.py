@@ -6,7 +6,18 @@ import cv2
 import numpy as np
 
 from flawsmith.methods.painter import colours, strokes
-from flawsmith.methods.painter.scene import Look, Scene, blur, clouds, edge, lit, mix, rough_inside, smooth_step
+from flawsmith.methods.painter.scene import (
+    Look,
+    Scene,
+    blur,
+    clouds,
+    edge,
+    elsewhere,
+    lit,
+    mix,
+    rough_inside,
+    smooth_step,
+)
 
 # Temper colours of steel from the cool edge to the hot middle: straw, brown, purple, blue (relative RGB).
 HEAT = np.array(
@@ -40,18 +51,23 @@ def spots(scene: Scene, look: Look, rng: np.random.Generator) -> tuple[np.ndarra
         scene = scene.with_mask(strokes.scattered(scene.mask, rng))
         count, parts = cv2.connectedComponents(scene.mask.astype(np.uint8), connectivity=8)
     inside = scene.inside
-    if scene.radius > 3:
-        inside = np.maximum(inside - 0.25 * np.clip(1 + clouds(scene.shape, 5.0, rng, 2), 0, 2), 0) * scene.mask
+    if scene.radius > 1.5:
+        ragged = 0.25 * np.clip(1 + clouds(scene.shape, max(3.0, scene.radius), rng, 3, 0.7), 0, 2)
+        inside = np.maximum(inside - ragged * min(1.0, scene.radius / 4), 0) * scene.mask
     body = edge(inside, 1.1 + 1.2 * look.softness, scene.radius)
     tones = rng.uniform(0.65, 1.0, size=count).astype(np.float32)[parts]
     colour = colours.pigment(scene, look.colour, rng, colours.strength(look.severity))
-    cover = body * tones
-    mottle = 1 + 0.1 * clouds(scene.shape, 4.0, rng, 2)
+    # Where spots run together they still differ: the tone also drifts from place to place.
+    drift = clouds(scene.shape, max(4.0, 1.5 * scene.radius), rng, 3)
+    cover = body * np.clip(tones * (0.97 + 0.1 * drift), 0, 1)
+    mottle = elsewhere(scene) * (1 + 0.12 * drift)
     picture = mix(scene.photo, colours.opaque(scene, colour, 0.3) * mottle[..., None], cover)
     pitted = look.colour in {"black", "dark", ""} or rng.random() < 0.3
     depth = (-1.0 if pitted else 0.6) * (0.4 + 0.8 * look.severity)
-    height = blur(np.clip(inside / 2.0, 0, 1).astype(np.float32), 0.7) * depth * tones
-    return lit(picture, scene, height, 0.5 if pitted else 0.25, gloss=0.1), cover
+    reach = max(1.5, min(3.0, 0.6 * scene.radius))
+    height = blur(np.clip(inside / reach, 0, 1).astype(np.float32), 0.7) * depth * tones
+    height = height + (0.25 * min(1.0, scene.radius / 4) * (drift * body) if pitted else 0.0)
+    return lit(picture, scene, height.astype(np.float32), 0.6 if pitted else 0.25, gloss=0.1), cover
 
 
 def discolouration(scene: Scene, look: Look, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,12 @@
-"""Distil the static word table of the compact backbone from all-MiniLM-L6-v2. Run once; the result is shipped.
+"""Distil the static word table of the compact backbone from all-MiniLM-L6-v2. Run once; the result is
+shipped.
 
     python recipes/compact/distill_words.py TEACHER_FOLDER OUT_FOLDER
 
-TEACHER_FOLDER holds the Apache-2.0 model (config.json, model.safetensors, vocab.txt). No corpus is needed: the teacher reads every word
-piece in a few plain contexts, and generated inspection phrases (lexicon.json); the table learns to give the same sentence vectors by a
-weighted mean. Synonym groups (synonyms.json) pull equal meanings together. paraphrases.json is never trained on; it is the exam.
+TEACHER_FOLDER holds the Apache-2.0 model (config.json, model.safetensors, vocab.txt). No corpus is needed:
+the teacher reads every word piece in a few plain contexts, and generated inspection phrases (lexicon.json);
+the table learns to give the same sentence vectors by a weighted mean. Synonym groups (synonyms.json) pull
+equal meanings together. paraphrases.json is never trained on; it is the exam.
 """
 
 from __future__ import annotations
@@ -29,11 +31,23 @@ log = logging.getLogger("distill")
 def phrases(lexicon: dict[str, list[str]], count: int, seed: int) -> list[str]:
     """`count` different inspection phrases from the templates."""
     rng = np.random.default_rng(seed)
-    pick = {k: np.array(lexicon[v]) for k, v in dict(
-        a="adjectives", a2="adjectives", c="colours", d="defects", d2="defects", m="materials", o="objects", o2="objects"
-    ).items()}
+    pick = {
+        k: np.array(lexicon[v])
+        for k, v in dict(
+            a="adjectives",
+            a2="adjectives",
+            c="colours",
+            d="defects",
+            d2="defects",
+            m="materials",
+            o="objects",
+            o2="objects",
+        ).items()
+    }
     templates = lexicon["templates"]
-    found: dict[str, None] = {w: None for key in ("defects", "adjectives", "colours", "materials", "objects") for w in lexicon[key]}
+    found: dict[str, None] = {
+        w: None for key in ("defects", "adjectives", "colours", "materials", "objects") for w in lexicon[key]
+    }
     for _ in range(count * 3):
         template = templates[rng.integers(len(templates))]
         found[template.format(**{k: rng.choice(v) for k, v in pick.items()})] = None
@@ -44,7 +58,9 @@ def phrases(lexicon: dict[str, list[str]], count: int, seed: int) -> list[str]:
 
 @torch.inference_mode()
 def embed(teacher: nn.Module, rows: list[list[int]], tokens: bool = False) -> Tensor:
-    """Unit sentence vectors (N, 384) of rows of piece ids; with `tokens`, the mean over the pieces between the special marks."""
+    """Unit sentence vectors (N, 384) of rows of piece ids; with `tokens`, the mean over the pieces between
+    the special marks.
+    """
     out = torch.zeros(len(rows), teacher.config.hidden_size)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     for start in range(0, len(order), 256):
@@ -67,23 +83,34 @@ def embed(teacher: nn.Module, rows: list[list[int]], tokens: bool = False) -> Te
 
 
 def examine(similarity: np.ndarray) -> dict[str, float]:
-    """Top-1 retrieval (mean of both directions), mean margin over the average and over the best mismatch, share of wins."""
+    """Top-1 retrieval (mean of both directions), mean margin over the average and over the best mismatch,
+    share of wins.
+    """
     n = len(similarity)
     right, off = np.diag(similarity), similarity[~np.eye(n, dtype=bool)].reshape(n, n - 1)
     top = [(s.argmax(1) == np.arange(n)).mean() for s in (similarity, similarity.T)]
     return {
-        "top1": float(np.mean(top)), "pair": float(right.mean()), "mismatch": float(off.mean()),
-        "margin": float(right.mean() - off.mean()), "margin_best": float((right - off.max(1)).mean()),
+        "top1": float(np.mean(top)),
+        "pair": float(right.mean()),
+        "mismatch": float(off.mean()),
+        "margin": float(right.mean() - off.mean()),
+        "margin_best": float((right - off.max(1)).mean()),
         "wins": float((right[:, None] > off).mean()),
     }
 
 
 def content(text: str) -> set[str]:
-    return set(re.findall(r"[a-z]+", text.lower())) - set("a an the in of on with is to from between at".split())
+    return set(re.findall(r"[a-z]+", text.lower())) - set(
+        ["a", "an", "the", "in", "of", "on", "with", "is", "to", "from", "between", "at"]
+    )
 
 
-def report(tokenizer: WordPiece, table: WordTable, exam: list[list[str]], groups: list[list[str]]) -> dict[str, dict[str, float]]:
-    """The exam on all pairs, and on those whose two sides share no synonym group word by word (nothing could leak)."""
+def report(
+    tokenizer: WordPiece, table: WordTable, exam: list[list[str]], groups: list[list[str]]
+) -> dict[str, dict[str, float]]:
+    """The exam on all pairs, and on those whose two sides share no synonym group word by word (nothing could
+    leak).
+    """
     left, right = zip(*exam, strict=True)
     sim = cosine(table, tokenizer, left, right)
     bags = [set().union(*map(content, g)) for g in groups]
@@ -97,9 +124,18 @@ def report(tokenizer: WordPiece, table: WordTable, exam: list[list[str]], groups
 
 
 def train(
-    vectors: Tensor, weight: Tensor, rows: list[list[int]], target: Tensor, groups: list[list[list[int]]], steps: int, seed: int, pull: float
+    vectors: Tensor,
+    weight: Tensor,
+    rows: list[list[int]],
+    target: Tensor,
+    groups: list[list[list[int]]],
+    steps: int,
+    seed: int,
+    pull: float,
 ) -> WordTable:
-    """Fit piece vectors and weights so that their weighted mean is the teacher's sentence vector (target (N, E), unit)."""
+    """Fit piece vectors and weights so that their weighted mean is the teacher's sentence vector (target (N,
+    E), unit).
+    """
     table, logit = nn.Parameter(vectors.clone()), nn.Parameter(torch.logit(weight.clamp(0.02, 0.98)))
     rng = np.random.default_rng(seed)
     optimiser = torch.optim.Adam([{"params": [table], "lr": 2e-3}, {"params": [logit], "lr": 1e-2}])
@@ -125,7 +161,10 @@ def train(
             right = pool([groups[g][b] for g, (_, b) in zip(chosen, two, strict=True)])
             logits = left @ right.T / 0.1
             same = torch.arange(len(chosen))
-            loss = loss + pull * (nn.functional.cross_entropy(logits, same) + nn.functional.cross_entropy(logits.T, same)) / 2
+            loss = (
+                loss
+                + pull * (nn.functional.cross_entropy(logits, same) + nn.functional.cross_entropy(logits.T, same)) / 2
+            )
         loss = loss + 0.02 * (table - anchor).square().sum(1).mean()
         optimiser.zero_grad()
         loss.backward()
@@ -156,7 +195,9 @@ def main() -> None:
     banned = {p for pair in exam for p in pair}
     groups = [[p for p in g if p not in banned] for g in json.loads((HERE / "synonyms.json").read_text())["groups"]]
     groups = [g for g in groups if len(g) > 1]
-    sentences = [s for s in phrases(json.loads((HERE / "lexicon.json").read_text()), args.phrases, args.seed) if s not in banned]
+    sentences = [
+        s for s in phrases(json.loads((HERE / "lexicon.json").read_text()), args.phrases, args.seed) if s not in banned
+    ]
     sentences += [p for g in groups for p in g]
 
     cache = args.out / "teacher.pt"
@@ -169,8 +210,10 @@ def main() -> None:
         words = torch.zeros(len(ids), teacher.config.hidden_size)
         for context in contexts:
             before, after = (tokenizer.pieces(side) for side in context.split("{}"))
-            words += embed(teacher, [[*before, i, *after] for i in ids]) if context == "{}" else 0.5 * embed(
-                teacher, [[*before, i, *after] for i in ids], tokens=True
+            words += (
+                embed(teacher, [[*before, i, *after] for i in ids])
+                if context == "{}"
+                else 0.5 * embed(teacher, [[*before, i, *after] for i in ids], tokens=True)
             )
             log.info("context %r done", context)
         words = nn.functional.normalize(words, dim=-1)
@@ -180,7 +223,9 @@ def main() -> None:
     log.info("teacher %s", examine((sides[::2] @ sides[1::2].T).numpy()))
 
     centre = seen.mean(0)
-    _, _, basis = torch.pca_lowrank(torch.cat([seen - centre, words - words.mean(0)]), q=args.width, center=False, niter=4)
+    _, _, basis = torch.pca_lowrank(
+        torch.cat([seen - centre, words - words.mean(0)]), q=args.width, center=False, niter=4
+    )
     target = nn.functional.normalize((seen - centre) @ basis, dim=-1)
     vectors = nn.functional.normalize((words - words.mean(0)) @ basis, dim=-1)
     # the vocabulary is sorted by frequency: Zipf's law stands in for counts (SIF weighting, Arora et al. 2017)

@@ -1,10 +1,12 @@
-"""Make the pretraining windows of the compact backbone: procedural defects on real and rendered surfaces, and real defects.
+"""Make the pretraining windows of the compact backbone: procedural defects on real and rendered surfaces, and
+real defects.
 
     python recipes/compact/make_windows.py DATA OUT --procedural 18000
 
-DATA holds the folders ball_screw, cookie and road_potholes in MVTec layout with origin.csv (see data_card.md for where they come from
-and for their licences). A quarter of the physical groups of each set is kept out of training; the split is by a hash of the group's
-name, so it does not depend on the order of files. Everything is a function of --seed.
+DATA holds the folders ball_screw, cookie and road_potholes in MVTec layout with origin.csv (see data_card.md
+for where they come from and for their licences). A quarter of the physical groups of each set is kept out of
+training; the split is by a hash of the group's name, so it does not depend on the order of files. Everything
+is a function of --seed.
 """
 
 from __future__ import annotations
@@ -32,37 +34,74 @@ log = logging.getLogger("make_windows")
 
 # Sentences for the real sets, which have none of their own. The first field is the kind, the second the colour.
 REAL: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "ball_screw": ("pitting", "dark", (
-        "pitting on a steel ball screw", "corroded pit in shiny metal", "dark pitted area on a machined surface",
-        "rough broken-out spot in the metal", "pitted metal", "surface fatigue damage on a metal shaft", "dark crater in polished steel",
-    )),
-    "cookie": ("crack", "brown", (
-        "broken cookie", "cracked biscuit", "a crack through a chocolate chip cookie", "gap where the cookie broke apart",
-        "a piece of the biscuit is missing", "crumbled edge of a cookie",
-    )),
-    "road_potholes": ("hole", "grey", (
-        "pothole in the asphalt", "hole in the road surface", "large irregular cavity in asphalt", "damaged road with a deep hole",
-        "broken-out area in grey asphalt", "crater in the pavement",
-    )),
-}  # fmt: skip
+    "ball_screw": (
+        "pitting",
+        "dark",
+        (
+            "pitting on a steel ball screw",
+            "corroded pit in shiny metal",
+            "dark pitted area on a machined surface",
+            "rough broken-out spot in the metal",
+            "pitted metal",
+            "surface fatigue damage on a metal shaft",
+            "dark crater in polished steel",
+        ),
+    ),
+    "cookie": (
+        "crack",
+        "brown",
+        (
+            "broken cookie",
+            "cracked biscuit",
+            "a crack through a chocolate chip cookie",
+            "gap where the cookie broke apart",
+            "a piece of the biscuit is missing",
+            "crumbled edge of a cookie",
+        ),
+    ),
+    "road_potholes": (
+        "hole",
+        "grey",
+        (
+            "pothole in the asphalt",
+            "hole in the road surface",
+            "large irregular cavity in asphalt",
+            "damaged road with a deep hole",
+            "broken-out area in grey asphalt",
+            "crater in the pavement",
+        ),
+    ),
+}
 PHOTOS = {"ball_screw": "ball screw", "cookie": "cookie", "road_potholes": "road"}
 
 
 # More nouns for short captions, as people type them; adjectives come from the package's own vocabulary.
 NOUNS = {
-    "scratch": ("scratch", "scratches", "scuff", "scrape line", "groove", "abrasion mark"), "crack": ("crack", "fracture", "fissure", "cracked surface"),
-    "dent": ("dent", "dented area", "indentation", "depression"), "hole": ("hole", "cavity", "pit", "void", "opening"),
-    "chip": ("chip", "chipped material", "broken area", "flaked off piece"), "stain": ("stain", "blotch", "smudge", "spill mark", "dirt patch"),
-    "spots": ("spots", "specks", "dots", "small particles", "pitting"), "fibre": ("fibre", "hair", "thread", "lint strand"),
+    "scratch": ("scratch", "scratches", "scuff", "scrape line", "groove", "abrasion mark"),
+    "crack": ("crack", "fracture", "fissure", "cracked surface"),
+    "dent": ("dent", "dented area", "indentation", "depression"),
+    "hole": ("hole", "cavity", "pit", "void", "opening"),
+    "chip": ("chip", "chipped material", "broken area", "flaked off piece"),
+    "stain": ("stain", "blotch", "smudge", "spill mark", "dirt patch"),
+    "spots": ("spots", "specks", "dots", "small particles", "pitting"),
+    "fibre": ("fibre", "hair", "thread", "lint strand"),
     "discolouration": ("discolouration", "colour change", "tinted area", "discolored patch"),
-    "missing_part": ("missing part", "missing piece", "part is absent", "gap"), "bend": ("bend", "deformation", "warped area", "distorted region"),
-}  # fmt: skip
+    "missing_part": ("missing part", "missing piece", "part is absent", "gap"),
+    "bend": ("bend", "deformation", "warped area", "distorted region"),
+}
 
 
 def terse(rng: np.random.Generator, said: dict[str, object], severity: str) -> str:
-    """A short prompt from the true parameters, each adjective said with chance 0.7, every synonym equally likely."""
+    """A short prompt from the true parameters, each adjective said with chance 0.7, every synonym equally
+    likely.
+    """
     words = []
-    tables = ((captions.SEVERITIES, severity), (captions.SIZES, said["size"]), (captions.SHAPES, said["shape"]), (captions.COLOURS, said["colour"]))
+    tables = (
+        (captions.SEVERITIES, severity),
+        (captions.SIZES, said["size"]),
+        (captions.SHAPES, said["shape"]),
+        (captions.COLOURS, said["colour"]),
+    )
     for table, name in tables:
         if name and rng.random() < 0.7:
             words.append(str(rng.choice(table[str(name)])))
@@ -124,7 +163,9 @@ def real_windows(data: Path, seed: int, crops: int) -> Iterator[Window]:
                     side = int(min(*image.shape[:2], rng.integers(SIZE, 2 * SIZE + 1)))
                     top, left = (int(rng.integers(0, n - side + 1)) for n in image.shape[:2])
                     (clean,) = cut(compose.Window(top, left, top + side, left + side), image)
-                    yield Window(clean, clean, np.zeros((SIZE, SIZE), bool), Note("no defect", "", "", name, group, split))
+                    yield Window(
+                        clean, clean, np.zeros((SIZE, SIZE), bool), Note("no defect", "", "", name, group, split)
+                    )
                 continue
             stem, folder = Path(file).stem, Path(file).parts[1]
             mask = images.read_mask(root / "ground_truth" / folder / f"{stem}_mask.png")
@@ -140,7 +181,9 @@ def real_windows(data: Path, seed: int, crops: int) -> Iterator[Window]:
                 picture, covered = cut(view, image, mask)
                 if covered.sum() < 12 or covered.mean() > 0.75:
                     continue
-                yield Window(picture, picture, covered, Note(str(rng.choice(sentences)), kind, colour, name, group, split))
+                yield Window(
+                    picture, picture, covered, Note(str(rng.choice(sentences)), kind, colour, name, group, split)
+                )
 
 
 def procedural_windows(data: Path, seed: int, count: int) -> Iterator[Window]:

@@ -1,6 +1,8 @@
-"""Rendered surfaces to paint defects on, so that the backbone learns to continue more than three real materials.
+"""Rendered surfaces to paint defects on, so that the backbone learns to continue more than three real
+materials.
 
-Each function draws one size x size x 3 uint8 picture from a random generator; `render` picks one, adds light and sensor grain.
+Each function draws one size x size x 3 uint8 picture from a random generator; `render` picks one, adds light
+and sensor grain.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ def _noise(rng: np.random.Generator, size: int, scale: float | tuple[float, floa
     return (total - total.mean()) / (total.std() + 1e-6)
 
 
-def _colour(rng: np.random.Generator, saturation: tuple[float, float] = (0, 0.9), value: tuple[float, float] = (0.15, 0.95)) -> np.ndarray:
+def _colour(
+    rng: np.random.Generator, saturation: tuple[float, float] = (0, 0.9), value: tuple[float, float] = (0.15, 0.95)
+) -> np.ndarray:
     hsv = np.array([[[rng.uniform(0, 360), rng.uniform(*saturation), rng.uniform(*value)]]], np.float32)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0]
 
@@ -42,31 +46,42 @@ def _turn(rng: np.random.Generator, picture: np.ndarray, free: bool = True) -> n
 
 
 def brushed_metal(rng: np.random.Generator, size: int) -> np.ndarray:
-    lines = _noise(rng, size, (rng.uniform(1, 2), rng.uniform(30, 120))) + 0.5 * _noise(rng, size, (rng.uniform(2, 5), size))
+    lines = _noise(rng, size, (rng.uniform(1, 2), rng.uniform(30, 120))) + 0.5 * _noise(
+        rng, size, (rng.uniform(2, 5), size)
+    )
     picture = _tone(_colour(rng, (0, 0.15), (0.3, 0.85)), lines, rng.uniform(0.03, 0.12))
     glare = np.exp(-(((np.arange(size) / size - rng.random()) / rng.uniform(0.1, 0.5)) ** 2))[:, None, None]
     return _turn(rng, (picture + rng.uniform(0, 0.3) * glare).astype(np.float32))
 
 
 def smooth_plastic(rng: np.random.Generator, size: int) -> np.ndarray:
-    return _tone(_colour(rng), _noise(rng, size, rng.uniform(40, 200)) + 0.2 * _noise(rng, size, 2), rng.uniform(0.01, 0.08))
+    return _tone(
+        _colour(rng), _noise(rng, size, rng.uniform(40, 200)) + 0.2 * _noise(rng, size, 2), rng.uniform(0.01, 0.08)
+    )
 
 
 def weave(rng: np.random.Generator, size: int) -> np.ndarray:
     y, x = np.mgrid[:size, :size].astype(np.float32)
     wobble = _noise(rng, size, 30) * rng.uniform(0, 1.5)
     period = rng.uniform(4, 16)
-    warp, weft = np.sin(2 * np.pi * (x + wobble) / period), np.sin(2 * np.pi * (y + wobble) / period * rng.uniform(0.8, 1.2))
+    warp, weft = (
+        np.sin(2 * np.pi * (x + wobble) / period),
+        np.sin(2 * np.pi * (y + wobble) / period * rng.uniform(0.8, 1.2)),
+    )
     over = np.sign(np.sin(np.pi * (x + wobble) / period) * np.sin(np.pi * (y + wobble) / period))
     pattern = np.where(over > 0, np.abs(warp), np.abs(weft)) - 0.6
     two = _colour(rng), _colour(rng)
     share = (over > 0)[..., None] if rng.random() < 0.3 else np.ones((size, size, 1))
-    return _turn(rng, (_tone(two[0], pattern, 0.35) * share + _tone(two[1], pattern, 0.35) * (1 - share)).astype(np.float32))
+    return _turn(
+        rng, (_tone(two[0], pattern, 0.35) * share + _tone(two[1], pattern, 0.35) * (1 - share)).astype(np.float32)
+    )
 
 
 def wood(rng: np.random.Generator, size: int) -> np.ndarray:
     y, x = np.mgrid[:size, :size].astype(np.float32) / size
-    rings = np.sin(2 * np.pi * rng.uniform(4, 14) * (x + 0.08 * _noise(rng, size, (size, size / 3)) + rng.uniform(-0.2, 0.2) * y))
+    rings = np.sin(
+        2 * np.pi * rng.uniform(4, 14) * (x + 0.08 * _noise(rng, size, (size, size / 3)) + rng.uniform(-0.2, 0.2) * y)
+    )
     fibre = _noise(rng, size, (rng.uniform(20, 60), 1.5))
     hue = np.array([0.62, 0.42, 0.25]) * rng.uniform(0.5, 1.5) + rng.normal(0, 0.03, 3)
     return _turn(rng, _tone(hue, 0.5 * rings + 0.5 * fibre, rng.uniform(0.08, 0.2)).astype(np.float32))
@@ -81,7 +96,6 @@ def concrete(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def leather(rng: np.random.Generator, size: int) -> np.ndarray:
     points = rng.random((max(30, int((size / rng.uniform(5, 14)) ** 2)), 2)) * size
-    y, x = np.mgrid[:size, :size]
     canvas = np.full((size, size), 255, np.uint8)
     canvas[np.clip(points[:, 1].astype(int), 0, size - 1), np.clip(points[:, 0].astype(int), 0, size - 1)] = 0
     distance = cv2.distanceTransform(canvas, cv2.DIST_L2, 5)
@@ -117,7 +131,10 @@ def grid(rng: np.random.Generator, size: int) -> np.ndarray:
     period, wire = rng.uniform(12, 40), rng.uniform(0.2, 0.5)
     bars = ((x % period) < wire * period) | ((y % period) < wire * period)
     shade = 1 + 0.3 * np.where(bars, np.cos(2 * np.pi * x / period) * np.cos(2 * np.pi * y / period), 0)
-    picture = np.where(bars[..., None], _colour(rng, (0, 0.3), (0.4, 0.9)), _colour(rng, value=(0.05, 0.5))) * shade[..., None]
+    picture = (
+        np.where(bars[..., None], _colour(rng, (0, 0.3), (0.4, 0.9)), _colour(rng, value=(0.05, 0.5)))
+        * shade[..., None]
+    )
     return cv2.GaussianBlur(_turn(rng, picture.astype(np.float32)), (0, 0), 0.9)
 
 
@@ -136,16 +153,31 @@ def edge(rng: np.random.Generator, size: int) -> np.ndarray:
     first, second = (SURFACES[k](rng, size) for k in rng.choice([k for k in SURFACES if k != "edge"], 2))
     y, x = np.mgrid[:size, :size].astype(np.float32)
     angle, bend = rng.uniform(0, 2 * np.pi), rng.uniform(-0.3, 0.3) / size
-    u, v = (x - size / 2) * np.cos(angle) + (y - size / 2) * np.sin(angle), (y - size / 2) * np.cos(angle) - (x - size / 2) * np.sin(angle)
-    side = 1 / (1 + np.exp(-np.clip((u + bend * v**2 + rng.uniform(-size / 4, size / 4)) / rng.uniform(0.5, 2), -30, 30)))
+    u, v = (
+        (x - size / 2) * np.cos(angle) + (y - size / 2) * np.sin(angle),
+        (y - size / 2) * np.cos(angle) - (x - size / 2) * np.sin(angle),
+    )
+    side = 1 / (
+        1 + np.exp(-np.clip((u + bend * v**2 + rng.uniform(-size / 4, size / 4)) / rng.uniform(0.5, 2), -30, 30))
+    )
     rim = np.exp(-(((side - 0.5) * 4) ** 2)) * rng.uniform(-0.25, 0.25)
     return first * side[..., None] + second * (1 - side[..., None]) + rim[..., None]
 
 
 SURFACES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
-    "brushed_metal": brushed_metal, "smooth_plastic": smooth_plastic, "weave": weave, "wood": wood, "concrete": concrete,
-    "leather": leather, "speckle": speckle, "tiles": tiles, "gradient": gradient, "grid": grid, "machined": machined, "edge": edge,
-}  # fmt: skip
+    "brushed_metal": brushed_metal,
+    "smooth_plastic": smooth_plastic,
+    "weave": weave,
+    "wood": wood,
+    "concrete": concrete,
+    "leather": leather,
+    "speckle": speckle,
+    "tiles": tiles,
+    "gradient": gradient,
+    "grid": grid,
+    "machined": machined,
+    "edge": edge,
+}
 
 
 def render(rng: np.random.Generator, size: int = 160) -> tuple[np.ndarray, str]:

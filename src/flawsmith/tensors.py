@@ -1,4 +1,6 @@
-"""The only conversions between pictures (uint8, HWC, numpy) and tensors ([-1, 1], NCHW), and the resizing that encoders need."""
+"""The only conversions between pictures (uint8, HWC, numpy) and tensors ([-1, 1], NCHW), and the resizing
+that encoders need.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def from_masks(masks: Sequence[np.ndarray] | np.ndarray) -> Tensor:
 
 
 def pool_mask(mask: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """(B, 1, H, W) in {0, 1} -> (B, 1, h, w): a cell is 1 if any pixel in it is, so that no small mask vanishes."""
+    """(B, 1, H, W) in {0, 1} -> (B, 1, h, w): a cell is 1 if any pixel in it is, so that no small mask
+    vanishes.
+    """
     return torch.nn.functional.adaptive_max_pool2d(mask, size)
 
 

@@ -1,6 +1,8 @@
-"""`Backbone`: a denoiser with its codec, text encoder and scheduler behind one small interface, whatever its size.
+"""`Backbone`: a denoiser with its codec, text encoder and scheduler behind one small interface, whatever its
+size.
 
-The shipped compact model, a Stable Diffusion folder and an LDM folder load through the same class; only the attributes differ.
+The shipped compact model, a Stable Diffusion folder and an LDM folder load through the same class; only the
+attributes differ.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ SHIPPED = {"compact": Path(__file__).parents[1] / "weights" / "compact"}
 
 
 class PixelCodec:
-    """Pictures <-> latents by pixel-unshuffle: parameter-free and exact. (B, 3, H, W) <-> (B, 3 f^2, H / f, W / f)."""
+    """Pictures <-> latents by pixel-unshuffle: parameter-free and exact. (B, 3, H, W) <-> (B, 3 f^2, H / f, W
+    / f).
+    """
 
     def __init__(self, factor: int) -> None:
         self.factor = factor
@@ -38,20 +42,21 @@ class PixelCodec:
 class Backbone:
     """Denoiser, codec, text encoder, tokenizer, scheduler: plain attributes, one instance per loaded folder.
 
-    `vae` is None for pixel codecs. `reference` (encoder) and `reader` exist in the compact recipe only. `scheduler` is a diffusers
-    scheduler whose config holds the betas and the prediction type; samplers are derived from it.
+    `vae` is None for pixel codecs. `reference` (encoder) and `reader` exist in the compact recipe only.
+    `scheduler` is a diffusers scheduler whose config holds the betas and the prediction type; samplers are
+    derived from it.
     """
 
     def __init__(
         self,
-        unet: nn.Module,
+        unet: Any,  # the parts are modules; their classes differ by recipe, and with them their configs
         scheduler: Any,
         *,
-        vae: nn.Module | None = None,
-        text_encoder: nn.Module | None = None,
+        vae: Any = None,
+        text_encoder: Any = None,
         tokenizer: Any = None,
-        reference: nn.Module | None = None,
-        reader: nn.Module | None = None,
+        reference: Any = None,
+        reader: Any = None,
         source: str = "",
         info: dict[str, Any] | None = None,
     ) -> None:
@@ -64,7 +69,9 @@ class Backbone:
         if vae is None:
             factor = round((channels / 3) ** 0.5)
             if 3 * factor * factor != channels:
-                raise FlawsmithError(f"A denoiser of {channels} channels needs a vae: only 3 * f * f channels can be pixels.")
+                raise FlawsmithError(
+                    f"A denoiser of {channels} channels needs a vae: only 3 * f * f channels can be pixels."
+                )
             self.codec = PixelCodec(factor)
             self.factor = factor
         else:
@@ -72,7 +79,10 @@ class Backbone:
         self.latent_channels = channels
         self.mask_channels = 1 if vae is not None else self.factor**2
         taken = int(unet.config.in_channels)
-        kinds: dict[int, Literal["inpaint", "blend"]] = {channels: "blend", 2 * channels + self.mask_channels: "inpaint"}
+        kinds: dict[int, Literal["inpaint", "blend"]] = {
+            channels: "blend",
+            2 * channels + self.mask_channels: "inpaint",
+        }
         if taken not in kinds:
             raise FlawsmithError(f"The denoiser takes {taken} channels; known: {sorted(kinds)} (blend, inpaint).")
         self.input_kind = kinds[taken]
@@ -108,8 +118,7 @@ class Backbone:
         """(B, 3, S, S) in [-1, 1] -> latents (B, C, S / f, S / f)."""
         if self.codec is not None:
             return self.codec.encode(images)
-        assert self.vae is not None  # noqa: S101 - one of the two always exists
-        vae: Any = self.vae
+        vae = self.vae
         found = vae.encode(images)
         latents = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
         return latents * vae.config.scaling_factor
@@ -118,17 +127,21 @@ class Backbone:
         """Latents -> (B, 3, S, S), not clipped."""
         if self.codec is not None:
             return self.codec.decode(latents)
-        vae: Any = self.vae
+        vae = self.vae
         return vae.decode(latents / vae.config.scaling_factor).sample
 
     def encode_mask(self, mask: Tensor) -> Tensor:
-        """(B, 1, S, S) in {0, 1} -> the mask channels (B, m, S / f, S / f): every pixel for pixel codecs, max-pooled else."""
+        """(B, 1, S, S) in {0, 1} -> the mask channels (B, m, S / f, S / f): every pixel for pixel codecs,
+        max-pooled else.
+        """
         if self.codec is not None:
             return self.codec.encode(mask)
         return pool_mask(mask, (mask.shape[-2] // self.factor, mask.shape[-1] // self.factor))
 
     def inpaint_input(self, images: Tensor, mask: Tensor) -> Tensor | None:
-        """Mask and masked context (B, m + C, h, w), the channels after the noisy latents; None for a blending backbone."""
+        """Mask and masked context (B, m + C, h, w), the channels after the noisy latents; None for a blending
+        backbone.
+        """
         if self.input_kind == "blend":
             return None
         return torch.cat([self.encode_mask(mask), self.encode(images * (1 - mask))], 1)
@@ -136,7 +149,9 @@ class Backbone:
     # ---- words and references --------------------------------------------------------------------------------------
 
     def encode_text(self, words: Sequence[str]) -> Tensor:
-        """Sentences -> context tokens (B, L, D), L fixed by the encoder; an empty sentence is the unconditional one."""
+        """Sentences -> context tokens (B, L, D), L fixed by the encoder; an empty sentence is the
+        unconditional one.
+        """
         return self.text_tokens(words)[0]
 
     def text_tokens(self, words: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -154,16 +169,23 @@ class Backbone:
         return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
 
     def context(
-        self, words: Sequence[str], references: Sequence[tuple[Tensor, Tensor] | None] | None = None, guidance: Tensor | None = None
+        self,
+        words: Sequence[str],
+        references: Sequence[tuple[Tensor, Tensor] | None] | None = None,
+        guidance: Tensor | None = None,
     ) -> Tensor:
-        """Everything the denoiser attends to (B, L + Q, D): text tokens, then reference tokens where this recipe has a reader.
+        """Everything the denoiser attends to (B, L + Q, D): text tokens, then reference tokens where this
+        recipe has a reader.
 
-        references: per sentence an image (3, S, S) in [-1, 1] with its mask (1, S, S), or None for the learned "no reference".
+        references: per sentence an image (3, S, S) in [-1, 1] with its mask (1, S, S), or None for the
+        learned "no reference".
         """
         text, keep = self.text_tokens(words)
         if self.reader is None or self.reference is None:
             if references is not None and any(r is not None for r in references):
-                raise FlawsmithError(f"Backbone {self.source} cannot read references: use a method that brings its own encoder.")
+                raise FlawsmithError(
+                    f"Backbone {self.source} cannot read references: use a method that brings its own encoder."
+                )
             return text
         tokens = self.reader.absent(len(text)).to(text.dtype)
         rows = [i for i, r in enumerate(references or []) if r is not None]
@@ -186,40 +208,48 @@ class Backbone:
 
     @classmethod
     def from_pretrained(cls, folder_or_id: str | Path) -> Backbone:
-        """Load "compact", a folder in diffusers format, or a hub id that is already on this machine or can be fetched."""
+        """Load "compact", a folder in diffusers format, or a hub id that is already on this machine or can be
+        fetched.
+        """
         path = SHIPPED.get(str(folder_or_id), Path(folder_or_id))
         index = path / "model_index.json"
         if not index.exists():
             if str(folder_or_id) in SHIPPED:
-                raise FlawsmithError(f"The shipped backbone {folder_or_id!r} is not in this installation: expected {index.name}.")
+                raise FlawsmithError(
+                    f"The shipped backbone {folder_or_id!r} is not in this installation: expected {index.name}."
+                )
             if path.exists():
-                raise FlawsmithError(f"{path} is no backbone: it has no model_index.json (a folder in diffusers format is needed).")
+                raise FlawsmithError(
+                    f"{path} is no backbone: it has no model_index.json (a folder in diffusers format is needed)."
+                )
             return cls._from_hub(str(folder_or_id))
         named = json.loads(index.read_text(encoding="utf-8"))
         if named.get("_class_name") == "FlawsmithCompact":
-            from flawsmith.diffusion import compact  # noqa: PLC0415 - compact builds on this file
+            from flawsmith.diffusion import compact
 
             return compact.load(path)
         return cls._from_diffusers(path, named)
 
     @classmethod
     def _from_hub(cls, name: str) -> Backbone:
-        from huggingface_hub import snapshot_download  # noqa: PLC0415
+        from huggingface_hub import snapshot_download
 
         wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
         try:
-            folder = snapshot_download(name, allow_patterns=wanted, ignore_patterns=["*fp16*", "*non_ema*", "safety_checker/*"])
+            folder = snapshot_download(
+                name, allow_patterns=wanted, ignore_patterns=["*fp16*", "*non_ema*", "safety_checker/*"]
+            )
         except Exception as error:
             raise FlawsmithError(
-                f"Backbone {name!r} is neither 'compact', nor a folder, nor reachable on the hub ({type(error).__name__}): "
+                f"Backbone {name!r} is neither 'compact', nor a folder, nor on the hub ({type(error).__name__}): "
                 "download it elsewhere and give the folder."
             ) from error
         return cls.from_pretrained(folder)
 
     @classmethod
     def _from_diffusers(cls, path: Path, named: dict[str, Any]) -> Backbone:
-        import diffusers  # noqa: PLC0415
-        import transformers  # noqa: PLC0415
+        import diffusers
+        import transformers
 
         def load(*names: str) -> Any:
             for name in names:
@@ -228,25 +258,31 @@ class Backbone:
                 library, kind = named[name]
                 home: Any = {"diffusers": diffusers, "transformers": transformers}.get(library)
                 if kind == "LDMBertModel":
-                    from diffusers.pipelines import latent_diffusion  # noqa: PLC0415
+                    from diffusers.pipelines import latent_diffusion
 
                     home = latent_diffusion
                 if home is None or not hasattr(home, kind):
-                    raise FlawsmithError(f"{path.name}: part {name!r} is of class {library}.{kind}, which cannot be loaded here.")
+                    raise FlawsmithError(
+                        f"{path.name}: part {name!r} is of class {library}.{kind}, which is not known here."
+                    )
                 return getattr(home, kind).from_pretrained(path / name)
             raise FlawsmithError(f"{path.name}: no part named {' or '.join(names)}.")
 
         return cls(
-            load("unet"), load("scheduler"), vae=load("vae", "vqvae"), text_encoder=load("text_encoder", "bert"),
-            tokenizer=load("tokenizer"), source=path.name,
-        )  # fmt: skip
+            load("unet"),
+            load("scheduler"),
+            vae=load("vae", "vqvae"),
+            text_encoder=load("text_encoder", "bert"),
+            tokenizer=load("tokenizer"),
+            source=path.name,
+        )
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder in diffusers format, weights as safetensors."""
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         if hasattr(self.text_encoder, "table"):
-            from flawsmith.diffusion import compact  # noqa: PLC0415
+            from flawsmith.diffusion import compact
 
             compact.save(self, path)
             return

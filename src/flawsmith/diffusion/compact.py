@@ -1,6 +1,8 @@
-"""The shipped backbone: a 7 M parameter inpainting denoiser on pixel-unshuffled 128 px windows, with words and references.
+"""The shipped backbone: a 7 M parameter inpainting denoiser on pixel-unshuffled 128 px windows, with words
+and references.
 
-Sizes were chosen by measurement (recipes/compact/README.md): cross-attention only at 8 x 8, where it is cheap on a CPU.
+Sizes were chosen by measurement (recipes/compact/README.md): cross-attention only at 8 x 8, where it is cheap
+on a CPU.
 """
 
 from __future__ import annotations
@@ -40,23 +42,32 @@ class CompactConfig:
 
 
 def scheduler(prediction: str = "v_prediction") -> Any:
-    """The training noise schedule: SD's betas, rescaled to zero terminal SNR so that sampling may start from pure noise.
+    """The training noise schedule: SD's betas, rescaled to zero terminal SNR so that sampling may start from
+    pure noise.
 
     Reference: Lin et al. 2023, "Common diffusion noise schedules and sample steps are flawed".
     """
-    from diffusers import DDIMScheduler  # noqa: PLC0415
+    from diffusers import DDIMScheduler
 
     return DDIMScheduler(
-        num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=prediction,
-        rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True,
-    )  # fmt: skip
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type=prediction,
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
 
 
 def _unet(config: CompactConfig) -> nn.Module:
-    from diffusers import UNet2DConditionModel  # noqa: PLC0415
+    from diffusers import UNet2DConditionModel
+    from diffusers.models.attention_processor import AttnProcessor
 
     latent = 3 * config.factor**2
-    return UNet2DConditionModel(
+    unet = UNet2DConditionModel(
         sample_size=config.size // config.factor,
         in_channels=2 * latent + config.factor**2,
         out_channels=latent,
@@ -68,37 +79,59 @@ def _unet(config: CompactConfig) -> nn.Module:
         attention_head_dim=config.heads,  # diffusers' historical name: it is the number of heads
         norm_num_groups=config.groups,
     )
+    # plain attention: at 64 positions torch's fused kernel is slower on a CPU, backwards eight times so
+    unet.set_attn_processor(AttnProcessor())
+    return unet
 
 
 def build(config: CompactConfig | None = None, seed: int = 0, text: Path | None = None) -> Backbone:
-    """A fresh, untrained compact backbone. `text` is the folder with vocab.txt and words.safetensors (default: the shipped one)."""
+    """A fresh, untrained compact backbone. `text` is the folder with vocab.txt and words.safetensors
+    (default: the shipped one).
+    """
     config = config or CompactConfig()
     folder = text or SHIPPED["compact"] / "text"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = _unet(config)
-        encoder = TextEncoder(WordTable.from_file(folder / "words.safetensors"), config.width, config.text_layers, config.heads)
+        encoder = TextEncoder(
+            WordTable.from_file(folder / "words.safetensors"), config.width, config.text_layers, config.heads
+        )
         reference = ReferenceEncoder(config.reference_width, config.reference_base)
         reader = ReferenceReader(
-            config.width, config.reference_width, config.queries, heads=config.heads, visual_width=config.reference_width
+            config.width,
+            config.reference_width,
+            config.queries,
+            heads=config.heads,
+            visual_width=config.reference_width,
         )
     return Backbone(
-        unet, scheduler(), text_encoder=encoder, tokenizer=WordPiece.from_file(folder / "vocab.txt"), reference=reference,
-        reader=reader, source="compact", info={"recipe": asdict(config)},
-    )  # fmt: skip
+        unet,
+        scheduler(),
+        text_encoder=encoder,
+        tokenizer=WordPiece.from_file(folder / "vocab.txt"),
+        reference=reference,
+        reader=reader,
+        source="compact",
+        info={"recipe": asdict(config)},
+    )
 
 
 def _write(module: nn.Module, path: Path, half: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {k: (v.half() if half and v.is_floating_point() else v).contiguous().cpu() for k, v in module.state_dict().items()}
+    tensors = {
+        k: (v.half() if half and v.is_floating_point() else v).contiguous().cpu()
+        for k, v in module.state_dict().items()
+    }
     save_file(tensors, str(path), metadata={"format": "pt"})
 
 
 def save(backbone: Backbone, path: Path, half: bool = True) -> None:
-    """Write the folder: unet/, scheduler/, text/, reference/, model_index.json. fp16 on disk halves it without visible effect."""
+    """Write the folder: unet/, scheduler/, text/, reference/, model_index.json. fp16 on disk halves it
+    without visible effect.
+    """
     encoder, tokenizer = backbone.text_encoder, backbone.tokenizer
-    assert isinstance(encoder, TextEncoder)  # noqa: S101 - only called for this recipe
-    assert backbone.reference is not None and backbone.reader is not None  # noqa: S101
+    assert isinstance(encoder, TextEncoder)
+    assert backbone.reference is not None and backbone.reader is not None
     backbone.scheduler.save_pretrained(path / "scheduler")
     backbone.unet.save_config(path / "unet")
     _write(backbone.unet, path / "unet" / "diffusion_pytorch_model.safetensors", half)
@@ -118,9 +151,11 @@ def load(path: Path) -> Backbone:
     known = {k: tuple(v) if isinstance(v, list) else v for k, v in index["info"]["recipe"].items()}
     backbone = build(CompactConfig(**known), text=path / "text")
     parts = {
-        "unet": "unet/diffusion_pytorch_model.safetensors", "text_encoder": "text/encoder.safetensors",
-        "reference": "reference/encoder.safetensors", "reader": "reference/reader.safetensors",
-    }  # fmt: skip
+        "unet": "unet/diffusion_pytorch_model.safetensors",
+        "text_encoder": "text/encoder.safetensors",
+        "reference": "reference/encoder.safetensors",
+        "reader": "reference/reader.safetensors",
+    }
     for name, file in parts.items():
         stored = {k: v.float() for k, v in load_file(str(path / file)).items()}
         getattr(backbone, name).load_state_dict(stored)

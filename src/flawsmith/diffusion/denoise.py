@@ -1,6 +1,7 @@
 """The one sampling loop: latents in, latents out, whatever the backbone and whatever conditions it.
 
-Conditioning is a function of the step, guidance a batch of two, noise belongs to the request and not to the batch.
+Conditioning is a function of the step, guidance a batch of two, noise belongs to the request and not to the
+batch.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ Condition = Callable[[Tensor], Conditioning]  # t (B,) long -> Conditioning
 
 def scheduler_for(config: Any, name: str = "ddim") -> Any:
     """A sampling scheduler with the betas and the prediction type of a training scheduler's config."""
-    import diffusers  # noqa: PLC0415
+    import diffusers
 
     if name not in SCHEDULERS:
         raise unknown("Sampler", name, SCHEDULERS)
@@ -56,7 +57,9 @@ def scheduler_for(config: Any, name: str = "ddim") -> Any:
 
 
 def draw_noise(seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-    """Standard normal noise (B, *shape), each row from its own seed, drawn on the CPU so that every machine gets the same."""
+    """Standard normal noise (B, *shape), each row from its own seed, drawn on the CPU so that every machine
+    gets the same.
+    """
     rows = [torch.randn(*shape, generator=torch.Generator().manual_seed(int(seed) & (2**63 - 1))) for seed in seeds]
     return torch.stack(rows).to(device)
 
@@ -70,7 +73,9 @@ def autocast(device: torch.device | str, enabled: bool = True) -> torch.autocast
 
 
 def predict(unet: nn.Module, noisy: Tensor, t: Tensor, given: Conditioning, extra: Tensor | None = None) -> Tensor:
-    """The denoiser's raw output (B, C, h, w), float32. `extra` (B, m + C, h, w) is mask and context of inpainting backbones."""
+    """The denoiser's raw output (B, C, h, w), float32. `extra` (B, m + C, h, w) is mask and context of
+    inpainting backbones.
+    """
     states: Any = given.context
     if given.semantic is not None:
         states = (given.context, given.semantic)
@@ -103,12 +108,15 @@ def denoise(
 ) -> Tensor:
     """Noise (B, C, h, w) to latents (B, C, h, w).
 
-    extra: (B, m + C, h, w) for inpainting backbones. start, strength: begin from `start` noised to that share of the
-    schedule instead of from pure noise. known, mask: for 4-channel backbones, keep `known` where mask (B, 1, h, w) is 0 at
-    every step. step_noise(i) gives the noise of step i for eta > 0. progress(i, n) is called after each step.
+    extra: (B, m + C, h, w) for inpainting backbones. start, strength: begin from `start` noised to that share
+    of the schedule instead of from pure noise. known, mask: for 4-channel backbones, keep `known` where mask
+    (B, 1, h, w) is 0 at every step. step_noise(i) gives the noise of step i for eta > 0. progress(i, n) is
+    called after each step.
     """
     if guidance_scale != 1.0 and unconditional is None:
-        raise FlawsmithError(f"guidance_scale is {guidance_scale:g} but there is no unconditional condition: pass one or use 1.")
+        raise FlawsmithError(
+            f"guidance_scale is {guidance_scale:g} but there is no unconditional condition: pass one or use 1."
+        )
     if eta > 0 and step_noise is None:
         raise FlawsmithError("eta above 0 needs step_noise, so that each request draws its own noise.")
     if (known is None) != (mask is None):
@@ -130,9 +138,15 @@ def denoise(
             given = condition(t)
             seen = scheduler.scale_model_input(x, step)
             if guided:
-                assert unconditional is not None  # noqa: S101 - for the type checker; checked above
+                assert unconditional is not None
                 both = Conditioning.join(unconditional(t), given)
-                pair = predict(unet, seen.repeat(2, 1, 1, 1), t.repeat(2), both, None if extra is None else extra.repeat(2, 1, 1, 1))
+                pair = predict(
+                    unet,
+                    seen.repeat(2, 1, 1, 1),
+                    t.repeat(2),
+                    both,
+                    None if extra is None else extra.repeat(2, 1, 1, 1),
+                )
                 without, with_ = pair.chunk(2)
                 out = without + guidance_scale * (with_ - without)
             else:

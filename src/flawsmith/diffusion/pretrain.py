@@ -1,6 +1,8 @@
-"""Pretraining of the compact backbone: denoiser, text encoder, reference encoder and reader together, on shards of windows.
+"""Pretraining of the compact backbone: denoiser, text encoder, reference encoder and reader together, on
+shards of windows.
 
-One function, one config. Every step is a function of (seed, step), so a run that was stopped and resumed gives the same weights.
+One function, one config. Every step is a function of (seed, step), so a run that was stopped and resumed
+gives the same weights.
 """
 
 from __future__ import annotations
@@ -31,14 +33,18 @@ from flawsmith.errors import FlawsmithError
 __all__ = ["PretrainConfig", "batch_loss", "pretrain", "read_config"]
 
 
+MAY_CHANGE = {"steps", "held_out_every", "held_out", "save_every", "preview_every"}  # between a run and its resumption
+
+
 @dataclass(frozen=True)
 class PretrainConfig:
     """Everything that decides the weights, apart from the shards."""
 
     steps: int = 12_000
     batch_size: int = 16
-    learning_rate: float = 5e-4
+    learning_rate: float = 4e-4
     warmup: int = 300
+    decay: float = 0.25  # last share of the steps, in which the rate falls to zero
     weight_decay: float = 0.01
     clip: float = 1.0
     ema: float = 0.999
@@ -64,7 +70,9 @@ def read_config(path: Path | str, **changes: Any) -> PretrainConfig:
     try:
         return PretrainConfig(**given)
     except TypeError as error:
-        raise FlawsmithError(f"{path}: {error}; known fields: {', '.join(PretrainConfig.__dataclass_fields__)}.") from error
+        raise FlawsmithError(
+            f"{path}: {error}; known fields: {', '.join(PretrainConfig.__dataclass_fields__)}."
+        ) from error
 
 
 # ---- loss ----------------------------------------------------------------------------------------------------------
@@ -80,9 +88,11 @@ def _tensors(batch: Batch) -> tuple[Tensor, Tensor, Tensor, list[tuple[Tensor, T
 
 
 def masked_loss(error: Tensor, mask: Tensor, outside: float, edges: float, min_area: int) -> Tensor:
-    """Per-sample loss (B,) of a pixel-space error (B, 3, S, S): mean square inside the mask, a little of the rest, and of its edges.
+    """Per-sample loss (B,) of a pixel-space error (B, 3, S, S): mean square inside the mask, a little of the
+    rest, and of its edges.
 
-    The square of the error's differences between neighbours costs a 4 px grid, which the plain square hardly sees.
+    The square of the error's differences between neighbours costs a 4 px grid, which the plain square hardly
+    sees.
     """
     square = error.square().mean(1, keepdim=True)
     area = mask.sum((1, 2, 3)).clamp_min(min_area)
@@ -109,9 +119,11 @@ def batch_loss(backbone: Backbone, batch: Batch, t: Tensor, noise: Tensor, confi
 
 @torch.no_grad()
 def held_out(backbone: Backbone, windows: Windows, config: PretrainConfig) -> dict[str, float]:
-    """Loss on held-out windows with the right, a wrong and no caption or reference: equal figures mean an unused condition.
+    """Loss on held-out windows with the right, a wrong and no caption or reference: equal figures mean an
+    unused condition.
 
-    Captions are swapped with no reference given and references with no caption, so that neither can stand in for the other.
+    Captions are swapped with no reference given and references with no caption, so that neither can stand in
+    for the other.
     """
     size = 16
     sums: dict[str, list[float]] = {}
@@ -125,10 +137,13 @@ def held_out(backbone: Backbone, windows: Windows, config: PretrainConfig) -> di
         wrong = batch.captions[shift:] + batch.captions[:shift]
         others = batch.references[shift:] + batch.references[:shift]
         cases = {
-            "text": (batch.captions, nothing), "text_wrong": (wrong, nothing), "none": ([""] * size, nothing),
-            "reference": ([""] * size, batch.references), "reference_wrong": ([""] * size, others),
+            "text": (batch.captions, nothing),
+            "text_wrong": (wrong, nothing),
+            "none": ([""] * size, nothing),
+            "reference": ([""] * size, batch.references),
+            "reference_wrong": ([""] * size, others),
             "both": (batch.captions, batch.references),
-        }  # fmt: skip
+        }
         for name, (captions, references) in cases.items():
             given = Batch(batch.image, batch.clean, batch.mask, list(captions), list(references))
             sums.setdefault(name, []).extend(batch_loss(backbone, given, t, noise, config).tolist())
@@ -142,7 +157,9 @@ def _parameters(backbone: Backbone) -> dict[str, nn.Parameter]:
     return {f"{part}.{name}": p for part, module in backbone.modules().items() for name, p in module.named_parameters()}
 
 
-def _save_state(out: Path, step: int, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> None:
+def _save_state(
+    out: Path, step: int, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor], optimiser: torch.optim.Optimizer
+) -> None:
     """Write the state beside the old one, then swap: a kill at any moment leaves one whole state."""
     fresh, old, state = out / "state.new", out / "state.old", out / "state"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -162,7 +179,9 @@ def _save_state(out: Path, step: int, parameters: dict[str, nn.Parameter], ema: 
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _load_state(out: Path, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> int:
+def _load_state(
+    out: Path, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor], optimiser: torch.optim.Optimizer
+) -> int:
     state = next((p for p in (out / "state", out / "state.old") if (p / "state.json").exists()), None)
     if state is None:
         return 0
@@ -196,11 +215,16 @@ class _Averaged:
 
 
 def _rate(step: int, config: PretrainConfig) -> float:
-    """Linear warm-up, then half a cosine down to 2 % of the peak."""
+    """Linear warm-up, constant, then down to 2 % in the last `decay` of the steps.
+
+    Constant in between, so that a run may be made longer or shorter (another `steps`) as long as it has not
+    begun to decay.
+    """
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
-    share = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.learning_rate * (0.02 + 0.98 * (1 + math.cos(math.pi * min(1.0, share))) / 2)
+    falling = max(1.0, config.decay * config.steps)
+    share = min(1.0, max(0.0, (step - (config.steps - falling)) / falling))
+    return config.learning_rate * (0.02 + 0.98 * (1 - math.sqrt(share)))
 
 
 # ---- the run -------------------------------------------------------------------------------------------------------
@@ -210,19 +234,31 @@ def preview(backbone: Backbone, windows: Windows, path: Path, seed: int = 7, cou
     """Held-out windows as a picture: hole, real, from text, from reference, from nothing; one row each."""
     batch = windows.batch(count, seed, 0, split="val", augment=False)
     image, clean, mask, references = _tensors(batch)
-    noise = draw_noise(range(count), (backbone.latent_channels, image.shape[2] // backbone.factor, image.shape[3] // backbone.factor))
+    noise = draw_noise(
+        range(count), (backbone.latent_channels, image.shape[2] // backbone.factor, image.shape[3] // backbone.factor)
+    )
     extra = backbone.inpaint_input(clean, mask)
     nothing = [None] * count
     with torch.no_grad():
         null = backbone.null(count)
-        contexts = [backbone.context(batch.captions), backbone.context([""] * count, references), backbone.context([""] * count, nothing)]
+        contexts = [
+            backbone.context(batch.captions),
+            backbone.context([""] * count, references),
+            backbone.context([""] * count, nothing),
+        ]
     columns = [tensors.to_images(clean * (1 - mask)), tensors.to_images(image)]
     for context in contexts:
         given = Conditioning(context)
         made = denoise(
-            backbone.unet, backbone.sampler("dpm++"), lambda t, g=given: g, noise, extra=extra, unconditional=lambda t: null,
-            guidance_scale=1.5, num_inference_steps=10,
-        )  # fmt: skip
+            backbone.unet,
+            backbone.sampler("dpm++"),
+            lambda t, g=given: g,
+            noise,
+            extra=extra,
+            unconditional=lambda t: null,
+            guidance_scale=1.5,
+            num_inference_steps=10,
+        )
         painted = backbone.decode(made)
         columns.append(tensors.to_images(mask * painted + (1 - mask) * clean))
     shown = [r[0] if r is not None else np.zeros_like(batch.image[0]) for r in batch.references]
@@ -240,18 +276,23 @@ def pretrain(
     start_from: Path | str | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
-    """Train on the shards and write `out/backbone` (averaged weights, fp16), `out/metrics.jsonl`, `out/state` and previews.
+    """Train on the shards and write `out/backbone` (averaged weights, fp16), `out/metrics.jsonl`, `out/state`
+    and previews.
 
-    Calling it again resumes from `out/state`. `stop_after` ends this call at that step without changing the schedule; `start_from`
-    is a compact folder whose weights a *new* run starts with; `text` the folder of the word table. Returns `out/backbone`.
+    Calling it again resumes from `out/state`. `stop_after` ends this call at that step without changing the
+    schedule; `start_from` is a compact folder whose weights a *new* run starts with; `text` the folder of the
+    word table. Returns `out/backbone`.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     written = out / "pretrain.json"
     wanted = json.loads(json.dumps(asdict(config)))
-    if written.exists() and (before := json.loads(written.read_text(encoding="utf-8"))) != wanted:
-        changed = sorted(k for k in {*before, *wanted} if before.get(k) != wanted.get(k))
-        raise FlawsmithError(f"{out} holds a run with other settings ({', '.join(changed)}): resume with the same, or choose another folder.")
+    before = json.loads(written.read_text(encoding="utf-8")) if written.exists() else wanted
+    if changed := sorted(k for k in {*before, *wanted} - MAY_CHANGE if before.get(k) != wanted.get(k)):
+        raise FlawsmithError(
+            f"{out} holds a run with other settings ({', '.join(changed)}): "
+            "resume with the same, or choose another folder."
+        )
     windows = Windows(shards, config.mix)
     if start_from is not None:
         backbone = Backbone.from_pretrained(start_from)
@@ -260,11 +301,15 @@ def pretrain(
     else:
         backbone = compact.build(config.recipe, config.seed, text)
     if windows.size != backbone.size:
-        raise FlawsmithError(f"Windows are {windows.size} px, the recipe wants {backbone.size}: make shards of that size.")
+        raise FlawsmithError(
+            f"Windows are {windows.size} px, the recipe wants {backbone.size}: make shards of that size."
+        )
     written.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
     parameters = _parameters(backbone)
     ema = {name: p.detach().clone() for name, p in parameters.items()}
-    optimiser = torch.optim.AdamW(parameters.values(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+    optimiser = torch.optim.AdamW(
+        parameters.values(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
+    )
     first = _load_state(out, parameters, ema, optimiser)
     metrics = out / "metrics.jsonl"
     lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
@@ -281,7 +326,9 @@ def pretrain(
         batch = windows.batch(config.batch_size, config.seed, step)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         # one step from each of B equal parts of the schedule: less spread between batches than independent draws
-        place = (torch.randperm(config.batch_size, generator=generator) + torch.rand(config.batch_size, generator=generator)) / config.batch_size
+        place = (
+            torch.randperm(config.batch_size, generator=generator) + torch.rand(config.batch_size, generator=generator)
+        ) / config.batch_size
         t = (place * 1000).long().clamp(0, 999)
         noise = torch.randn(shape, generator=generator)
         rate = _rate(step, config)
@@ -300,7 +347,12 @@ def pretrain(
         norms.append(float(norm))
         saving = done % config.save_every == 0 or done == last
         if done % 50 == 0 or saving:
-            line: dict[str, Any] = {"step": done, "loss": round(float(np.mean(recent)), 5), "norm": round(float(np.mean(norms)), 3), "lr": rate}
+            line: dict[str, Any] = {
+                "step": done,
+                "loss": round(float(np.mean(recent)), 5),
+                "norm": round(float(np.mean(norms)), 3),
+                "lr": rate,
+            }
             line["seconds"] = round(time.monotonic() - begun, 1)
             recent, norms = [], []
             if done % config.held_out_every == 0 or done == config.steps:
@@ -316,7 +368,12 @@ def pretrain(
         if saving:
             _save_state(out, done, parameters, ema, optimiser)
             with _Averaged(parameters, ema):
-                backbone.info = {"recipe": asdict(config.recipe), "steps": done, "seed": config.seed, "windows": len(windows)}
+                backbone.info = {
+                    "recipe": asdict(config.recipe),
+                    "steps": done,
+                    "seed": config.seed,
+                    "windows": len(windows),
+                }
                 _export(backbone, out / "backbone")
     return out / "backbone"
 

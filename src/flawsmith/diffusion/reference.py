@@ -1,7 +1,9 @@
-"""What a reference picture of a defect looks like, as tokens: a mask-aware conv encoder and a small reader with learned queries.
+"""What a reference picture of a defect looks like, as tokens: a mask-aware conv encoder and a small reader
+with learned queries.
 
-The reader has the shape of BLIP-2's Q-Former (queries and text share one self-attention, queries look at the picture), at a size that
-runs on a CPU; its attention maps and the additive guidance variable on the visual tokens are what AnomalyControl's ASEA needs.
+The reader has the shape of BLIP-2's Q-Former (queries and text share one self-attention, queries look at the
+picture), at a size that runs on a CPU; its attention maps and the additive guidance variable on the visual
+tokens are what AnomalyControl's ASEA needs.
 """
 
 from __future__ import annotations
@@ -22,16 +24,21 @@ class _Residual(nn.Module):
         super().__init__()
         groups = max(1, width // 16)
         self.body = nn.Sequential(
-            nn.GroupNorm(groups, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(groups, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
-        )  # fmt: skip
+            nn.GroupNorm(groups, width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(groups, width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
 
 
 class ReferenceEncoder(nn.Module):
-    """A reference window and its mask -> (B, 65, E): one token of the masked region, then 8 x 8 patch tokens in row order.
+    """A reference window and its mask -> (B, 65, E): one token of the masked region, then 8 x 8 patch tokens
+    in row order.
 
     The mask is a fourth channel, so the surroundings are seen but known to be surroundings.
     """
@@ -51,7 +58,9 @@ class ReferenceEncoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        """image (B, 3, S, S) in [-1, 1], mask (B, 1, S, S) in {0, 1}; S = 128 gives the 8 x 8 grid, other sizes are pooled to it."""
+        """image (B, 3, S, S) in [-1, 1], mask (B, 1, S, S) in {0, 1}; S = 128 gives the 8 x 8 grid, other
+        sizes are pooled to it.
+        """
         x = self.stem(torch.cat([image, mask * 2 - 1], 1))
         for stage in self.stages:
             x = stage(x)
@@ -73,7 +82,9 @@ class _Attention(nn.Module):
         self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
 
     def forward(self, x: Tensor, source: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """x (B, N, E), source (B, M, E), keep (B, M) bool -> (B, N, E) and the map (B, heads, N, M), rows summing to 1."""
+        """x (B, N, E), source (B, M, E), keep (B, M) bool -> (B, N, E) and the map (B, heads, N, M), rows
+        summing to 1.
+        """
         q, k, v = (
             layer(t).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer, t in ((self.query, x), (self.key, source), (self.value, source))
@@ -107,7 +118,8 @@ class _ReaderLayer(nn.Module):
 class ReferenceReader(nn.Module):
     """Text and visual tokens in, a few tokens that say what the defect looks like out.
 
-    Queries and text share one self-attention; in the first layer of each pair the queries look at the visual tokens.
+    Queries and text share one self-attention; in the first layer of each pair the queries look at the visual
+    tokens.
     """
 
     def __init__(
@@ -121,8 +133,13 @@ class ReferenceReader(nn.Module):
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
-            "text_width": text_width, "width": width, "queries": queries, "layers": layers, "heads": heads, "visual_width": visual_width,
-        }  # fmt: skip
+            "text_width": text_width,
+            "width": width,
+            "queries": queries,
+            "layers": layers,
+            "heads": heads,
+            "visual_width": visual_width,
+        }
         self.queries = nn.Parameter(torch.randn(queries, width) * 0.02)
         self.from_text = nn.Linear(text_width, width)
         self.from_visual = nn.Linear(visual_width, width) if visual_width != width else nn.Identity()
@@ -136,7 +153,8 @@ class ReferenceReader(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The queries' states (B, Q, E) and one attention map (B, heads, Q, 65) per looking layer.
 
-        visual (B, 65, E), text (B, L, D) with keep (B, L) bool; `guidance` is ASEA's e_g, (1 or B, 65, E), added to the visual tokens.
+        visual (B, 65, E), text (B, L, D) with keep (B, L) bool; `guidance` is ASEA's e_g, (1 or B, 65, E),
+        added to the visual tokens.
         """
         seen = visual if guidance is None else visual + guidance
         seen = self.from_visual(seen)

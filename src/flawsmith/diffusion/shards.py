@@ -1,7 +1,9 @@
-"""Training windows on disk: shards of arrays with one JSON file of words each, and the batches drawn from them.
+"""Training windows on disk: shards of arrays with one JSON file of words each, and the batches drawn from
+them.
 
-A window is a square picture with a defect, the same place without it, the defect's mask, and a few words. Batches are a pure function
-of (seed, step), so that a resumed run sees what an uninterrupted one would have seen.
+A window is a square picture with a defect, the same place without it, the defect's mask, and a few words.
+Batches are a pure function of (seed, step), so that a resumed run sees what an uninterrupted one would have
+seen.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ class Note:
 
 @dataclass(frozen=True)
 class Window:
-    """One training window; `clean` equals `image` outside the mask, and everywhere where no clean picture exists."""
+    """One training window; `clean` equals `image` outside the mask, and everywhere where no clean picture
+    exists.
+    """
 
     image: np.ndarray  # (S, S, 3) uint8
     clean: np.ndarray  # (S, S, 3) uint8
@@ -44,7 +48,9 @@ class Window:
 
 
 def write_shards(folder: Path | str, windows: Iterable[Window], per_shard: int = 1000, start: int = 0) -> int:
-    """Write `windows-XXXX.npz` and `windows-XXXX.json` from shard number `start` on; returns the number of windows."""
+    """Write `windows-XXXX.npz` and `windows-XXXX.json` from shard number `start` on; returns the number of
+    windows.
+    """
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     held: list[Window] = []
@@ -110,7 +116,9 @@ class Windows:
         for folder in folders:
             found = sorted(Path(folder).glob("windows-*.npz"))
             if not found:
-                raise FlawsmithError(f"No windows-XXXX.npz in {folder}: make shards first (recipes/compact/make_windows.py).")
+                raise FlawsmithError(
+                    f"No windows-XXXX.npz in {folder}: make shards first (recipes/compact/make_windows.py)."
+                )
             for shard in found:
                 with np.load(shard) as stored:
                     for key, held in arrays.items():
@@ -120,7 +128,9 @@ class Windows:
         lengths = [len(a) for a in arrays["image"]]
         self._start = np.concatenate([[0], np.cumsum(lengths)])
         if self._start[-1] != len(self.notes):
-            raise FlawsmithError(f"{self._start[-1]} windows but {len(self.notes)} notes: a shard is damaged, make it again.")
+            raise FlawsmithError(
+                f"{self._start[-1]} windows but {len(self.notes)} notes: a shard is damaged, make it again."
+            )
         self.size = int(arrays["image"][0].shape[1])
         self._index()
 
@@ -231,7 +241,9 @@ def _widen(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
 
 
 def _vary(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, strong: bool) -> tuple[np.ndarray, np.ndarray]:
-    """A reference as another photograph might show it: turned, scaled, shifted, other light; more so if it is the sample itself."""
+    """A reference as another photograph might show it: turned, scaled, shifted, other light; more so if it is
+    the sample itself.
+    """
     image, mask = _turn(rng, image, mask)
     size = image.shape[0]
     angle, scale = rng.uniform(-45, 45), rng.uniform(0.7, 1.4) if strong else rng.uniform(0.85, 1.2)
@@ -240,7 +252,9 @@ def _vary(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, strong:
     matrix = cv2.getRotationMatrix2D(centre, angle if strong else angle / 3, scale)
     reach = 0.2 * size if strong else 0.08 * size
     matrix[:, 2] += (size / 2 - np.array(centre)) * rng.random() + rng.uniform(-reach, reach, 2)
-    moved = cv2.warpAffine(np.ascontiguousarray(image), matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    moved = cv2.warpAffine(
+        np.ascontiguousarray(image), matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+    )
     covered = cv2.warpAffine(mask.astype(np.uint8), matrix, (size, size), flags=cv2.INTER_NEAREST).astype(bool)
     if not covered.any():  # pushed out of the picture: keep it as it was
         moved, covered = np.ascontiguousarray(image), np.ascontiguousarray(mask)

@@ -1,7 +1,8 @@
 """Words to vectors without a language model: WordPiece pieces and a static table of their meanings.
 
-The table was distilled once from all-MiniLM-L6-v2 (Apache-2.0) by `recipes/compact/distill_words.py`. An unseen word falls into known
-pieces, so it still means something. A small trained transformer (`TextEncoder`) lets the pieces of one sentence see each other.
+The table was distilled once from all-MiniLM-L6-v2 (Apache-2.0) by `recipes/compact/distill_words.py`. An
+unseen word falls into known pieces, so it still means something. A small trained transformer (`TextEncoder`)
+lets the pieces of one sentence see each other.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class WordPiece:
         self.vocabulary = list(vocabulary)
         self.ids = {piece: index for index, piece in enumerate(self.vocabulary)}
         if len(self.ids) != len(self.vocabulary):
-            raise ValueError(
-                f"The vocabulary has {len(self.vocabulary)} lines but {len(self.ids)} different ones: remove the doubles."
+            raise FlawsmithError(
+                f"The vocabulary has {len(self.vocabulary)} lines, {len(self.ids)} of them different: remove the doubles."
             )
         self.unknown = self.ids.get("[UNK]", 0)
 
@@ -82,13 +83,16 @@ class WordPiece:
 class WordTable(nn.Module):
     """Frozen vector and weight for every word piece; stored as int8 rows with one scale each.
 
-    `vectors` (V, E) float32, `weight` (V,) float32 in (0, 1]: how much a piece says about the sentence ("the" little, "rust" much).
+    `vectors` (V, E) float32, `weight` (V,) float32 in (0, 1]: how much a piece says about the sentence ("the"
+    little, "rust" much).
     """
 
     def __init__(self, vectors: Tensor, weight: Tensor) -> None:
         super().__init__()
         if vectors.ndim != 2 or weight.shape != vectors.shape[:1]:
-            raise FlawsmithError(f"Word table wants (V, E) and (V,), got {tuple(vectors.shape)} and {tuple(weight.shape)}.")
+            raise FlawsmithError(
+                f"Word table wants (V, E) and (V,), got {tuple(vectors.shape)} and {tuple(weight.shape)}."
+            )
         # not in the state dict: the table is stored once, as int8, and never trained
         self.register_buffer("vectors", vectors.float(), persistent=False)
         self.register_buffer("weight", weight.float(), persistent=False)
@@ -121,10 +125,12 @@ class WordTable(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Sentences to context tokens: static piece vectors, positions, and a small transformer over one sentence.
+    """Sentences to context tokens: static piece vectors, positions, and a small transformer over one
+    sentence.
 
-    Output (B, 1 + L, D): first the pooled sentence token, then the pieces; zeros after the last piece, which a cross-attention without
-    bias reads as "nothing more to say". An empty caption is the learned null token alone.
+    Output (B, 1 + L, D): first the pooled sentence token, then the pieces; zeros after the last piece, which
+    a cross-attention without bias reads as "nothing more to say". An empty caption is the learned null token
+    alone.
     """
 
     def __init__(

@@ -1,0 +1,36 @@
+"""Pretrain the compact backbone; calling it again resumes.
+
+    python recipes/compact/pretrain.py WINDOWS OUT [--config pretrain.json] [--steps N]
+
+WINDOWS is the folder made by make_windows.py (or several). OUT gets backbone/ (averaged weights in fp16),
+metrics.jsonl and previews/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger("pretrain")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("windows", type=Path, nargs="+")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--config", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--steps", type=int)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+
+    from flawsmith.diffusion.pretrain import pretrain, read_config
+
+    changes: dict[str, Any] = {} if args.steps is None else {"steps": args.steps}
+    folders = [found.parent for folder in args.windows for found in sorted(folder.rglob("windows-0000.npz"))]
+    pretrain(read_config(args.config, **changes), folders, args.out, progress=lambda line: log.info("%s", line))
+
+
+if __name__ == "__main__":
+    main()

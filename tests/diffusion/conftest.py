@@ -1,0 +1,84 @@
+"""A compact backbone at tiny size: the real classes, a word table of a dozen pieces, built once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from flawsmith.diffusion import compact  # noqa: E402
+from flawsmith.diffusion.backbone import Backbone  # noqa: E402
+from flawsmith.diffusion.shards import Note, Window, write_shards  # noqa: E402
+from flawsmith.diffusion.words import WordPiece, WordTable  # noqa: E402
+
+TINY = compact.CompactConfig(
+    size=32,
+    channels=(16, 32),
+    attention=(False, True),
+    heads=2,
+    groups=8,
+    width=32,
+    text_layers=1,
+    reference_width=32,
+    reference_base=16,
+    queries=4,
+)
+PIECES = ["[PAD]", "[UNK]", "a", "red", "blue", "scratch", "##es", "spot", "on", "metal", "thin", "no", "defect", ","]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def recipe() -> compact.CompactConfig:
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("text")
+    WordPiece(PIECES).save(folder / "vocab.txt")
+    vectors = torch.nn.functional.normalize(
+        torch.randn(len(PIECES), 16, generator=torch.Generator().manual_seed(0)), dim=-1
+    )
+    WordTable(vectors, torch.linspace(0.1, 0.9, len(PIECES))).save(folder / "words.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(text: Path) -> Backbone:
+    return compact.build(TINY, seed=1, text=text).freeze()
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty windows: red or blue spots on grey noise, and a few clean ones."""
+    rng = np.random.default_rng(0)
+    made = []
+    for i in range(40):
+        clean = rng.integers(90, 150, (32, 32, 3), dtype=np.uint8)
+        mask = np.zeros((32, 32), bool)
+        if i % 8:
+            top, left = rng.integers(4, 20, 2)
+            mask[top : top + 8, left : left + 8] = True
+        colour = ("red", "blue")[i % 2]
+        image = clean.copy()
+        image[mask] = {"red": (200, 20, 20), "blue": (20, 20, 200)}[colour]
+        note = Note(
+            f"{colour} spot on metal",
+            "spot" if i % 8 else "",
+            colour,
+            "procedural",
+            str(i),
+            "val" if i % 5 == 0 else "train",
+        )
+        made.append(Window(image, clean, mask, note))
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(folder, made, per_shard=15)
+    return folder

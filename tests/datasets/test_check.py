@@ -181,6 +181,17 @@ def test_few_references_and_no_good_pictures(tmp_path):
     assert len(reasons) == 1 and "8 pictures of 2 parts" in reasons[0]
 
 
+def test_generated_folders_may_repeat_photographs_and_have_no_good_ones(tmp_path):
+    folder = fakes.mvtec_tree(tmp_path, good=0, test_good=0, defects={"crack": 3}, size=(96, 128))
+    again = (fakes.photo(1000, (96, 128)) * 0.98).astype(np.uint8)
+    fakes.save(folder / "test/crack/001.png", again)
+    fakes.save(folder / "test/crack/002.png", (again * 0.98).astype(np.uint8))
+    assert "lookalike" in found(folder) and "no-good" in found(folder)
+    fakes.write(tmp_path / "generate.json", "{}")
+    fakes.write(folder / "manifest.jsonl", "{}")
+    assert found(folder) == found(tmp_path) == {}
+
+
 def test_sixteen_bits(widget):
     deep = fakes.photo(77)[..., 0].astype(np.uint16)
     fakes.save(widget / "train/good/000.png", deep << 8)

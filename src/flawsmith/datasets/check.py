@@ -73,9 +73,17 @@ def check(
         if progress:
             progress(done, len(records))
     pairs = list(zip(records, facts, strict=True))
-    findings += [*_names(records), *_counts(records), *_mixtures(pairs), *_copies(pairs), *_lookalikes(pairs)]
+    findings += [*_names(records), *_mixtures(pairs), *_copies(pairs)]
+    if not _is_generated(records):
+        findings += [*_counts(records), *_lookalikes(pairs)]
     rank = {ERROR: 0, WARNING: 1, NOTE: 2}
     return Report(_rows(pairs), sorted(findings, key=lambda finding: rank[finding.severity]))
+
+
+def _is_generated(records: Sequence[Record]) -> bool:
+    """Whether flawsmith made these pictures: many on one photograph and none of it good is then as it should be."""
+    root = records[0].root if records else Path()
+    return any((folder / "generate.json").is_file() for folder in (root, root.resolve().parent))
 
 
 def _folder(name: str) -> str:

@@ -237,6 +237,17 @@ def test_images_beside_masks_and_splits(tmp_path):
         assert [mask.parts[-4] for mask in record.masks] == ([] if record.is_good else [record.split])
 
 
+def test_segmentation_layout_is_not_taken_for_mvtec(tmp_path):
+    for index, split in enumerate(("train", "test")):
+        fakes.save(tmp_path / split / "images/1.png", fakes.photo(index))
+        fakes.save(tmp_path / split / "images/2.png", fakes.photo(9 + index))
+        fakes.save(tmp_path / split / "masks/1.png", fakes.defect_mask("crack", index))
+    assert datasets.parse_source(tmp_path)[0] == "folder"
+    assert kinds(datasets.read_source(tmp_path)) == {
+        (split, kind): 1 for split in ("train", "test") for kind in ("good", "defect")
+    }
+
+
 def test_a_mask_that_fits_two_photos_fits_none(tmp_path):
     for kind in ("crack", "hole"):
         fakes.save(tmp_path / kind / "001.png", fakes.photo(len(kind)))

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flawsmith.datasets import folder as folders
 from flawsmith.datasets import mvtec_ad, tree
 from flawsmith.records import Record
 
@@ -99,7 +98,7 @@ def _names(root: Path, place: Path) -> Iterator[Finding]:
 def _unused(root: Path, base: Path, path: Path) -> Finding:
     parts = [part.casefold() for part in path.relative_to(base).parts[:-1]]
     name = _name(root, path)
-    if folders.MASK_FOLDERS & set(parts) or tree.mask_stem(path.stem) != path.stem:
+    if tree.MASK_FOLDERS & set(parts) or tree.mask_stem(path.stem) != path.stem:
         return Finding(
             WARNING,
             name,
@@ -126,13 +125,13 @@ def _unused(root: Path, base: Path, path: Path) -> Finding:
 
 def _is_caption(path: Path, base: Path, stems: dict[str, set[str]]) -> bool:
     parts = {part.casefold() for part in path.relative_to(base).parts[:-1]}
-    return bool(parts & folders.CAPTION_FOLDERS) or path.parent.name in stems.get(tree.stem_key(path.stem), ())
+    return bool(parts & tree.CAPTION_FOLDERS) or path.parent.name in stems.get(tree.stem_key(path.stem), ())
 
 
 def _caption(root: Path, path: Path, stems: dict[str, set[str]]) -> Iterator[Finding]:
     name = _name(root, path)
     owners = stems.get(tree.stem_key(path.stem), set())
-    if not owners or (path.parent.name not in owners and path.parent.name.casefold() not in folders.CAPTION_FOLDERS):
+    if not owners or (path.parent.name not in owners and path.parent.name.casefold() not in tree.CAPTION_FOLDERS):
         fix = "Rename it to its picture's name, or remove it."
         yield Finding(WARNING, name, "a caption that belongs to no picture", fix, "caption-without-image")
         return

@@ -16,11 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flawsmith.datasets import tree
+from flawsmith.datasets.tree import CAPTION_FOLDERS, IMAGE_FOLDERS, MASK_FOLDERS
 from flawsmith.records import GOOD, Record
 
-MASK_FOLDERS = frozenset({"masks", "mask", "ground_truth", "labels"})
-IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "photos"})
-CAPTION_FOLDERS = frozenset({"prompt", "prompts", "captions"})
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
     ("val", "valid", "validation"), "validation"
 )

@@ -23,10 +23,12 @@ SPLITS = ("train", "validation", "test")
 
 
 def is_category(folder: Path) -> bool:
-    """Whether a folder looks like one category: train/good, or test with sub-folders."""
+    """Whether a folder looks like one category: train/good, or test with sub-folders that are classes."""
     if any(tree.is_good_name(child.name) for child in tree.listing(folder / "train")[0]):
         return True
-    return bool(tree.listing(folder / "test")[0])
+    # test/images beside test/masks is the layout of segmentation sets: `folder` reads it.
+    special = tree.IMAGE_FOLDERS | tree.MASK_FOLDERS
+    return any(child.name.casefold() not in special for child in tree.listing(folder / "test")[0])
 
 
 def categories(root: Path) -> dict[str, Path]:

@@ -17,6 +17,9 @@ from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.images import SUFFIXES
 
 GOOD_NAMES = frozenset({"good", "ok", "okay", "normal", "no_defect", "defect_free"})
+MASK_FOLDERS = frozenset({"masks", "mask", "ground_truth", "labels"})
+IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "photos"})
+CAPTION_FOLDERS = frozenset({"prompt", "prompts", "captions"})
 MASK_SUFFIXES = ("_mask", "-mask", "_gt", "_label")
 ORIGIN = "origin.csv"
 _NOISE = frozenset({"thumbs.db", "desktop.ini", "__macosx"})

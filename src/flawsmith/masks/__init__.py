@@ -99,7 +99,7 @@ def _parts(name: str, ground: Ground, rng: np.random.Generator, options: MaskOpt
     for share in weights / weights.sum():
         elongation = log_uniform(rng, options.elongation or elongations)
         if line:
-            width = max(1.2, min(log_uniform(rng, LINE_WIDTH) * unit, 0.1 * side))
+            width = max(1.6, min(log_uniform(rng, LINE_WIDTH[name]) * unit, 0.1 * side))
             length = log_uniform(rng, LINE_LENGTH[name]) * side
             if total is not None:
                 length = total * share / width

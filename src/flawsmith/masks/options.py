@@ -20,7 +20,9 @@ DEFAULTS: dict[str, tuple[Span, Span, tuple[int, int]]] = {
     "perlin": ((0.005, 0.06), (1.0, 2.0), (1, 3)),
     "spots": ((0.0005, 0.008), (1.0, 1.4), (3, 12)),
 }
-LINE_WIDTH = (1.5, 5.5)  # pixels in a 384-pixel photograph; cracks of the public tile set are 4 to 8 with their rims
+# Mean widths in pixels of a 384-pixel photograph; the widest spot is about twice that. Cracks of the public tile set
+# are 4 to 8 at their widest, rims included.
+LINE_WIDTH: dict[str, Span] = {"scratch": (1.5, 5.0), "crack": (1.2, 3.8)}
 LINE_LENGTH: dict[str, Span] = {"scratch": (0.12, 0.7), "crack": (0.2, 0.9)}  # of the square root of the object's area
 
 

@@ -41,7 +41,11 @@ def perlin(rng: np.random.Generator, area: float, elongation: float = 1.0) -> np
 
     def soft(side: int, step: float) -> np.ndarray:
         x, y = _turned(side, step, angle)
-        return perlin_noise((side, side), cells, rng) - 0.35 * np.hypot(x / half_long, y / half_short) ** 2
+        across, along = y / half_short, x / half_long
+        noise = perlin_noise((side, side), cells, rng)  # stretched with the ellipse
+        scale = (side - 1) / 3.2
+        noise = cv2.remap(noise, (along + 1.6) * scale, (across + 1.6) * scale, cv2.INTER_LINEAR)
+        return noise - 0.35 * (across**2 + along**2)
 
     return _grow(soft, 2 * 1.6 * half_long, area)
 
@@ -88,7 +92,7 @@ def scratch(rng: np.random.Generator, area: float, elongation: float = 40.0) -> 
     peak = rng.uniform(0.25, 0.75)
     swell = np.where(t < peak, t / peak, (1 - t) / (1 - peak))
     widths = width * 1.35 * (0.3 + 0.7 * np.sqrt(swell)) * (1 + 0.2 * np.interp(t, np.linspace(0, 1, 9), _pm(rng, 9)))
-    return _strokes([(points, widths)])
+    return _strokes([(points, widths)], area)
 
 
 def crack(rng: np.random.Generator, area: float, elongation: float = 60.0) -> np.ndarray:
@@ -106,7 +110,7 @@ def crack(rng: np.random.Generator, area: float, elongation: float = 60.0) -> np
         branch, thin = _walk(rng, piece, heading, 0.75 * float(widths[start]))
         strokes.append((branch - branch[0] + points[start], thin))
         left -= piece
-    return _strokes(strokes)
+    return _strokes(strokes, area)
 
 
 def spot(rng: np.random.Generator, area: float, elongation: float = 1.0) -> np.ndarray:
@@ -213,22 +217,29 @@ def _walk(rng: np.random.Generator, length: float, heading: float, width: float)
     return points, widths
 
 
-def _strokes(strokes: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Draw paths (n, 2) of (x, y) with widths (n,) as one connected mask, at least one pixel wide."""
+def _strokes(strokes: list[tuple[np.ndarray, np.ndarray]], area: float) -> np.ndarray:
+    """Draw paths (n, 2) of (x, y) with widths (n,) as one connected mask of about `area`, at least a pixel wide."""
     every = np.concatenate([points for points, _ in strokes])
-    widest = max(float(widths.max()) for _, widths in strokes)
+    widest = 2 * max(float(widths.max()) for _, widths in strokes)
     corner = every.min(axis=0) - widest - 1
     width, height = (math.ceil(v) for v in every.max(axis=0) + widest + 1 - corner)
     fine = FINEST if max(width, height) <= 400 else 2 if max(width, height) <= 1200 else 1
-    canvas = np.zeros((height * fine, width * fine), dtype=np.uint8)
-    for points, widths in strokes:
-        pixels = np.rint((points - corner) * fine * 16).astype(np.int32)
-        thick = np.maximum(1.15, widths) * fine
-        for index in range(len(pixels) - 1):
-            mean = max(1, round(float(thick[index] + thick[index + 1]) / 2))
-            cv2.line(canvas, pixels[index].tolist(), pixels[index + 1].tolist(), 255, mean, cv2.LINE_8, 4)
-    small = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA) if fine > 1 else canvas
-    return _cut(_largest(small >= 100))
+    factor = 1.0
+    for attempt in range(3):  # ends, crossings and rounding change the area: correct the widths
+        canvas = np.zeros((height * fine, width * fine), dtype=np.uint8)
+        for points, widths in strokes:
+            pixels = np.rint((points - corner) * fine * 16).astype(np.int32)
+            thick = np.maximum(1.15, widths * factor) * fine
+            for index in range(len(pixels) - 1):
+                mean = max(1, round(float(thick[index] + thick[index + 1]) / 2))
+                cv2.line(canvas, pixels[index].tolist(), pixels[index + 1].tolist(), 255, mean, cv2.LINE_8, 4)
+        small = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA) if fine > 1 else canvas
+        drawn = _largest(small >= 100)
+        wrong = area / max(1, int(drawn.sum()))
+        if attempt == 2 or 0.9 < wrong < 1.1:
+            break
+        factor = float(np.clip(factor * wrong, 0.3, 2.0))
+    return _cut(drawn)
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:

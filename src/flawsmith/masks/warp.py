@@ -81,17 +81,19 @@ class Warp:
         x, y = self.source(window)
         height, width = array.shape[:2]
         beyond = (x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)
-        x, y = _mirror(x, width), _mirror(y, height)
+        # To the 32nd of a pixel, which single precision holds: the same from whatever window.
+        x, y = (np.rint(_mirror(v, n) * 32) / 32 for v, n in ((x, width), (y, height)))
+        # Shrinking: soften first, or fine lines would flicker in and out.
+        sigma = 0.45 * math.sqrt(1 / self.scale**2 - 1) if self.scale < 0.7 else 0.0
         # Only the part of the reference that is used is touched: references may be large.
-        left, right = max(0, int(x.min()) - 3), min(width, int(x.max()) + 5)
-        top, bottom = max(0, int(y.min()) - 3), min(height, int(y.max()) + 5)
+        margin = 4 + math.ceil(4 * sigma)
+        left, right = max(0, int(x.min()) - margin), min(width, int(x.max()) + margin + 2)
+        top, bottom = max(0, int(y.min()) - margin), min(height, int(y.max()) + margin + 2)
         part = array[top:bottom, left:right]
         mask = array.dtype == bool
         part = part.astype(np.float32) if mask else np.ascontiguousarray(part)
-        if self.scale < 0.7:  # shrinking: soften first, or fine lines would flicker in and out
-            part = cv2.GaussianBlur(
-                part, (0, 0), 0.45 * math.sqrt(1 / self.scale**2 - 1), borderType=cv2.BORDER_REFLECT
-            )
+        if sigma:
+            part = cv2.GaussianBlur(part, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
         flow = (x - left).astype(np.float32), (y - top).astype(np.float32)
         cubic = cv2.INTER_CUBIC if part.dtype == np.uint8 else cv2.INTER_LINEAR
         if np.array_equal(flow[0], np.rint(flow[0])) and np.array_equal(flow[1], np.rint(flow[1])):

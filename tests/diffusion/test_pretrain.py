@@ -15,7 +15,7 @@ pytest.importorskip("diffusers")
 from safetensors.torch import load_file  # noqa: E402
 
 from flawsmith.diffusion import compact  # noqa: E402
-from flawsmith.diffusion.pretrain import PretrainConfig, batch_loss, masked_loss, pretrain, read_config  # noqa: E402
+from flawsmith.diffusion.pretrain import PretrainConfig, batch_loss, masked_loss, pretrain, read_config, step_weight  # noqa: E402
 from flawsmith.diffusion.shards import Windows  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 
@@ -34,6 +34,12 @@ def test_masked_loss_by_hand() -> None:
     # inside the mask only the two right pixels are neighbours: difference 2, squared 4, over an area of 2
     assert masked_loss(error, mask, 0.0, 0.5, 1).item() == pytest.approx(10 + 0.5 * 4 / 2)
     assert masked_loss(error, mask, 0.0, 0.0, 10).item() == pytest.approx(20 / 10)
+
+
+def test_step_weight_by_hand() -> None:
+    alphas = torch.tensor([0.99, 5 / 6, 0.5, 0.0])  # signal-to-noise 99, 5, 1, 0
+    weight = step_weight(alphas, torch.arange(4), 5.0)
+    assert torch.allclose(weight, torch.tensor([0.06, 1.0, 1.0, 1.0]), atol=1e-5)
 
 
 def test_batches_are_a_function_of_the_step(shards: Path) -> None:

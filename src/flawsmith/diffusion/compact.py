@@ -62,12 +62,12 @@ def scheduler(prediction: str = "v_prediction") -> Any:
     )
 
 
-def _unet(config: CompactConfig) -> nn.Module:
+def _unet(config: CompactConfig) -> Any:
     from diffusers import UNet2DConditionModel
     from diffusers.models.attention_processor import AttnProcessor
 
     latent = 3 * config.factor**2
-    unet = UNet2DConditionModel(
+    unet: Any = UNet2DConditionModel(
         sample_size=config.size // config.factor,
         in_channels=2 * latent + config.factor**2,
         out_channels=latent,
@@ -148,7 +148,7 @@ def save(backbone: Backbone, path: Path, half: bool = True) -> None:
 def load(path: Path) -> Backbone:
     """Read a folder written by `save`; weights become float32."""
     index = json.loads((path / "model_index.json").read_text(encoding="utf-8"))
-    known = {k: tuple(v) if isinstance(v, list) else v for k, v in index["info"]["recipe"].items()}
+    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in index["info"]["recipe"].items()}
     backbone = build(CompactConfig(**known), text=path / "text")
     parts = {
         "unet": "unet/diffusion_pytorch_model.safetensors",

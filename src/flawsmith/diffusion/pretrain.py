@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ class PretrainConfig:
     seed: int = 0
     outside: float = 0.05  # weight of the loss outside the mask
     edges: float = 0.25  # weight of the error's gradient: fights the 4 px grid of pixel-unshuffle
+    snr_cap: float = 5.0  # above this signal-to-noise ratio a step counts less: there the v loss only sees grain
     min_area: int = 64  # pixels; the masked loss is divided by the mask's area, but not by less than this
     bf16: bool = True
     held_out_every: int = 500
@@ -65,7 +67,7 @@ def read_config(path: Path | str, **changes: Any) -> PretrainConfig:
     """A JSON file of PretrainConfig's fields (mix and recipe nested), with `changes` on top."""
     given = {**json.loads(Path(path).read_text(encoding="utf-8")), **changes}
     given["mix"] = Mix(**given.get("mix", {}))
-    recipe = {k: tuple(v) if isinstance(v, list) else v for k, v in given.get("recipe", {}).items()}
+    recipe: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.get("recipe", {}).items()}
     given["recipe"] = CompactConfig(**recipe)
     try:
         return PretrainConfig(**given)
@@ -105,6 +107,15 @@ def masked_loss(error: Tensor, mask: Tensor, outside: float, edges: float, min_a
     return loss
 
 
+def step_weight(alphas_cumprod: Tensor, t: Tensor, cap: float) -> Tensor:
+    """Weight (B,) of steps t (B,): 1 up to a signal-to-noise ratio of `cap`, then falling so that an error of the
+    clean picture counts no more than at the cap. Unlike min-SNR (Hang et al. 2023) pure noise keeps its full
+    weight, where the picture is composed.
+    """
+    signal = alphas_cumprod[t]
+    return (1 + cap) * (1 - signal).clamp_max(1 / (1 + cap))  # 1 / (SNR + 1) is 1 - alpha_bar
+
+
 def batch_loss(backbone: Backbone, batch: Batch, t: Tensor, noise: Tensor, config: PretrainConfig) -> Tensor:
     """Per-sample loss (B,) of predicting v at steps t (B,) with the given noise (B, C, h, w)."""
     image, clean, mask, references = _tensors(batch)
@@ -114,7 +125,8 @@ def batch_loss(backbone: Backbone, batch: Batch, t: Tensor, noise: Tensor, confi
     with autocast("cpu", config.bf16):
         context = backbone.context(batch.captions, references)
         output = predict(backbone.unet, noisy, t, Conditioning(context), backbone.inpaint_input(clean, mask))
-    return masked_loss(backbone.decode(output - target), mask, config.outside, config.edges, config.min_area)
+    loss = masked_loss(backbone.decode(output - target), mask, config.outside, config.edges, config.min_area)
+    return loss * step_weight(backbone.scheduler.alphas_cumprod, t, config.snr_cap)
 
 
 @torch.no_grad()
@@ -230,6 +242,10 @@ def _rate(step: int, config: PretrainConfig) -> float:
 # ---- the run -------------------------------------------------------------------------------------------------------
 
 
+def _constant(given: Conditioning, t: Tensor) -> Conditioning:
+    return given
+
+
 def preview(backbone: Backbone, windows: Windows, path: Path, seed: int = 7, count: int = 8) -> None:
     """Held-out windows as a picture: hole, real, from text, from reference, from nothing; one row each."""
     batch = windows.batch(count, seed, 0, split="val", augment=False)
@@ -252,10 +268,10 @@ def preview(backbone: Backbone, windows: Windows, path: Path, seed: int = 7, cou
         made = denoise(
             backbone.unet,
             backbone.sampler("dpm++"),
-            lambda t, g=given: g,
+            partial(_constant, given),
             noise,
             extra=extra,
-            unconditional=lambda t: null,
+            unconditional=partial(_constant, null),
             guidance_scale=1.5,
             num_inference_steps=10,
         )

@@ -34,7 +34,7 @@ class WordPiece:
         self.ids = {piece: index for index, piece in enumerate(self.vocabulary)}
         if len(self.ids) != len(self.vocabulary):
             raise FlawsmithError(
-                f"The vocabulary has {len(self.vocabulary)} lines, {len(self.ids)} of them different: remove the doubles."
+                f"The vocabulary has {len(self.vocabulary)} lines, {len(self.ids)} of them different: remove doubles."
             )
         self.unknown = self.ids.get("[UNK]", 0)
 

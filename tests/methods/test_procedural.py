@@ -221,7 +221,7 @@ def test_nearly_never_refused(kind: str) -> None:
         refused += "rejected" in sample.info
         shares.append(sample.info["scores"]["change_iou"])
     assert refused == 0
-    assert np.mean(shares) > 0.5
+    assert np.mean(shares) > 0.45
 
 
 # -- parts ---------------------------------------------------------------------------------------------------------

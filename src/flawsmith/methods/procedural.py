@@ -18,7 +18,7 @@ from flawsmith.errors import unknown
 from flawsmith.methods import base
 from flawsmith.methods.painter import PAINTERS, strokes
 from flawsmith.methods.painter.colours import CHROMATIC, draw_colour
-from flawsmith.methods.painter.scene import Look, survey
+from flawsmith.methods.painter.scene import Look, contour, mix, survey
 from flawsmith.records import Request
 
 MASK_OF = {
@@ -131,6 +131,7 @@ class Procedural(base.Synthesizer):
         look = Look(kind, colour, severity, asked.shape, softness)
         picture, cover = PAINTERS[kind](scene, look, rng)
         painted = scene.develop(picture, cover, options.grain)
+        painted = mix(scene.photo, painted, contour(inside, scene.radius))
         if scene.grey and colour not in CHROMATIC:
             painted = np.repeat(painted.mean(axis=2, keepdims=True), 3, axis=2)
         painted = _visible(photo, painted, inside, severity, options)

@@ -117,7 +117,7 @@ def draw_colour(kind: str, scene: Scene, rng: np.random.Generator, pits: bool = 
 
 DRAWN: dict[str, dict[str, float]] = {
     "scratch": {"bright": 4, "white": 2, "dark": 3, "black": 1, "rusty": 1, "grey": 1, "brown": 0.5},
-    "crack": {"black": 4, "dark": 4, "brown": 0.5, "bright": 0.5},
+    "crack": {"black": 4, "dark": 4, "brown": 0.15, "bright": 0.6},
     "dent": {"": 1},
     "hole": {"black": 5, "dark": 4, "": 0.7},
     "chip": {"": 4, "bright": 1.5, "dark": 2, "white": 0.4, "grey": 1, "black": 0.5},

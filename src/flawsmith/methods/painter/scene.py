@@ -140,6 +140,14 @@ def distance_inside(mask: np.ndarray) -> np.ndarray:
     return blur(depth, min(0.9, 0.3 * radius)) * mask if radius > 1 else depth
 
 
+def contour(mask: np.ndarray, radius: float) -> np.ndarray:
+    """Weight (h, w) in 0..1 that is 0 outside the mask, near 1 inside, and takes the corners off its stairs."""
+    if radius < 1.2:
+        return mask.astype(np.float32)
+    level = blur(np.pad(mask, 4, mode="edge").astype(np.float32), min(1.0, 0.45 * radius))[4:-4, 4:-4]
+    return np.clip((level - 0.3) / 0.45, 0, 1) * mask
+
+
 def light_direction(image: np.ndarray, rng: np.random.Generator) -> float:
     """The side the light comes from, in radians (0 = right, pi/2 = above), for a small (h, w, 3) uint8 picture.
 

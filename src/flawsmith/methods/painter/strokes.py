@@ -117,7 +117,7 @@ def scattered(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     typical = float(np.clip(0.11 * np.sqrt(area), 1.3, 12))
     canvas = np.zeros(mask.shape, np.uint8)
     covered = 0.0
-    for _ in range(90):
+    for _ in range(120):
         index = int(rng.integers(area))
         size = typical * float(np.clip(rng.lognormal(-0.1, 0.55), 0.4, 2.8))
         tall = size * float(rng.uniform(0.7, 1.0))
@@ -133,7 +133,7 @@ def scattered(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             -1,
         )
         covered += np.pi * size * tall
-        if covered > 0.85 * area:
+        if covered > 1.1 * area:  # they overlap, and their edges fray
             break
     return _within(canvas.astype(np.float32) / 255, mask)
 

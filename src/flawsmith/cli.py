@@ -109,7 +109,7 @@ def check(
     _table("Data set", report.rows)
     if not report.findings:
         typer.echo("No findings.")
-    for finding in report.findings:
+    for finding in report.grouped():
         typer.secho(f"{finding.severity:8}", fg=STATUS_COLOUR.get(finding.severity, "blue"), nl=False)
         typer.echo(f"{finding.file}: {finding.reason}{f' Fix: {finding.fix}' if finding.fix else ''}")
     if any(finding.severity == "error" for finding in report.findings):
@@ -286,8 +286,7 @@ def main() -> None:
         code = app(standalone_mode=False)  # returns the code of a typer.Exit
         sys.exit(code if isinstance(code, int) else 0)
     except KeyboardInterrupt:
-        typer.secho("\nStopped. Whole pictures are kept; run the same command again to resume.", fg="yellow", err=True)
-        sys.exit(130)
+        _stopped()
     except FlawsmithError as error:
         if os.environ.get("FLAWSMITH_DEBUG"):
             raise
@@ -297,10 +296,15 @@ def main() -> None:
         _unexpected(error)
 
 
+def _stopped() -> None:
+    typer.secho("\nStopped. Whole pictures are kept; run the same command again to resume.", fg="yellow", err=True)
+    sys.exit(130)
+
+
 def _unexpected(error: Exception) -> None:
     # typer raises click's exceptions, from the click package or from its own copy of it: known by what they can do.
-    if type(error).__name__ == "Abort":
-        sys.exit(130)
+    if type(error).__name__ == "Abort":  # what click makes of Ctrl-C
+        _stopped()
     if hasattr(error, "show") and hasattr(error, "exit_code"):
         error.show()
         sys.exit(error.exit_code)

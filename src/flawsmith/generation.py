@@ -103,7 +103,7 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         "several_categories": len(by_category) > 1,
         "data_set": hashlib.sha256("\n".join(everything).encode()).hexdigest()[:16],
         "types": [list(pair) for pair in pairs],
-        "options": synthesizer.options.model_dump(),
+        "options": synthesizer.options.model_dump(mode="json"),
         **{key: value for key, value in config.identity().items() if key != "options"},
         "support": {record.name: images.file_sha(record.image) for record in support},
         "licences": _licences(records),
@@ -421,7 +421,7 @@ def _write(
         "scores": sample.info.get("scores", {}),
         "info": info,
         "method": synthesizer.name,
-        "options": synthesizer.options.model_dump(),
+        "options": synthesizer.options.model_dump(mode="json"),
         "flawsmith": __version__,
     }
     if image_png is None or mask_png is None:

@@ -30,7 +30,11 @@ def _decode(path: Path) -> np.ndarray:
                     f"{path} has {opened.width} x {opened.height} pixels, more than {MAX_PIXELS:,} allowed: "
                     "cut it into tiles first."
                 )
-            image = ImageOps.exif_transpose(opened)
+            if opened.tile and ";16" in str(opened.tile[0][3]) and opened.mode in ("RGB", "RGBA"):
+                raise OSError("16-bit colour, which Pillow cuts to 8 bits")  # OpenCV keeps the 16 bits
+            asked = "exif" in opened.info or opened.format != "PNG"
+            turned = asked and opened.getexif().get(0x0112, 1) != 1
+            image = ImageOps.exif_transpose(opened) if turned else opened  # it copies even when there is nothing to do
             if image.mode in ("I", "F", "I;16", "I;16B", "I;16L", "I;16N"):
                 return np.asarray(image)
             return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
@@ -92,7 +96,9 @@ def image_size(path: str | Path) -> tuple[int, int]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as opened:
                 width, height = opened.size
-                turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+                # Asking a PNG without EXIF for it would decode the whole picture.
+                asked = "exif" in opened.info or opened.format != "PNG"
+                turned = asked and opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         height, width = read_image(path).shape[:2]
         turned = False

@@ -131,7 +131,7 @@ class Synthesizer:
         """Write `card.json`, enough to rebuild this synthesizer."""
         from flawsmith import __version__
 
-        card = {"method": self.name, "options": self.options.model_dump(), "flawsmith": __version__}
+        card = {"method": self.name, "options": self.options.model_dump(mode="json"), "flawsmith": __version__}
         images.write_bytes(Path(folder) / "card.json", (json.dumps(card, indent=2) + "\n").encode())
 
     @classmethod

@@ -283,7 +283,9 @@ def main() -> None:
     from flawsmith.errors import FlawsmithError
 
     try:
-        code = app(standalone_mode=False)  # returns the code of a typer.Exit
+        code = app(standalone_mode=False)  # returns the code of a typer.Exit, and 130 for Ctrl-C
+        if code == 130:
+            _stopped()
         sys.exit(code if isinstance(code, int) else 0)
     except KeyboardInterrupt:
         _stopped()
@@ -303,7 +305,7 @@ def _stopped() -> None:
 
 def _unexpected(error: Exception) -> None:
     # typer raises click's exceptions, from the click package or from its own copy of it: known by what they can do.
-    if type(error).__name__ == "Abort":  # what click makes of Ctrl-C
+    if type(error).__name__ == "Abort":  # what older typer makes of Ctrl-C
         _stopped()
     if hasattr(error, "show") and hasattr(error, "exit_code"):
         error.show()

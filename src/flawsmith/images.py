@@ -23,7 +23,7 @@ MAX_PIXELS = 250_000_000  # a decoded RGB array of 0.75 GB; larger files are mos
 def _decode(path: Path) -> np.ndarray:
     """Decode a file to whatever it holds: (H, W) or (H, W, C), uint8, uint16, int32 or float32."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore")  # the size has its own limit below; a damaged tag is no news for a user
         with Image.open(path) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise FlawsmithError(
@@ -54,7 +54,9 @@ def read_image(path: str | Path) -> np.ndarray:
     except FileNotFoundError:
         raise FlawsmithError(f"Image {path} does not exist.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # 16-bit RGB TIFF, which Pillow does not decode
+        # 16-bit colour, which Pillow does not decode; other damaged files would only make OpenCV print to stderr.
+        deep = path.suffix.lower() in (".png", ".tif", ".tiff")
+        array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if deep else None
         if array is None or array.dtype == np.uint8:
             size = path.stat().st_size if path.is_file() else 0
             reason = "the file is empty (0 bytes)" if size == 0 else str(error)

@@ -91,7 +91,8 @@ def match_surroundings(
     gain = np.ones(3)
     if bright.mean() > 0.5:  # black says nothing about exposure
         overall = float(np.median(new[bright].mean(axis=1) / np.maximum(old[bright].mean(axis=1), 1)))
-        tint = np.median((new[bright] + 8) / (old[bright] + 8), axis=0) / max(overall, 0.05)
+        held = 8.0  # grey levels: a dark channel's ratio is mostly noise
+        tint = np.median((new[bright] + held * overall) / (old[bright] + held), axis=0) / max(overall, 0.05)
         gain = np.clip(overall, 0.4, 2.5) * np.clip(tint, 0.85, 1.18)
     gain = gain**strength
     gap = new - old * gain
@@ -104,11 +105,11 @@ def match_surroundings(
     gaps[ring] = gap * alike[:, None]
     # Normalised convolution: near the ring its own level, deep inside the average of the ring.
     sigma = max(2.0, 0.35 * size)
-    held = 1e-3 * float(weight.mean()) + 1e-9
+    little = 1e-3 * float(weight.mean()) + 1e-9
     blurred = cv2.GaussianBlur(gaps, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
     share = cv2.GaussianBlur(weight, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
     average = gap[alike].mean(axis=0) if alike.any() else middle
-    field = (blurred + held * average) / (share + held)[..., None]
+    field = (blurred + little * average) / (share + little)[..., None]
     return gain, np.clip(field, -60, 60) * strength
 
 

@@ -162,7 +162,7 @@ def _visible(
     limit = options.tolerance
     if limit is None:
         limit = float(np.clip(3 * compose.noise_level(photo), 4, 12))
-    wanted = max(1.5 * options.min_visibility, 9 + 14 * severity, 1.4 * limit)
+    wanted = max(1.35 * options.min_visibility, 9 + 14 * severity, 1.4 * limit)
     before = original[mask]
     gain = 1.0
     for _ in range(4):

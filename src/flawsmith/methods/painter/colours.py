@@ -27,7 +27,7 @@ def luminance(colour: np.ndarray) -> np.ndarray:
 
 def strength(severity: float) -> float:
     """How far a cover's colour lies from the surface's: even a faint one is seen, only a strong one is full."""
-    return 0.4 + 0.6 * severity
+    return 0.22 + 0.78 * severity
 
 
 def pigment(scene: Scene, colour: str, rng: np.random.Generator, share: float = 1.0) -> np.ndarray:

@@ -26,11 +26,11 @@ def scratch(scene: Scene, look: Look, rng: np.random.Generator) -> tuple[np.ndar
     # Fine parallel marks inside a wide scratch: ridges left by the grit, found by their distance from the middle.
     marks = 1 + 0.55 * np.sin(cross * (2.4 + 0.6 * rng.random()) + 2.0 * slow) * np.clip(half - 1.5, 0, 1)
     colour = colours.pigment(scene, look.colour, rng)
-    cover = np.clip(core * marks, 0, 1) * (0.3 + 0.65 * look.severity)
+    cover = np.clip(core * marks, 0, 1) * (0.2 + 0.76 * look.severity)
     body = colours.opaque(scene, colour, 0.35 if look.colour in {"rusty", "brown"} else 0.5)
     picture = mix(scene.photo, body, cover)
     burr = np.exp(-(((cross - width - 0.6) / 0.7) ** 2)) * (scene.inside > 0) * np.clip(fast, 0, 1.5) * 0.4
-    height = (burr - core) * (0.35 + 0.95 * look.severity) * np.minimum(half, 3.0)
+    height = (burr - core) * (0.2 + 1.1 * look.severity) * np.minimum(half, 3.0)
     gain = 0.75 if look.colour in {"", "bright", "dark"} else 0.5
     return lit(picture, scene, height, gain, gloss=0.12 + 0.15 * (look.colour == "bright")), cover
 
@@ -47,7 +47,7 @@ def crack(scene: Scene, look: Look, rng: np.random.Generator) -> tuple[np.ndarra
     width = np.maximum(half * np.clip(opening + 0.16 * slow + 0.14 * fast, 0.15, 0.9), 0.55)
     gap = np.clip((width - cross) / 0.8 + 0.5, 0, 1) * (scene.inside > 0)
     gap = gap * np.clip(0.85 + 0.2 * slow, 0.35, 1.0)
-    colour = colours.pigment(scene, look.colour, rng, 0.5 + 0.5 * look.severity)
+    colour = colours.pigment(scene, look.colour, rng, 0.3 + 0.7 * look.severity)
     cover = gap * (0.75 + 0.22 * look.severity)
     # Along the gap the surface is strained and dusty: a soft shade wider than the gap, still inside the mask.
     strain = smooth_step(scene.inside / max(1.0, scene.radius)) * 0.12 * look.severity

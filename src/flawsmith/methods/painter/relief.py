@@ -45,14 +45,14 @@ def dent(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     """A bowl pressed into the surface: the texture stays, warped a little; only the light on it changes."""
     radius = scene.radius
     bowl = bowl_of(scene, rng).astype(np.float32)
-    depth = max(radius, 1.5) * (0.1 + 0.3 * look.severity)
+    depth = max(radius, 1.5) * (0.06 + 0.36 * look.severity)
     picture = _warped(scene.photo, bowl, 4 * depth) if radius >= 3 else scene.photo
     if look.colour:
         colour = colours.pigment(scene, look.colour, rng)
         tint = colours.absorbed(scene, colour, bowl * (0.35 + 0.4 * look.severity))
         picture = picture + (tint - scene.photo)
     # Little sky is seen from the bottom of a bowl: it is darker all over.
-    picture = picture * (1 - (0.05 + 0.15 * look.severity) * bowl)[..., None]
+    picture = picture * (1 - (0.03 + 0.17 * look.severity) * bowl)[..., None]
     return lit(picture, scene, -depth * bowl, 1.0, gloss=0.2), None
 
 
@@ -103,9 +103,9 @@ def chip(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     radius = scene.radius
     inside = rough_inside(scene, rng, 0.12, max(3.0, 0.5 * radius))
     open_ = edge(inside, 0.9 + 0.7 * look.softness, radius).astype(np.float32)
-    height = _facets(scene, rng) * (0.45 + 0.45 * look.severity)
+    height = _facets(scene, rng) * (0.15 + 0.75 * look.severity)
     # The grain of a break: steps and hackles at all sizes down to a pixel.
-    rough = float(rng.uniform(0.15, 1.2))  # from a clean cleavage to a torn break
+    rough = float(rng.uniform(0.15, 1.2)) * (0.3 + 0.8 * look.severity)  # from a clean cleavage to a torn break
     height += (
         rough
         * clouds(scene.shape, float(np.clip(0.3 * radius, 3.0, 8.0)), rng, octaves=3, rough=0.7)
@@ -113,7 +113,7 @@ def chip(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     )
     height = height * open_
     step = np.clip(inside / max(1.0, min(2.5, 0.3 * radius)), 0, 1).astype(np.float32)
-    height -= step * (0.8 + 2.4 * look.severity)
+    height -= step * (0.3 + 2.8 * look.severity)
     share = colours.strength(look.severity)
     colour = colours.pigment(scene, look.colour, rng, share)
     if not look.colour:

@@ -107,15 +107,15 @@ def missing_part(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     footprint = float(np.clip((40 - seen) / 30, 0.3 * float(rng.random()), 1))
     inside = rough_inside(scene, rng, 0.06)
     floor = smooth_step(inside / float(np.clip(0.12 * scene.radius, 1.0, 3.0))).astype(np.float32)
-    drop = footprint * (0.15 + 0.5 * look.severity) * (0.2 if look.colour else 1.0)
+    drop = footprint * (0.08 + 0.56 * look.severity) * (0.2 if look.colour else 1.0)
     mottle = clouds(scene.shape, max(4.0, 0.8 * scene.radius), rng, octaves=3)
     picture = picture * (1 - drop * floor * (1 + 0.12 * mottle))[..., None]
     x, y, _ = scene.light
     reach = float(np.clip(0.22 * scene.radius, 1.0, 6.0))
     shadow = blur(1 - moved(floor, (-x * reach, -y * reach)), max(0.6, 0.3 * reach)) * floor
-    picture = picture * (1 - footprint * (0.2 + 0.35 * look.severity) * shadow)[..., None]
+    picture = picture * (1 - footprint * (0.12 + 0.43 * look.severity) * shadow)[..., None]
     # The edge of the socket is higher here and lower there.
-    height = -blur(floor, max(0.8, scene.lens)) * footprint * (0.7 + 1.3 * look.severity)
+    height = -blur(floor, max(0.8, scene.lens)) * footprint * (0.3 + 1.6 * look.severity)
     height = height * np.clip(0.8 + 0.4 * clouds(scene.shape, max(6.0, scene.radius), rng, octaves=1), 0.2, 1.5)
     picture = lit(picture, scene, height, 0.8, gloss=0.06)
     if look.colour:
@@ -147,7 +147,7 @@ def bend(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     across = ((columns - middle_x) * np.cos(angle) + (rows - middle_y) * np.sin(angle)) / max(1.0, radius)
     # One fold across the push: a ridge in front, a valley behind.
     fold = across * np.exp(-2.5 * across * across) * hold + 0.3 * hold
-    height = fold.astype(np.float32) * max(radius, 2.0) * (0.25 + 0.5 * look.severity)
+    height = fold.astype(np.float32) * max(radius, 2.0) * (0.1 + 0.65 * look.severity)
     picture = np.clip(picture, 0, 255)
     if look.colour:
         tint = colours.absorbed(scene, colours.pigment(scene, look.colour, rng), hold * (0.45 + 0.5 * look.severity))

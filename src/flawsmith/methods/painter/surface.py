@@ -39,7 +39,7 @@ def stain(scene: Scene, look: Look, rng: np.random.Generator) -> tuple[np.ndarra
         where = inside - line * 1.2
         ring = np.exp(-((where / line) ** 2)) * (0.7 + 0.5 * np.clip(clouds(scene.shape, 2 * radius, rng, 2), -1, 1))
         density = density * 0.8 + float(rng.uniform(0.15, 0.65)) * ring
-    density = density * body * (0.35 + 0.75 * look.severity)
+    density = density * body * (0.2 + 0.9 * look.severity)
     picture = colours.absorbed(scene, colours.pigment(scene, look.colour, rng), density)
     return picture, np.zeros(scene.shape, np.float32)
 
@@ -63,7 +63,7 @@ def spots(scene: Scene, look: Look, rng: np.random.Generator) -> tuple[np.ndarra
     mottle = elsewhere(scene) * (1 + 0.12 * drift)
     picture = mix(scene.photo, colours.opaque(scene, colour, 0.3) * mottle[..., None], cover)
     pitted = look.colour in {"black", "dark", ""} or rng.random() < 0.3
-    depth = (-1.0 if pitted else 0.6) * (0.4 + 0.8 * look.severity)
+    depth = (-1.0 if pitted else 0.6) * (0.2 + 1.0 * look.severity)
     reach = max(1.5, min(3.0, 0.6 * scene.radius))
     height = blur(np.clip(inside / reach, 0, 1).astype(np.float32), 0.7) * depth * tones
     height = height + (0.25 * min(1.0, scene.radius / 4) * (drift * body) if pitted else 0.0)
@@ -76,7 +76,7 @@ def discolouration(scene: Scene, look: Look, rng: np.random.Generator) -> tuple[
     depth = smooth_step(scene.inside / max(1.0, 0.55 * radius))
     depth = blur(depth.astype(np.float32), max(0.5, 0.12 * radius)) * edge(scene.inside, 4.0, radius)
     slow = clouds(scene.shape, max(6.0, 1.8 * radius), rng, octaves=2, rough=0.4)
-    amount = np.clip(depth * (0.9 + 0.2 * slow), 0, 1.1) * (0.3 + 0.6 * look.severity)
+    amount = np.clip(depth * (0.9 + 0.2 * slow), 0, 1.1) * (0.18 + 0.75 * look.severity)
     if look.colour in colours.CHROMATIC:
         amount = 0.8 * amount  # a tint, not a paint
     heat = not scene.grey and look.colour in {"blue", "purple", "brown"} and rng.random() < 0.5

@@ -69,7 +69,7 @@ def move(
     FlawsmithError when the mask finds no place.
     """
     mask = _parts(reference.mask, options, rng)
-    size = int(mask.sum())
+    size = int(np.count_nonzero(mask))
     x, y = sample_points(mask)
     middle = np.array([x.mean(), y.mean()])
     inner = np.stack([x, y]) - middle[:, None]
@@ -77,7 +77,7 @@ def move(
     extent = max(4.0, *(float(np.ptp(np.flatnonzero(mask.any(axis=axis)))) for axis in (0, 1)))
     seed = int(rng.integers(0, 2**31))
     if image is None:
-        old, new = Scene(_outline(foreground(reference.image))), Scene(_outline(ground.allowed))
+        old, new = Scene(foreground(reference.image)), Scene(ground.allowed)
     else:
         old, new = Scene(reference.image), Scene(image)
     here = old.colour(ring[0] + middle[0], ring[1] + middle[1])
@@ -167,13 +167,6 @@ def _unit(rng: np.random.Generator, like: np.ndarray) -> np.ndarray:
     return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
-def _outline(area: np.ndarray) -> np.ndarray:
-    """An area (H, W) bool as a picture, for comparing outlines alone."""
-    step = max(1, max(area.shape) // 2048)  # never three full-size channels of a huge photograph
-    small = np.repeat(area[::step, ::step, None], 3, axis=2).astype(np.uint8) * 100
-    return small if step == 1 else cv2.resize(small, (area.shape[1], area.shape[0]), interpolation=cv2.INTER_NEAREST)
-
-
 def _parts(mask: np.ndarray, options: MaskOptions, rng: np.random.Generator) -> np.ndarray:
     """The mask, or as many of its connected parts as asked for; large ones are likelier."""
     if options.count is None:
@@ -189,13 +182,14 @@ def _parts(mask: np.ndarray, options: MaskOptions, rng: np.random.Generator) -> 
 
 def _ring(mask: np.ndarray) -> np.ndarray:
     """Points (2, n) around the mask, also beyond the photograph's frame."""
-    reach = int(np.clip(0.4 * math.sqrt(mask.sum()), 4, 60))
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     cut = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    framed = 1 - np.pad(cut, reach + 1).astype(np.uint8)
-    distance = cv2.distanceTransform(framed, cv2.DIST_L2, 3)
+    step = max(1, max(cut.shape) // 512)
+    cut = cut[::step, ::step]
+    reach = int(np.clip(0.4 * math.sqrt(max(1, cut.sum())), 4, 60))
+    distance = cv2.distanceTransform(1 - np.pad(cut, reach + 1).astype(np.uint8), cv2.DIST_L2, 3)
     x, y = sample_points((distance > 1.5) & (distance <= reach), FINE_POINTS)
-    return np.stack([x + columns[0] - reach - 1, y + rows[0] - reach - 1]).astype(np.float64)
+    return np.stack([(x - reach - 1) * step + columns[0], (y - reach - 1) * step + rows[0]]).astype(np.float64)
 
 
 def _mismatch(here: tuple[np.ndarray, np.ndarray], there: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

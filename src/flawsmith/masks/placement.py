@@ -91,10 +91,15 @@ class Ground:
 
 def sample_points(mask: np.ndarray, count: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
     """About `count` pixels of a mask as (x, y), evenly taken in reading order."""
-    pixels = np.flatnonzero(mask)
+    # A mask of many megapixels is thinned first, or the list of its pixels would be larger than the photograph.
+    step = max(1, int(math.sqrt(np.count_nonzero(mask) / 100_000)))
+    thin = mask[::step, ::step]
+    pixels = np.flatnonzero(thin)
+    if not len(pixels):
+        step, pixels, thin = 1, np.flatnonzero(mask), mask
     taken = pixels[np.linspace(0, len(pixels) - 1, min(count, len(pixels))).astype(int)]
-    rows, columns = np.divmod(taken, mask.shape[1])
-    return columns, rows
+    rows, columns = np.divmod(taken, thin.shape[1])
+    return columns * step, rows * step
 
 
 def lay(

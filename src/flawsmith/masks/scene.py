@@ -14,13 +14,15 @@ COHERENT = 0.15  # above it a surface has a direction (grinding marks, tracks, a
 
 
 class Scene:
-    """Colours (softened) and directions of an (H, W, 3) uint8 photograph at points given in its own pixels."""
+    """Softened colours and directions of an (H, W, 3) uint8 photograph or (H, W) bool area, at points in its pixels."""
 
     def __init__(self, image: np.ndarray) -> None:
         self.height, self.width = image.shape[:2]
         self.step = max(1.0, max(self.height, self.width) / REDUCED)
-        if self.step > 1:
-            size = max(1, round(self.height / self.step)), max(1, round(self.width / self.step))
+        size = max(1, round(self.height / self.step)), max(1, round(self.width / self.step))
+        if image.ndim == 2:  # an area instead of a photograph: its outline is all there is to see
+            image = cv2.cvtColor(images.resize_mask(image, *size).astype(np.uint8) * 100, cv2.COLOR_GRAY2RGB)
+        elif self.step > 1:
             image = images.resize(image, *size)
         self.small = cv2.blur(image, (3, 3))
         self.colours = self.small.astype(np.float32).reshape(-1, 3)

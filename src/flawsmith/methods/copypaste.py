@@ -16,6 +16,7 @@ from pydantic import Field
 
 from flawsmith import compose
 from flawsmith.masks import Warp
+from flawsmith.masks.placement import sample_points
 from flawsmith.methods import base
 from flawsmith.methods.poisson import seamless
 from flawsmith.records import Request
@@ -59,7 +60,7 @@ class CopyPaste(base.Synthesizer):
         matched = carried * gain + field
         matched = _vary(matched, normal, defect | mask, rng, options)
 
-        inside = mask & seen & _grown(defect, 3)  # a requested mask may be wider than the defect
+        inside = mask & seen & (defect | _ring(defect, 0, 3))  # a requested mask may be wider than the defect
         if options.blend == "hard":
             return compose.blend(normal, matched, inside.astype(np.float32)), _facts(warp, gain)
         if options.blend == "poisson":
@@ -82,8 +83,7 @@ def match_surroundings(
     """
     height, width = defect.shape
     size = math.sqrt(max(1.0, float(defect.sum())))
-    reach = int(np.clip(0.5 * size, 5, 40))
-    ring = _grown(defect, reach) & ~_grown(defect, 2) & seen
+    ring = _ring(defect, 2, float(np.clip(0.5 * size, 5, 40))) & seen
     if strength == 0 or int(ring.sum()) < 12:
         return np.ones(3), np.zeros((height, width, 3))
     old, new = carried[ring].astype(np.float64), normal[ring].astype(np.float64)
@@ -103,14 +103,25 @@ def match_surroundings(
     weight[ring] = alike
     gaps = np.zeros((height, width, 3), dtype=np.float32)
     gaps[ring] = gap * alike[:, None]
-    # Normalised convolution: near the ring its own level, deep inside the average of the ring.
-    sigma = max(2.0, 0.35 * size)
-    little = 1e-3 * float(weight.mean()) + 1e-9
-    blurred = cv2.GaussianBlur(gaps, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
-    share = cv2.GaussianBlur(weight, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
     average = gap[alike].mean(axis=0) if alike.any() else middle
-    field = (blurred + little * average) / (share + little)[..., None]
-    return gain, np.clip(field, -60, 60) * strength
+    return gain, np.clip(_spread(gaps, weight, max(2.0, 0.35 * size), average), -60, 60) * strength
+
+
+def _spread(gaps: np.ndarray, weight: np.ndarray, sigma: float, average: np.ndarray) -> np.ndarray:
+    """Carry values (h, w, 3) known where weight (h, w) is set everywhere: close by their own, far away `average`.
+
+    Normalised convolution; on a reduced copy when sigma is large, since the result is smooth.
+    """
+    height, width = weight.shape
+    step = max(1, int(sigma / 4))
+    small = (max(1, width // step), max(1, height // step))
+    if step > 1:
+        gaps, weight = (cv2.resize(part, small, interpolation=cv2.INTER_AREA) for part in (gaps, weight))
+    little = 1e-3 * float(weight.mean()) + 1e-9
+    blurred = cv2.GaussianBlur(gaps, (0, 0), sigma / step, borderType=cv2.BORDER_CONSTANT)
+    share = cv2.GaussianBlur(weight, (0, 0), sigma / step, borderType=cv2.BORDER_CONSTANT)
+    field = ((blurred + little * average) / (share + little)[..., None]).astype(np.float32)
+    return cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR) if step > 1 else field
 
 
 def _vary(
@@ -122,7 +133,7 @@ def _vary(
     drawn = float(((normal < 6) | (normal > 249)).mean()) > 0.9  # a black and white picture knows no third level
     if drawn or (contrast == 1 and brightness == 0):
         return matched
-    ring = _grown(defect, 5) & ~defect
+    ring = _ring(defect, 0, 5)
     level = np.median(normal[ring if ring.any() else np.ones_like(ring)], axis=0)
     return np.asarray(level + (matched - level) * contrast + brightness)
 
@@ -132,12 +143,11 @@ def fit(source: np.ndarray, target: np.ndarray) -> Warp:
 
     Axes are stretched against each other by at most 1.5, so that a round defect does not become a line.
     """
-    ys, xs = np.nonzero(source)
-    yt, xt = np.nonzero(target)
+    (xs, ys), (xt, yt) = sample_points(source, 20_000), sample_points(target, 20_000)
     old, new = np.array([xs.mean(), ys.mean()]), np.array([xt.mean(), yt.mean()])
     old_axes, old_sides = _axes(xs, ys)
     new_axes, new_sides = _axes(xt, yt)
-    area = math.sqrt(len(xt) / len(xs))
+    area = math.sqrt(np.count_nonzero(target) / np.count_nonzero(source))
     stretch = np.clip(new_sides / old_sides / area, 1 / 1.5, 1.5)
     stretch = area * stretch / math.sqrt(float(stretch.prod()))
     picked = np.linspace(0, len(xs) - 1, min(len(xs), 800)).astype(int)
@@ -163,10 +173,12 @@ def _axes(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return vectors, np.sqrt(values)
 
 
-def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
-    """The mask widened by some pixels."""
-    side = 2 * pixels + 1
-    return cv2.dilate(mask.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))).astype(bool)
+def _ring(mask: np.ndarray, near: float, far: float) -> np.ndarray:
+    """Pixels outside the mask, more than `near` and at most `far` pixels from it; none when the mask is empty."""
+    if not mask.any():
+        return np.zeros_like(mask)
+    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3)
+    return np.asarray((distance > near) & (distance <= far))
 
 
 def _rounded(image: np.ndarray) -> np.ndarray:

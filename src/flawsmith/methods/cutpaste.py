@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 from pydantic import Field
 
@@ -45,18 +46,22 @@ class CutPaste(base.Synthesizer):
         photo = request.normal.image
         box = compose.mask_box(mask)
         height, width = box.shape
-        # The source is any other place of the same photograph; at least half a box away when there is room.
-        best, best_distance = (0, 0), -1.0
+        # The source is any other place of the photograph, at least half a box away and not its twin: on artwork and
+        # plain surfaces many places look exactly alike, and nothing would be seen. The most different one else.
+        there = normal[box.slices]
         here = (area.top + box.top, area.left + box.left)
-        for _ in range(8):
-            place = (
+        best, best_score = (0, 0), -1.0
+        for _ in range(16):
+            top, left = (
                 int(rng.integers(0, photo.shape[0] - height + 1)),
                 int(rng.integers(0, photo.shape[1] - width + 1)),
             )
-            distance = max(abs(place[0] - here[0]) / height, abs(place[1] - here[1]) / width)
-            if distance > best_distance:
-                best, best_distance = place, distance
-            if distance >= 0.5:
+            away = min(1.0, max(abs(top - here[0]) / height, abs(left - here[1]) / width))
+            difference = float(cv2.absdiff(photo[top : top + height, left : left + width], there).mean())
+            if away + difference / 1000 > best_score:
+                best, best_score = (top, left), away + difference / 1000
+            if away >= 0.5 and difference >= 4:
+                best = (top, left)
                 break
         patch = photo[best[0] : best[0] + height, best[1] : best[1] + width]
         if options.rotate:

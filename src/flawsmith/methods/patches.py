@@ -49,7 +49,7 @@ def take_different(
     """Of several patches, one that would be seen: its pixels under the mask differ from `there` (h, w, 3).
 
     On a plain product most places look alike, and a patch from a like place is no defect. The choice falls on one of
-    the better half, by chance. `mean_apart` compares without the mean colour, for blending that matches colours.
+    the best quarter, by chance. `mean_apart` compares without the mean colour, for blending that matches colours.
     """
     step = max(1, max(mask.shape) // 64)
     view = (slice(None, None, step), slice(None, None, step))
@@ -64,7 +64,7 @@ def take_different(
         candidates.append((patch, source))
         scores.append(float(np.abs(gap).mean()))
     order = np.argsort(scores)[::-1]
-    return candidates[int(order[int(rng.integers(0, max(1, tries // 2)))])]
+    return candidates[int(order[int(rng.integers(0, max(1, tries // 4)))])]
 
 
 def turned(patch: np.ndarray, degrees: float) -> np.ndarray:

@@ -55,15 +55,17 @@ def seamless(normal: np.ndarray, source: np.ndarray, mask: np.ndarray, mixed: bo
     column = np.concatenate([np.arange(len(inside)), *(b for _, b in links)])
     values = np.concatenate([diagonal, np.full(len(row) - len(inside), -1.0)])
     matrix = sparse.csc_matrix((values, (row, column)), shape=(len(inside), len(inside)))
-    solution = _solve(matrix, known, guide[inside] + _membrane(normal, source, mask).reshape(-1, 3)[inside])
+    if len(inside) <= DIRECT:
+        solution = np.asarray(linalg.splu(matrix).solve(known))
+    else:
+        start = guide[inside] + _membrane(normal, source, mask).reshape(-1, 3)[inside]
+        solution = _iterate(matrix, known, start)
     result.reshape(-1, 3)[inside] = solution
     return result
 
 
-def _solve(matrix: sparse.csc_matrix, known: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Solve for all channels: exactly when small, else by conjugate gradients to a hundredth of a grey level."""
-    if matrix.shape[0] <= DIRECT:
-        return np.asarray(linalg.splu(matrix).solve(known))
+def _iterate(matrix: sparse.csc_matrix, known: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Solve every channel by conjugate gradients to a hundredth of a grey level, from a good guess."""
     scale = sparse.diags(1 / matrix.diagonal())
     columns = [
         linalg.cg(matrix, known[:, c], x0=start[:, c], rtol=0, atol=1e-2, maxiter=600, M=scale)[0]

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+from flawsmith import images
 from flawsmith.errors import FlawsmithError
 
 MIN_LABEL_PIXELS = 8
@@ -115,7 +116,7 @@ class Finished:
 
 def changed_region(normal: np.ndarray, painted: np.ndarray, tolerance: float) -> np.ndarray:
     """Pixels whose largest channel difference exceeds `tolerance` grey levels, (H, W) bool."""
-    return cv2.absdiff(normal, painted).max(axis=2) > tolerance
+    return images.brightest(cv2.absdiff(normal, painted)) > tolerance
 
 
 def finish(
@@ -143,9 +144,9 @@ def finish(
     label = _repair(changed, mask)
     image = np.where(label[..., None], painted, normal)
     area, asked = int(label.sum()), int(mask.sum())
-    difference = cv2.absdiff(normal, image).max(axis=2)
+    difference = images.brightest(cv2.absdiff(normal, image))
     visibility = float(difference[label].mean()) if area else 0.0
-    any_change = (painted != normal).any(axis=2)
+    any_change = images.brightest(cv2.absdiff(normal, painted)) > 0
     scores = {
         "change_iou": round(area / asked, 4) if asked else 0.0,  # the label lies in the mask
         "visibility": round(visibility, 2),

@@ -67,7 +67,7 @@ def read_image(path: str | Path) -> np.ndarray:
     if array.dtype != np.uint8:
         array = _to_uint8(array)
     if array.ndim == 2:
-        array = np.repeat(array[..., None], 3, axis=2)
+        array = cv2.cvtColor(np.ascontiguousarray(array), cv2.COLOR_GRAY2RGB)
     return np.ascontiguousarray(array[..., :3])
 
 
@@ -87,8 +87,14 @@ def read_mask(path: str | Path) -> np.ndarray:
     unless the file's values span the full range, where half (128) is the limit, since such edges are antialiased.
     """
     image = read_image(path)
-    grey = image.max(axis=2)
+    grey = brightest(image)
     return grey >= (128 if grey.max(initial=0) == 255 else 1)
+
+
+def brightest(image: np.ndarray) -> np.ndarray:
+    """The largest channel of (H, W, 3), (H, W); many times faster than `image.max(axis=2)`."""
+    highest = np.maximum(image[..., 0], image[..., 1])
+    return np.maximum(highest, image[..., 2], out=highest)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -198,7 +204,7 @@ def overlay(image: np.ndarray, mask: np.ndarray, colour: Sequence[int] = (255, 4
 
 def mask_picture(mask: np.ndarray) -> np.ndarray:
     """A mask as an (H, W, 3) uint8 picture in black and white."""
-    return np.repeat((mask.astype(np.uint8) * 255)[..., None], 3, axis=2)
+    return cv2.cvtColor(mask.astype(np.uint8) * 255, cv2.COLOR_GRAY2RGB)
 
 
 def contact_sheet(

@@ -120,7 +120,7 @@ def _shift(path: Path, mean: float) -> int | None:
 
 def _mask(path: Path) -> tuple[np.ndarray, int, bool]:
     """(mask as `images.read_mask` gives it, (H, W) bool; number of grey levels; whether it holds pure white)."""
-    grey = images.read_image(path).max(axis=2)
+    grey = images.brightest(images.read_image(path))
     levels = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
     # Black and one other level mean the same by any rule; else the one rule decides, for the price of a second read.
     plain = levels[0] == 0 and len(levels) <= 2

@@ -40,11 +40,14 @@ class Options(BaseModel):
     )
 
 
+BaseOptions = Options  # inside Synthesizer the name `Options` means the method's own
+
+
 class Synthesizer:
     """Turns requests into samples. A classic method only overrides `paint`."""
 
     name: ClassVar[str] = ""
-    Options: ClassVar[type[Options]] = Options
+    Options: ClassVar[type[BaseOptions]] = BaseOptions
     needs_reference: ClassVar[bool] = False
     batched: ClassVar[bool] = False  # True where several requests share one forward pass
     defect_types: ClassVar[tuple[str, ...]] = ()  # the method's own types; () = named by the data set or the user
@@ -57,7 +60,7 @@ class Synthesizer:
     # -- options ---------------------------------------------------------------------------------------------------
 
     @classmethod
-    def parse_options(cls, given: dict[str, Any], base: Options | None = None) -> Options:
+    def parse_options(cls, given: dict[str, Any], base: BaseOptions | None = None) -> BaseOptions:
         """Check options and fill in defaults (from `base` where given). Raises FlawsmithError naming the field."""
         known = cls.Options.model_fields
         for key in given:
@@ -87,7 +90,7 @@ class Synthesizer:
         chosen = self.parse_options(options, base=self.options)
         return [self._one(request, chosen) for request in requests]
 
-    def _one(self, request: Request, options: Options) -> Sample:
+    def _one(self, request: Request, options: BaseOptions) -> Sample:
         if self.needs_reference and (request.reference is None or not request.reference.mask.any()):
             raise FlawsmithError(
                 f"{self.name} needs a reference defect with a mask: name a data set with defects (READER:DIR) or "
@@ -149,6 +152,6 @@ class Synthesizer:
         if name not in METHODS:
             raise unknown("Method", str(name), METHODS, f"in {path}")
         kind = resolve(name, METHODS, "Method")
-        if kind.from_pretrained.__func__ is not Synthesizer.from_pretrained.__func__:
+        if kind.from_pretrained.__func__ is not Synthesizer.from_pretrained.__func__:  # type: ignore[attr-defined]
             return kind.from_pretrained(folder)
         return kind(**options)

@@ -39,6 +39,7 @@ class CompactConfig:
     reference_width: int = 128
     reference_base: int = 48
     queries: int = 8
+    data_std: float = 0.35  # spread of pixels around what the surroundings suggest, in units of [-1, 1]
 
 
 def scheduler(prediction: str = "v_prediction") -> Any:
@@ -63,11 +64,12 @@ def scheduler(prediction: str = "v_prediction") -> Any:
 
 
 def _unet(config: CompactConfig) -> Any:
-    from diffusers import UNet2DConditionModel
     from diffusers.models.attention_processor import AttnProcessor
 
+    from flawsmith.diffusion.unet import PreconditionedUNet
+
     latent = 3 * config.factor**2
-    unet: Any = UNet2DConditionModel(
+    unet = PreconditionedUNet(
         sample_size=config.size // config.factor,
         in_channels=2 * latent + config.factor**2,
         out_channels=latent,
@@ -92,7 +94,8 @@ def build(config: CompactConfig | None = None, seed: int = 0, text: Path | None 
     folder = text or SHIPPED["compact"] / "text"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet = _unet(config)
+        noise = scheduler()
+        unet = _unet(config).precondition(noise.alphas_cumprod, config.data_std)
         encoder = TextEncoder(
             WordTable.from_file(folder / "words.safetensors"), config.width, config.text_layers, config.heads
         )
@@ -106,7 +109,7 @@ def build(config: CompactConfig | None = None, seed: int = 0, text: Path | None 
         )
     return Backbone(
         unet,
-        scheduler(),
+        noise,
         text_encoder=encoder,
         tokenizer=WordPiece.from_file(folder / "vocab.txt"),
         reference=reference,

@@ -239,6 +239,21 @@ def test_fill_restores_an_even_surface() -> None:
     assert 0.5 < filled[mask].std(axis=0).mean() / image[mask].std(axis=0).mean() < 2
 
 
+@pytest.mark.parametrize("kind", ["chip", "missing_part"])
+def test_a_loss_at_the_outline_shows_the_background(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    part = disc(128, 40)
+    image = np.where(part[..., None], 190, 40) + rng.normal(0, 2, (128, 128, 3))
+    image = np.clip(image, 0, 255).astype(np.uint8)
+    y, x = np.mgrid[:128, :128]
+    mask = part & (np.hypot(x - 103, y - 64) < 16)
+    for seed in range(4):
+        sample = make(kind, seed, mask=mask, image=image, severity=0.9)
+        assert "rejected" not in sample.info
+        seen = sample.image[mask & (np.hypot(x - 103, y - 64) < 8)].mean()
+        assert seen < 70, seen  # the dark background, not the bright part
+
+
 @pytest.mark.parametrize("kind", ["hole", "chip", "fibre", "spots"])
 def test_covered_pixels_keep_the_grain(kind: str) -> None:
     """Without grain the covering colour is smoother than with it, and than the photograph."""

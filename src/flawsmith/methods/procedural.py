@@ -15,8 +15,10 @@ from pydantic import Field
 
 from flawsmith import captions, compose
 from flawsmith.errors import unknown
+from flawsmith.masks import foreground
 from flawsmith.methods import base
 from flawsmith.methods.painter import PAINTERS, strokes
+from flawsmith.methods.painter.breaks import broken_off, opens
 from flawsmith.methods.painter.colours import CHROMATIC, draw_colour
 from flawsmith.methods.painter.scene import Look, contour, mix, survey
 from flawsmith.records import Request
@@ -35,6 +37,7 @@ MASK_OF = {
     "bend": "blob",
 }
 SEVERITY_SPAN = {"faint": (0.08, 0.29), "strong": (0.71, 1.0), "": (0.1, 1.0)}
+BREAKS = ("chip", "missing_part")  # on the object's outline they open to the background
 _PITS = re.compile(r"\b(?:pit|pits|pitted|pitting|pore|pores|porosity|pinholes?|pin.holes?)\b")
 MARGIN = 12  # pixels of surroundings that a painter sees: wider than every blur and warp below the mask's own size
 
@@ -115,9 +118,9 @@ class Procedural(base.Synthesizer):
         category = request.normal.category
         kind = self.kind(request.defect_type, request.caption, category)
         asked = captions.parse(f"{request.caption} {request.defect_type}", category)
-        # Only the neighbourhood of the mask is painted; a missing part also looks for patches farther away.
+        # Only the neighbourhood of the mask is painted; losses also look for patches farther away.
         box = compose.mask_box(mask)
-        margin = max(MARGIN, 2 * max(box.shape)) if kind == "missing_part" else MARGIN
+        margin = max(MARGIN, 2 * max(box.shape)) if kind in BREAKS else MARGIN
         rows = slice(max(0, box.top - margin), box.bottom + margin)
         columns = slice(max(0, box.left - margin), box.right + margin)
         photo, inside = np.ascontiguousarray(normal[rows, columns]), np.ascontiguousarray(mask[rows, columns])
@@ -126,10 +129,21 @@ class Procedural(base.Synthesizer):
         if severity is None:
             severity = float(rng.uniform(*SEVERITY_SPAN[asked.severity]))
         softness = float(rng.uniform(0.1, 0.9)) if options.softness is None else options.softness
-        drawn = draw_colour(kind, scene, rng, bool(_PITS.search(f"{request.defect_type} {request.caption}".lower())))
-        colour = options.colour or asked.colour or drawn
+        colour = options.colour or asked.colour
+        background = None
+        if kind in BREAKS:
+            found = ~foreground(request.normal.image)[area.slices][rows, columns]
+            background = found if found.any() and opens(scene, found) else None
+        if not colour and background is None:
+            pits = bool(_PITS.search(f"{request.defect_type} {request.caption}".lower()))
+            colour = draw_colour(kind, scene, rng, pits)
+            if severity < 0.4:  # a faint trace of black is merely dark: nobody would call it black
+                colour = {"black": "dark", "white": "bright"}.get(colour, colour)
         look = Look(kind, colour, severity, asked.shape, softness)
-        picture, cover = PAINTERS[kind](scene, look, rng)
+        if background is not None:
+            picture, cover = broken_off(scene, look, background, rng)
+        else:
+            picture, cover = PAINTERS[kind](scene, look, rng)
         painted = scene.develop(picture, cover, options.grain)
         painted = mix(scene.photo, painted, contour(inside, scene.radius))
         if scene.grey and colour not in CHROMATIC:

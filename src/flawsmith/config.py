@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from flawsmith import images
 from flawsmith.errors import FlawsmithError, unknown
 
 
@@ -35,14 +38,71 @@ class GenerateConfig(BaseModel):
     reference_text: str | None = Field(None, description="what the reference shows")
     shots: int | None = Field(None, ge=1, description="real defects per type a method may see; default: first third")
     group_by: str = Field("group", description="column of origin.csv that names the physical part")
+    split_seed: int = Field(0, ge=0, description="which real defects the method may see; 0 = in file order")
+    backbone: str | None = Field(None, description="diffusion methods: compact, a folder, or a hub id")
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
     max_redraws: int = Field(5, ge=0, le=100, description="tries with new seeds when a picture is refused")
     batch_size: int = Field(8, ge=1, le=4096, description="pictures per block; part of what makes bytes repeatable")
     with_normals: bool = Field(False, description="also copy the good photographs to train/good")
 
+    @field_validator("out", "roi", "reference", "reference_mask", "mask", "method")
+    @classmethod
+    def _home(cls, value: Any) -> Any:
+        """`--out=~/x` reaches us unexpanded by most shells."""
+        if value is None or not str(value).startswith("~"):
+            return value
+        return type(value)(os.path.expanduser(value))
+
     def identity(self) -> dict[str, Any]:
-        """The fields that decide the pixels: all but where they are written and how many there are."""
-        return json.loads(self.model_dump_json(exclude={"out", "n", "normal", "with_normals"}))
+        """The fields that decide the pixels: all but where they are written and how many there are.
+
+        Files stand by name and content, so that a run resumes from any folder and however its paths are spelled.
+        """
+        fields = json.loads(self.model_dump_json(exclude={"out", "n", "normal", "with_normals"}))
+        for key in ("roi", "reference", "reference_mask", "mask"):
+            if fields[key] is not None and Path(fields[key]).is_file():
+                fields[key] = f"{Path(fields[key]).name} {images.file_sha(fields[key])}"
+        run = Path(self.method)
+        if (run / "card.json").is_file():
+            files = sorted(path for path in run.rglob("*") if path.is_file())
+            listed = "\n".join(f"{path.relative_to(run).as_posix()} {images.file_sha(path)}" for path in files)
+            fields["method"] = f"{run.resolve().name} {hashlib.sha256(listed.encode()).hexdigest()[:16]}"
+        return fields
+
+
+class TrainConfig(BaseModel):
+    """What `flawsmith train` was asked for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str = Field("inpaint", description="a diffusion method")
+    data: str = Field(description="READER:DIR with good photographs and a few defects with masks")
+    out: Path = Field(description="folder of the run; the same command again resumes")
+    category: str | None = Field(None, description="one category of the data set; default: all")
+    defect: tuple[str, ...] = Field((), description="defect types to learn; default: all that have masks")
+    shots: int | None = Field(None, ge=1, description="real defects per type; default: the first third")
+    split_seed: int = Field(0, ge=0, description="which real defects are seen; 0 = in file order")
+    group_by: str = Field("group", description="column of origin.csv that names the physical part")
+    backbone: str = Field("compact", description="compact, a folder in diffusers format, or a hub id")
+    steps: int | None = Field(None, ge=1, le=1_000_000, description="optimiser steps per defect type")
+    seed: int = Field(0, ge=0, lt=2**63, description="same seed, same weights")
+    options: dict[str, Any] = Field(default_factory=dict, description="settings of the fit, see FitConfig")
+
+
+def train_config(values: dict[str, Any], file: Path | None = None, sets: Sequence[str] = ()) -> TrainConfig:
+    """As `generate_config`, for training: `--set rank=8` names a setting of the fit."""
+    merged: dict[str, Any] = _read_file(file) if file else {}
+    merged.update({key: value for key, value in values.items() if value is not None and value != ()})
+    for text in sets:
+        key, value = _parse_set(text)
+        merged["options"] = {**merged.get("options", {}), key.removeprefix("train.").removeprefix("options."): value}
+    for key in merged:
+        if key not in TrainConfig.model_fields:
+            raise unknown("Setting", key, TrainConfig.model_fields, f"in {file}" if file else "")
+    try:
+        return TrainConfig.model_validate(merged)
+    except ValidationError as error:
+        raise FlawsmithError(explain(error, TrainConfig)) from None
 
 
 def generate_config(values: dict[str, Any], file: Path | None = None, sets: Sequence[str] = ()) -> GenerateConfig:
@@ -70,12 +130,12 @@ def generate_config(values: dict[str, Any], file: Path | None = None, sets: Sequ
         raise FlawsmithError(explain(error)) from None
 
 
-def explain(error: ValidationError) -> str:
+def explain(error: ValidationError, model: type[BaseModel] = GenerateConfig) -> str:
     """One line for the first problem pydantic found: field, what was given, what is allowed."""
     first = error.errors()[0]
     field = ".".join(map(str, first["loc"])) or "configuration"
     if first["type"] == "missing":
-        return f"{field} is missing: {GenerateConfig.model_fields[field].description or 'it must be given'}."
+        return f"{field} is missing: {model.model_fields[field].description or 'it must be given'}."
     return f"{field}={first['input']!r} is not allowed: {first['msg'].lower()}."
 
 

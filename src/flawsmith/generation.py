@@ -7,18 +7,20 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flawsmith import __version__, datasets, images, masks, methods
+from flawsmith import __version__, captions, datasets, images, masks, methods
 from flawsmith.config import GenerateConfig
 from flawsmith.datasets.splits import few_shot
-from flawsmith.datasets.writer import Writer
+from flawsmith.datasets.writer import PARTIAL, Writer
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods.base import Synthesizer
 from flawsmith.records import GOOD, Job, Record, Request, Sample
+from flawsmith.registry import resolve
 
 Progress = Callable[[int, int, str], None]
 CACHE_BYTES = 192 << 20  # decoded photographs kept between jobs; one larger than this is not kept at all
@@ -38,11 +40,18 @@ class Plan:
     jobs: list[Job]
     description: dict[str, Any]
     support: list[Record]
+    normals: dict[str, list[Record]]  # all that may be painted on, by category
+    notes: list[str]  # what the user should know but need not change
 
 
 def read_records(config: GenerateConfig) -> list[Record]:
     """The data set named by `config.normal`. Raises FlawsmithError when there is nothing good to paint on."""
     reader, root = datasets.parse_source(config.normal)
+    if root.resolve() in (config.out.resolve(), *config.out.resolve().parents):
+        raise FlawsmithError(
+            f"Output folder {config.out} lies inside the data set {root}: the next run would read the painted pictures "
+            f"as photographs. Choose a folder beside it, for example --out {root.resolve().parent / 'painted'}."
+        )
     records = datasets.read(reader, root, category=config.category, group_by=config.group_by)
     if not any(record.is_good for record in records):
         raise FlawsmithError(
@@ -67,7 +76,7 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         if good:
             normals[category] = training or good
         defects = [record for record in found if not record.is_good]
-        support = few_shot(defects, shots=config.shots).support if defects else []
+        support = few_shot(defects, shots=config.shots, seed=config.split_seed).support if defects else []
         supports[category] = [record for record in support if record.masks]
     own = _own_reference(config, next(iter(by_category)))
     pairs = _pairs(config, synthesizer, normals, by_category, supports, own)
@@ -87,7 +96,7 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
                 reference=_shuffled(references, hash_seed(config.seed, "reference", category, defect), turn)
                 if references
                 else None,
-                mask=config.mask or synthesizer.default_mask(defect),
+                mask=config.mask or _default_mask(synthesizer, defect, bool(references)),
                 defect_type=defect,
                 caption=caption or synthesizer.default_caption(category, defect),
                 seed=hash_seed(config.seed, index),
@@ -108,7 +117,26 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         "support": {record.name: images.file_sha(record.image) for record in support},
         "licences": _licences(records),
     }
-    return Plan(jobs, description, support)
+    notes = _notes(synthesizer, records, supports, config.defect) if synthesizer.needs_reference and not own else []
+    return Plan(jobs, description, support, normals, notes)
+
+
+def _notes(
+    synthesizer: Synthesizer, records: Sequence[Record], supports: dict[str, list[Record]], asked: Sequence[str]
+) -> list[str]:
+    """Real defects that were silently left out would surprise: say which and why."""
+    notes = []
+    defects = [record for record in records if not record.is_good and (not asked or record.defect_type in asked)]
+    bare = [record for record in defects if not record.masks]
+    if bare:
+        notes.append(f"{len(bare)} pictures of defects have no mask and are not used (the first: {bare[0].image}).")
+    known = {(record.category, record.defect_type) for supported in supports.values() for record in supported}
+    for category, defect in dict.fromkeys((r.category, r.defect_type) for r in defects if r.masks):
+        if (category, defect) not in known:
+            notes.append(
+                f"{category}/{defect} has too few pictures for a third of them to be seen and is left out: give --shots."
+            )
+    return notes
 
 
 def _pairs(
@@ -130,10 +158,14 @@ def _pairs(
                 if known is not None and name not in known:
                     raise unknown("Defect", name, known, f"in {config.normal}")
             names: Sequence[str] = config.defect
+        elif config.prompt and (kind := captions.parse(config.prompt).kind) and not synthesizer.needs_reference:
+            names = [kind]  # the prompt says what to paint
         elif synthesizer.defect_types:
             names = synthesizer.defect_types
         elif own:
             names = [own.defect_type]
+        elif synthesizer.names_from_data and with_reference:
+            names = with_reference
         elif synthesizer.needs_reference:
             names = with_reference
             if not names:
@@ -168,7 +200,12 @@ def _own_reference(config: GenerateConfig, category: str) -> Record | None:
         )
     defect = config.defect[0] if config.defect else "defect"
     record = Record(
-        config.reference, category, defect, (config.reference_mask,), config.reference_text or "", "train", "", Path()
+        image=config.reference,
+        category=category,
+        defect_type=defect,
+        masks=(config.reference_mask,),
+        caption=config.reference_text or "",
+        root=config.reference.parent,
     )
     if not record.load().mask.any():
         raise FlawsmithError(f"Reference mask {config.reference_mask} is empty: paint the defect white.")
@@ -178,7 +215,12 @@ def _own_reference(config: GenerateConfig, category: str) -> Record | None:
 def _shuffled(items: Sequence[Any], seed: int, turn: int) -> Any:
     """The `turn`-th item of an endless walk through `items`, each pass in a new order."""
     epoch, place = divmod(turn, len(items))
-    return items[int(np.random.default_rng([seed, epoch]).permutation(len(items))[place])]
+    return items[_order(seed, epoch, len(items))[place]]
+
+
+@lru_cache(maxsize=4096)
+def _order(seed: int, epoch: int, count: int) -> list[int]:
+    return np.random.default_rng([seed, epoch]).permutation(count).tolist()
 
 
 def _licences(records: Sequence[Record]) -> list[str]:
@@ -234,7 +276,9 @@ class Loader:
             image = self.sample(record).image
             allowed = masks.foreground(image)
             if self.config.roi is not None:
-                allowed = allowed & self._picture_mask(self.config.roi, image.shape[:2], "Region of interest")
+                allowed = allowed & self.picture_mask(
+                    self.config.roi, image.shape[:2], "Region of interest", record.image
+                )
             if not allowed.any():
                 raise FlawsmithError(
                     f"The region of interest {self.config.roi} and the object in {record.image} do not meet: "
@@ -244,12 +288,13 @@ class Loader:
 
         return self._keep("allowed", record.image, make, lambda mask: mask.nbytes)
 
-    def _picture_mask(self, path: Path, shape: tuple[int, ...], what: str) -> np.ndarray:
-        mask = images.read_mask(path)
+    def picture_mask(self, path: Path, shape: tuple[int, ...], what: str, photo: Path) -> np.ndarray:
+        """The mask (H, W) bool in a picture, refused when it is empty or not of the photograph's size."""
+        mask = self._keep("mask", path, lambda: images.read_mask(path), lambda mask: mask.nbytes)
         if mask.shape != tuple(shape):
             raise FlawsmithError(
-                f"{what} {path} is {mask.shape[1]} x {mask.shape[0]} pixels, the photograph is {shape[1]} x {shape[0]}: "
-                "make them the same size."
+                f"{what} {path} is {mask.shape[1]} x {mask.shape[0]} pixels, {photo} is {shape[1]} x {shape[0]}: make them "
+                "the same size, or run photographs of different sizes one by one."
             )
         if not mask.any():
             raise FlawsmithError(f"{what} {path} is empty: paint white where the defect may sit.")
@@ -262,7 +307,7 @@ class Loader:
         seed = job.seed if redraw == 0 else hash_seed(job.seed, redraw)
         warp = None
         if self.mask_is_picture:
-            mask = self._picture_mask(Path(job.mask), normal.image.shape[:2], "Mask")
+            mask = self.picture_mask(Path(job.mask), normal.image.shape[:2], "Mask", job.normal.image)
         else:
             rng = np.random.default_rng(hash_seed(seed, "mask"))
             mask, warp = masks.draw(job.mask, self.allowed(job.normal), rng, self.mask_options, reference)
@@ -295,30 +340,67 @@ class Summary:
     rejected: int
     resumed: int
     reasons: dict[str, int]
+    notes: Sequence[str] = ()
 
 
-def prepare(config: GenerateConfig) -> tuple[Plan, Synthesizer, Loader]:
+def prepare(config: GenerateConfig, progress: Progress | None = None) -> tuple[Plan, Synthesizer, Loader]:
     """Read, plan and check: every refusal that can be known before slow work happens here, nothing is written."""
-    synthesizer = load_method(config.method, config.options)
+    synthesizer = load_method(config.method, config.options, config.backbone)
     if config.mask is not None and config.mask not in masks.MASKS and not Path(config.mask).is_file():
         raise unknown("Mask", config.mask, masks.MASKS, "and is no picture file")
     records = read_records(config)
     made = plan(config, records, synthesizer)
     loader = Loader(config)
     Writer.check(config.out, made.description)
+    _check_sources(made.jobs, loader, progress)
     loader.request(made.jobs[0])
     return made, synthesizer, loader
 
 
-def load_method(method: str, options: dict[str, Any]) -> Synthesizer:
+def _check_sources(jobs: Sequence[Job], loader: Loader, progress: Progress | None) -> None:
+    """Refuse damaged files and sizes that disagree now, by name, not after an hour of painting."""
+    references = list(dict.fromkeys(job.reference for job in jobs if job.reference is not None))
+    normals = list(dict.fromkeys(job.normal for job in jobs))
+    shapes = []
+    if loader.config.roi is not None:
+        shapes.append(("Region of interest", loader.config.roi))
+    if loader.mask_is_picture:
+        shapes.append(("Mask", Path(jobs[0].mask)))
+    for number, record in enumerate([*references, *normals]):
+        if progress and number % 16 == 0:
+            progress(number, len(references) + len(normals), "checking photographs")
+        if record.is_good:
+            images.verify(record.image)
+            for what, path in shapes:
+                loader.picture_mask(path, images.image_size(record.image), what, record.image)
+        elif not loader.sample(record).mask.any():
+            raise FlawsmithError(
+                f"Mask {record.masks[0]} of {record.image.name} is empty: paint the defect white, or remove both files."
+            )
+
+
+def load_method(method: str, options: dict[str, Any], backbone: str | None = None) -> Synthesizer:
     """A synthesizer by name, by "package.module:Class", or from a checkpoint folder."""
     if method not in methods.METHODS and (Path(method) / "card.json").is_file():
+        if backbone is not None:
+            raise FlawsmithError(f"{method} was trained on its own backbone: leave --backbone out.")
         synthesizer = Synthesizer.from_pretrained(method)
         synthesizer.options = synthesizer.parse_options(options, synthesizer.options)
         return synthesizer
     if method not in methods.METHODS and ":" not in method:
         raise unknown("Method", method, methods.METHODS, "and is no checkpoint folder (card.json)")
-    return methods.load(method, **options)
+    kind = resolve(method, methods.METHODS, "Method")
+    if backbone is None:
+        return kind(**options)
+    if not kind.batched:
+        raise FlawsmithError(f"Method {method!r} uses no diffusion model: leave --backbone out.")
+    return kind(backbone=backbone, **options)
+
+
+def _default_mask(synthesizer: Synthesizer, defect: str, has_reference: bool) -> str:
+    """The method's own mask family; a real mask can only be imitated where there is one."""
+    family = synthesizer.default_mask(defect)
+    return family if family != "reference" or has_reference else "blob"
 
 
 def generate(
@@ -359,11 +441,11 @@ def blocks(jobs: Sequence[Job], size: int) -> Iterator[Sequence[Job]]:
 
 def run(config: GenerateConfig, progress: Progress | None = None) -> Summary:
     """Make every picture of a configuration; resumes when the folder already holds part of this run."""
-    made, synthesizer, loader = prepare(config)
+    made, synthesizer, loader = prepare(config, progress)
     with Writer(config.out, made.description) as writer:
         resumed = len(writer.lines)
         if config.with_normals:
-            _copy_normals(made.jobs, config, made.description)
+            _copy_normals(made, config)
         if progress:
             progress(min(resumed, len(made.jobs)), len(made.jobs), "resuming" if resumed else "starting")
         for block in blocks(made.jobs, config.batch_size if synthesizer.batched else 1):
@@ -383,7 +465,7 @@ def run(config: GenerateConfig, progress: Progress | None = None) -> Summary:
             reason = line["reason"].split("(")[0].strip()
             reasons[reason] = reasons.get(reason, 0) + 1
     kept = sum(line["status"] == "kept" for line in lines)
-    return Summary(config.out, kept, len(lines) - kept, min(resumed, len(made.jobs)), reasons)
+    return Summary(config.out, kept, len(lines) - kept, min(resumed, len(made.jobs)), reasons, made.notes)
 
 
 def _write(
@@ -414,7 +496,7 @@ def _write(
         "reference": {"file": job.reference.name, "sha": loader.sha(job.reference.image), "group": job.reference.group}
         if job.reference
         else None,
-        "mask_source": job.mask,
+        "mask_source": Path(job.mask).name if loader.mask_is_picture else job.mask,
         "warp": request.warp.to_json() if request.warp is not None else None,
         "requested_mask_sha": images.array_sha(request.mask),
         "window": sample.info.get("window"),
@@ -435,11 +517,15 @@ def _write(
     writer.write(line, image_png, mask_png)
 
 
-def _copy_normals(jobs: Sequence[Job], config: GenerateConfig, description: dict[str, Any]) -> None:
-    """Copy the photographs used to train/good, byte for byte, so that the folder is a complete data set."""
-    used = sorted({(job.normal.category, job.normal.image) for job in jobs})
-    for number, (category, path) in enumerate(used):
-        start = config.out / category if description["several_categories"] else config.out
-        target = start / "train" / GOOD / f"{number:05d}{path.suffix.lower()}"
-        if not target.is_file():
-            images.write_bytes(target, path.read_bytes(), durable=False)
+def _copy_normals(made: Plan, config: GenerateConfig) -> None:
+    """Copy the photographs used to train/good, byte for byte, so that the folder is a complete data set.
+
+    Their numbers are their places among all good photographs, so that a longer run adds files and renames none.
+    """
+    used = {job.normal.image for job in made.jobs}
+    for category, normals in made.normals.items():
+        start = config.out / category if made.description["several_categories"] else config.out
+        for number, path in enumerate(record.image for record in normals):
+            target = start / "train" / GOOD / f"{number:05d}{path.suffix.lower()}"
+            if path in used and not target.is_file():
+                images.write_bytes(target, path.read_bytes(), config.out / PARTIAL, durable=False)

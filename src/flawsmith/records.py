@@ -60,9 +60,10 @@ class Record:
         for path in self.masks:
             part = images.read_mask(path)
             if part.shape != mask.shape:
+                height, width = image.shape[:2]
                 raise FlawsmithError(
                     f"Mask {path} is {part.shape[1]} x {part.shape[0]} pixels, its image {self.image.name} is "
-                    f"{mask.shape[1]} x {mask.shape[0]}: export the mask again at the image's size."
+                    f"{width} x {height}: export the mask again at the image's size."
                 )
             mask |= part
         return Sample(image, mask, self.category, self.defect_type, self.caption)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -116,7 +116,22 @@ def step_weight(alphas_cumprod: Tensor, t: Tensor, cap: float) -> Tensor:
     return (1 + cap) * (1 - signal).clamp_max(1 / (1 + cap))  # 1 / (SNR + 1) is 1 - alpha_bar
 
 
-def batch_loss(backbone: Backbone, batch: Batch, t: Tensor, noise: Tensor, config: PretrainConfig) -> Tensor:
+class LossTerms(Protocol):
+    """The fields of a config that `batch_loss` reads; see PretrainConfig."""
+
+    @property
+    def outside(self) -> float: ...
+    @property
+    def edges(self) -> float: ...
+    @property
+    def snr_cap(self) -> float: ...
+    @property
+    def min_area(self) -> int: ...
+    @property
+    def bf16(self) -> bool: ...
+
+
+def batch_loss(backbone: Backbone, batch: Batch, t: Tensor, noise: Tensor, config: LossTerms) -> Tensor:
     """Per-sample loss (B,) of predicting v at steps t (B,) with the given noise (B, C, h, w)."""
     image, clean, mask, references = _tensors(batch)
     latents = backbone.encode(image)

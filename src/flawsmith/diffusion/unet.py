@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
 __all__ = ["PreconditionedUNet"]
@@ -38,7 +38,7 @@ class PreconditionedUNet(UNet2DConditionModel):
             self.register_buffer(name, table.float(), persistent=False)
         return self
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, sample: Tensor, timestep: Any, encoder_hidden_states: Any, return_dict: bool = True, **options: Any
     ) -> Any:
         """sample (B, in_channels, h, w): the noisy latents first; otherwise as in diffusers."""

@@ -136,7 +136,7 @@ def train(
     rng = np.random.default_rng(config.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = TinyUNet().to(memory_format=torch.channels_last)
+        model: TinyUNet = TinyUNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=config.steps)
     averaged = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 METHODS = {
     "copypaste": "flawsmith.methods.copypaste:CopyPaste",
     "cutpaste": "flawsmith.methods.cutpaste:CutPaste",
+    "inpaint": "flawsmith.methods.latent:DiffusionSynthesizer",
     "nsa": "flawsmith.methods.nsa:NSA",
     "perlin": "flawsmith.methods.perlin:Perlin",
     "procedural": "flawsmith.methods.procedural:Procedural",

@@ -49,6 +49,7 @@ class Synthesizer:
     name: ClassVar[str] = ""
     Options: ClassVar[type[BaseOptions]] = BaseOptions
     needs_reference: ClassVar[bool] = False
+    names_from_data: ClassVar[bool] = False  # makes the data set's defect types where it has some to show
     batched: ClassVar[bool] = False  # True where several requests share one forward pass
     defect_types: ClassVar[tuple[str, ...]] = ()  # the method's own types; () = named by the data set or the user
     window_minimum: ClassVar[int] = 64
@@ -144,14 +145,31 @@ class Synthesizer:
         from flawsmith.registry import resolve
 
         path = Path(folder) / "card.json"
-        try:
-            card = json.loads(path.read_text(encoding="utf-8"))
-            name, options = card["method"], card["options"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FlawsmithError(f"{path} is not a flawsmith checkpoint card ({error}).") from error
+        card = read_card(Path(folder))
+        name, options = card["method"], card.get("options", {})
         if name not in METHODS:
             raise unknown("Method", str(name), METHODS, f"in {path}")
         kind = resolve(name, METHODS, "Method")
         if kind.from_pretrained.__func__ is not Synthesizer.from_pretrained.__func__:  # type: ignore[attr-defined]
             return kind.from_pretrained(folder)
         return kind(**options)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The content of `folder/card.json`. Raises FlawsmithError when it is missing or damaged."""
+    path = folder / "card.json"
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(card, dict) or not isinstance(card["method"], str):
+            raise ValueError("it names no method")
+    except (OSError, ValueError, KeyError) as error:
+        raise FlawsmithError(f"{path} is not a flawsmith checkpoint card ({error}).") from error
+    return card
+
+
+def inside(folder: Path, relative: str) -> Path:
+    """`folder / relative`, refused when a stranger's card would lead out of the folder."""
+    path = folder / relative
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise FlawsmithError(f"Path {relative!r} in {folder / 'card.json'} leaves its folder: the card is not safe.")
+    return path

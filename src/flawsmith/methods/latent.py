@@ -6,8 +6,11 @@ are the same for all. Used as it is (`inpaint`), it paints from words and an opt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import cv2
@@ -19,6 +22,8 @@ from torch import Tensor
 from flawsmith import compose, images, tensors
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise
+from flawsmith.diffusion.fewshot import load_adapter, use_adapter
+from flawsmith.errors import FlawsmithError
 from flawsmith.methods import base
 from flawsmith.records import Request, Sample
 
@@ -91,17 +96,51 @@ class DiffusionSynthesizer(base.Synthesizer):
     """Paint from words, and from a reference where the backbone can read one, with a frozen backbone."""
 
     name = "inpaint"
+    names_from_data = True
     batched = True
     Options: ClassVar[type[base.Options]] = DiffusionOptions
 
     def __init__(self, backbone: str | Backbone = "compact", **options: Any) -> None:
         super().__init__(**options)
         self.backbone = backbone if isinstance(backbone, Backbone) else Backbone.from_pretrained(backbone).freeze()
+        self.adapters: dict[str, str] = {}  # "category/defect" -> name of the attached adapter
+        self.card: dict[str, Any] = {"method": self.name, "backbone": self.backbone.source, "adapters": {}}
+        self.folder: Path | None = None
 
-    def default_caption(self, category: str, defect_type: str) -> str:
-        from flawsmith.captions import sentence, words
+    def default_mask(self, defect_type: str) -> str:
+        return "reference"
 
-        return sentence(category, words(defect_type))
+    # -- disk ------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> DiffusionSynthesizer:
+        """Load a run's card, its backbone and its adapters. Raises FlawsmithError when the backbone is another one."""
+        folder = Path(folder)
+        card = base.read_card(folder)
+        made = cls(card.get("backbone", "compact"), **card.get("options", {}))
+        expected, actual = card.get("backbone_fingerprint"), fingerprint(made.backbone)
+        if expected and expected != actual:
+            raise FlawsmithError(
+                f"{folder} was trained on backbone {card['backbone']!r} with fingerprint {expected}, this one has "
+                f"{actual}: install the flawsmith version named on its card, or train again."
+            )
+        for number, (key, entry) in enumerate(card.get("adapters", {}).items()):
+            made.adapters[key] = f"adapter{number}"
+            load_adapter(made.backbone, made.adapters[key], base.inside(folder, entry["file"]))
+        made.card, made.folder = card, folder
+        return made
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the card and copies of the adapters; the backbone is named, with its fingerprint, not copied."""
+        from flawsmith import __version__
+
+        folder = Path(folder)
+        card = {**self.card, "options": self.options.model_dump(mode="json"), "flawsmith": __version__}
+        card["backbone_fingerprint"] = fingerprint(self.backbone)
+        for entry in self.card["adapters"].values():
+            if self.folder is not None and self.folder != folder:
+                images.write_bytes(folder / entry["file"], (self.folder / entry["file"]).read_bytes())
+        images.write_bytes(folder / "card.json", (json.dumps(card, indent=2) + "\n").encode())
 
     # -- the three hooks ---------------------------------------------------------------------------------------------
 
@@ -141,8 +180,7 @@ class DiffusionSynthesizer(base.Synthesizer):
         rounds = max((len(canvas.tiles) for canvas in canvases), default=0)
         for turn in range(rounds):
             active = [canvas for canvas in canvases if turn < len(canvas.tiles)]
-            for start in range(0, len(active), BATCH):
-                chunk = active[start : start + BATCH]
+            for chunk in self._chunks(active):
                 views = [
                     _resized(c.pixels, self._hole(c, turn), c.tiles[turn], self.backbone.size, keep=True) for c in chunk
                 ]
@@ -151,6 +189,20 @@ class DiffusionSynthesizer(base.Synthesizer):
                 for canvas, (context, _), window in zip(chunk, views, painted, strict=True):
                     _paste(canvas, turn, context, window, chosen)
         return [self._finish(canvas, chosen) for canvas in canvases]
+
+    def _chunks(self, canvases: Sequence[Canvas]) -> Iterator[list[Canvas]]:
+        """At most BATCH canvases at a time that share one adapter, which is switched on."""
+        by_adapter: dict[str | None, list[Canvas]] = {}
+        for canvas in canvases:
+            request = canvas.request
+            by_adapter.setdefault(self.adapters.get(f"{request.normal.category}/{request.defect_type}"), []).append(
+                canvas
+            )
+        for adapter, members in by_adapter.items():
+            if self.adapters:
+                use_adapter(self.backbone, adapter)
+            for start in range(0, len(members), BATCH):
+                yield members[start : start + BATCH]
 
     def _canvas(self, request: Request, options: Any) -> Canvas:
         size = self.backbone.size
@@ -172,19 +224,16 @@ class DiffusionSynthesizer(base.Synthesizer):
         seeds: list[int],
         options: Any,
     ) -> np.ndarray:
-        """Windows (B, S, S, 3) uint8 painted inside their masks; the batch is filled up to BATCH and cut again."""
-        count, fill = len(views), BATCH - len(views)
-        requests = requests + [requests[-1]] * fill
-        views = views + [views[-1]] * fill
+        """Windows (B, S, S, 3) uint8 painted inside their masks."""
         backbone = self.backbone
         image = tensors.from_images([v[0] for v in views]).to(backbone.device)
         mask = tensors.from_masks([v[1] for v in views]).to(backbone.device)
         side = backbone.size // backbone.factor
-        noise = draw_noise(seeds + [seeds[-1]] * fill, (backbone.latent_channels, side, side), backbone.device)
+        noise = draw_noise(seeds, (backbone.latent_channels, side, side), backbone.device)
         blend = backbone.input_kind == "blend"
         with torch.no_grad():
             prepared = self.prepare(requests)
-            null = self.unconditional(BATCH) if options.guidance_scale != 1 else None
+            null = self.unconditional(len(views)) if options.guidance_scale != 1 else None
             latents = denoise(
                 backbone.unet,
                 backbone.sampler(options.sampler),
@@ -197,7 +246,7 @@ class DiffusionSynthesizer(base.Synthesizer):
                 known=backbone.encode(image) if blend else None,
                 mask=tensors.pool_mask(mask, side) if blend else None,
             )
-            return tensors.to_images(backbone.decode(latents))[:count]
+            return tensors.to_images(backbone.decode(latents))
 
     def _finish(self, canvas: Canvas, options: Any) -> Sample:
         request, view = canvas.request, canvas.area.slices
@@ -214,6 +263,17 @@ class DiffusionSynthesizer(base.Synthesizer):
         else:
             image[view], label[view] = done.image, done.label
         return Sample(image, label, request.normal.category, request.defect_type, request.caption, info)
+
+
+def fingerprint(backbone: Backbone) -> str:
+    """First 16 hex digits of a SHA-256 over names, shapes and a sample of the denoiser's weights, adapters aside."""
+    digest = hashlib.sha256()
+    for name, value in sorted(backbone.unet.state_dict().items()):
+        if "lora_" in name:
+            continue
+        digest.update(f"{name.replace('.base_layer', '')} {tuple(value.shape)}".encode())
+        digest.update(value.detach().reshape(-1)[:64].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _resized(

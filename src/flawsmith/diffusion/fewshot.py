@@ -1,0 +1,299 @@
+"""Few-shot fitting: a small adapter (LoRA) on the frozen backbone learns one defect type from a handful of pictures.
+
+Batches mix the real defects with normal windows of the same product and painted defects on it: with real ones alone
+five to seven physical parts are copied, not learned (architecture.md, section 14).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from flawsmith import compose, images
+from flawsmith.captions import sentence, words
+from flawsmith.diffusion.backbone import Backbone
+from flawsmith.diffusion.pretrain import batch_loss
+from flawsmith.diffusion.shards import NO_DEFECT, Batch, _light, _turn, _vary
+from flawsmith.errors import FlawsmithError
+from flawsmith.records import Sample
+from flawsmith.trainer import Trainer
+
+TARGETS = ["conv1", "conv2", "conv_shortcut", "conv", "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out"]
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Everything that decides an adapter's weights, apart from the pictures."""
+
+    steps: int = 500
+    batch_size: int = 12
+    learning_rate: float = 1e-3
+    warmup: int = 30
+    rank: int = 16
+    ema: float = 0.99
+    weight_decay: float = 0.01
+    seed: int = 0
+    normal: float = 0.15  # share of normal windows, continued under a borrowed mask
+    drawn: float = 0.2  # share of painted defects on the same product
+    reference: float = 0.5  # share of defect windows that come with a reference
+    drop_text: float = 0.1
+    widen: int = 4  # masks are widened by up to this many pixels: the model continues the surface up to the defect
+    patience: int = 4  # early stop after so many evaluations without a better held-out loss
+    evaluate_every: int = 50
+    save_every: int = 100
+    preview_every: int = 250
+    outside: float = 0.05  # the loss terms are pretraining's
+    edges: float = 0.25
+    snr_cap: float = 5.0
+    min_area: int = 64
+    bf16: bool = True
+
+
+def crop(sample: Sample, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A square window with (part of) the sample's defect at the model's size: (S, S, 3) uint8 and (S, S) bool.
+
+    Near native resolution: never enlarged where the photograph is large enough, never reduced by more than two.
+    """
+    box = compose.mask_box(sample.mask)
+    longest = max(box.shape)
+    side = round(float(np.clip(longest * rng.uniform(1.15, 1.7), size, 2 * size)))
+    if longest < side:  # the whole defect, anywhere in the window
+        corner = [
+            int(rng.integers(max(0, end - side), max(0, end - side, start) + 1))
+            for start, end in ((box.top, box.bottom), (box.left, box.right))
+        ]
+    else:
+        places = np.argwhere(sample.mask)
+        corner = [int(c) - int(rng.integers(side // 4, side - side // 4)) for c in places[rng.integers(len(places))]]
+    height, width = sample.mask.shape
+    corner = [int(np.clip(c, 0, max(0, limit - side))) for c, limit in zip(corner, (height, width), strict=True)]
+    view = np.s_[corner[0] : corner[0] + side, corner[1] : corner[1] + side]
+    image, mask = sample.image[view], sample.mask[view]
+    pad = [side - length for length in mask.shape]
+    if any(pad):
+        image = np.pad(image, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="symmetric")
+        mask = np.pad(mask, ((0, pad[0]), (0, pad[1])))
+    if side != size:
+        image = images.resize(image, size, size)
+        mask = cv2.resize(mask.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA) > 0.25
+    return np.ascontiguousarray(image), np.ascontiguousarray(mask)
+
+
+def _widened(mask: np.ndarray, radius: int) -> np.ndarray:
+    if radius <= 0:
+        return mask
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
+    return cv2.dilate(mask.astype(np.uint8), kernel).astype(bool)
+
+
+def caption_of(sample: Sample) -> str:
+    return sample.caption or sentence(sample.category, words(sample.defect_type))
+
+
+class FewShotWindows:
+    """Batches from a handful of defects, the product's normal photographs, and painted defects on them."""
+
+    def __init__(
+        self, real: Sequence[Sample], normals: Sequence[Sample], drawn: Sequence[Sample], size: int, config: FitConfig
+    ) -> None:
+        self.real = [sample for sample in real if sample.mask.any()]
+        if not self.real:
+            raise FlawsmithError("Few-shot fitting needs at least one defect picture with a mask that is not empty.")
+        self.normals, self.drawn, self.size, self.config = list(normals), list(drawn), size, config
+
+    def batch(self, step: int, count: int, real_only: bool = False) -> Batch:
+        """Batch number `step`, a pure function of (seed, step)."""
+        config = self.config
+        rng = np.random.default_rng([config.seed, step, int(real_only)])
+        pictures, masks = [], []
+        texts: list[str] = []
+        references: list[tuple[np.ndarray, np.ndarray] | None] = []
+        for _ in range(count):
+            draw = rng.random()
+            reference = None
+            if not real_only and draw < config.normal and self.normals:
+                image, mask = self._normal(rng)
+                caption = NO_DEFECT[rng.integers(len(NO_DEFECT))]
+            else:
+                use_drawn = not real_only and draw < config.normal + config.drawn and self.drawn
+                pool = self.drawn if use_drawn else self.real
+                sample = pool[rng.integers(len(pool))]
+                image, mask = self._crop(sample, rng)
+                caption = caption_of(sample)
+                if not use_drawn and rng.random() < config.reference:
+                    other = self.real[rng.integers(len(self.real))]
+                    shown, where = self._crop(other, rng)
+                    reference = _vary(rng, shown, where, strong=other is sample)
+            if not real_only:
+                image, mask = _turn(rng, image, mask)
+                (image,) = _light(rng, image)
+                caption = "" if rng.random() < config.drop_text else caption
+            mask = _widened(mask, int(rng.integers(0, config.widen + 1)))
+            pictures.append(np.ascontiguousarray(image))
+            masks.append(mask)
+            texts.append(caption)
+            references.append(reference)
+        image = np.stack(pictures)
+        return Batch(image, image, np.stack(masks), texts, references)
+
+    def _crop(self, sample: Sample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        for _ in range(8):  # a large window may miss a ragged defect
+            image, mask = crop(sample, self.size, rng)
+            if mask.any():
+                return image, mask
+        centre = compose.square_window(sample.mask, self.size, 1.0)
+        whole = Sample(sample.image[centre.slices], sample.mask[centre.slices])
+        return crop(whole, self.size, rng)
+
+    def _normal(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        photo = self.normals[rng.integers(len(self.normals))].image
+        lender = self.real[rng.integers(len(self.real))]
+        _, mask = self._crop(lender, rng)
+        height, width = photo.shape[:2]
+        place = np.zeros((height, width), dtype=bool)
+        place[rng.integers(height), rng.integers(width)] = True
+        image, _ = self._crop(Sample(photo, place), rng)
+        return image, mask
+
+
+def add_adapter(backbone: Backbone, name: str, config: FitConfig) -> dict[str, nn.Parameter]:
+    """Attach a fresh LoRA called `name` to the denoiser and return its parameters; everything else stays frozen."""
+    from peft import LoraConfig
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        lora = LoraConfig(r=config.rank, lora_alpha=config.rank, target_modules=TARGETS, init_lora_weights="gaussian")
+        unet: Any = backbone.unet
+        unet.add_adapter(lora, adapter_name=name)
+    backbone.freeze()
+    found = {key: p for key, p in backbone.unet.named_parameters() if f".{name}." in key}
+    for parameter in found.values():
+        parameter.requires_grad_(True)
+    return found
+
+
+def fit(
+    backbone: Backbone,
+    name: str,
+    real: Sequence[Sample],
+    normals: Sequence[Sample],
+    drawn: Sequence[Sample],
+    out: Path,
+    config: FitConfig,
+    preview: Callable[[int], None] | None = None,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Fit the adapter `name`; afterwards the backbone holds its best averaged weights.
+
+    With four references or more the last one is held out: its loss decides when to stop and which weights are kept.
+    Calling it again with the same `out` resumes. Returns {"steps", "held_out", "stopped"}.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    parameters = add_adapter(backbone, name, config)
+    trainer = Trainer(
+        parameters, out, learning_rate=config.learning_rate, weight_decay=config.weight_decay, ema=config.ema
+    )
+    kept_out = list(real[-1:]) if len(real) >= 4 else []
+    windows = FewShotWindows(real[: len(real) - len(kept_out)], normals, drawn, backbone.size, config)
+    judge = FewShotWindows(kept_out or real, (), (), backbone.size, config)
+    shape = (backbone.latent_channels, backbone.size // backbone.factor, backbone.size // backbone.factor)
+    best: dict[str, Any] = {"held_out": math.inf, "step": 0, "weights": None}
+    recent: list[float] = []
+
+    def held_out() -> float:
+        generator = torch.Generator().manual_seed(config.seed)
+        t = torch.linspace(200, 990, 16).long()
+        with torch.no_grad(), trainer.averaged():
+            batch = judge.batch(0, 16, real_only=True)
+            return float(batch_loss(backbone, batch, t, torch.randn(16, *shape, generator=generator), config).mean())
+
+    stopped = "all steps done"
+    for step in range(trainer.load(), config.steps):
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        count = config.batch_size
+        place = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
+        t = (place * 1000).long().clamp(0, 999)
+        batch = windows.batch(step, count)
+        loss = batch_loss(backbone, batch, t, torch.randn(count, *shape, generator=generator), config).mean()
+        share = max(0.0, (step - config.warmup) / max(1, config.steps - config.warmup))
+        rate = config.learning_rate * min(1.0, (step + 1) / config.warmup) * (0.05 + 0.95 * (1 - share))
+        trainer.step(loss, rate)
+        recent.append(float(loss.detach()))
+        line: dict[str, Any] = {"step": step + 1, "loss": recent[-1], "lr": rate}
+        if (step + 1) % config.evaluate_every == 0 or step + 1 == config.steps:
+            line = {"step": step + 1, "loss": round(float(np.mean(recent)), 5), "lr": rate, "held_out": held_out()}
+            recent = []
+            trainer.log(line)
+            if line["held_out"] < best["held_out"]:
+                weights = {key: value.clone() for key, value in trainer.ema.items()}
+                best = {"held_out": line["held_out"], "step": step + 1, "weights": weights}
+            elif kept_out and step + 1 - best["step"] >= config.patience * config.evaluate_every:
+                stopped = f"no better for {config.patience} evaluations"
+        if progress:
+            progress(line)
+        if preview and (step + 1) % config.preview_every == 0:
+            with trainer.averaged():
+                preview(step + 1)
+        if (step + 1) % config.save_every == 0:
+            trainer.save()
+        if stopped != "all steps done":
+            break
+    chosen = best["weights"] if kept_out and best["weights"] is not None else trainer.ema
+    with torch.no_grad():
+        for key, parameter in parameters.items():
+            parameter.copy_(chosen[key])
+            parameter.requires_grad_(False)
+    return {"steps": best["step"] if kept_out else trainer.steps, "held_out": best["held_out"], "stopped": stopped}
+
+
+def save_adapter(backbone: Backbone, name: str, path: Path, config: FitConfig) -> None:
+    """Write the adapter's weights (fp16 safetensors, a few MB); its rank is in the file's metadata."""
+    from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import save
+
+    found: dict[str, Any] = get_peft_model_state_dict(backbone.unet, adapter_name=name)
+    weights = {key: value.detach().half().contiguous() for key, value in found.items()}
+    images.write_bytes(path, save(weights, metadata={"rank": str(config.rank), "format": "pt"}))
+
+
+def load_adapter(backbone: Backbone, name: str, path: Path) -> None:
+    """Attach, frozen, the adapter in a file of `save_adapter` as `name`. Raises FlawsmithError when damaged."""
+    from peft.utils import set_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            rank = int((file.metadata() or {})["rank"])
+        weights = {key: value.float() for key, value in load_file(path).items()}
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise FlawsmithError(f"Adapter {path} cannot be read ({error}): train this defect type again.") from error
+    add_adapter(backbone, name, FitConfig(rank=rank))
+    result = set_peft_model_state_dict(backbone.unet, weights, adapter_name=name)
+    if result is not None and result.unexpected_keys:
+        raise FlawsmithError(
+            f"Adapter {path} does not fit backbone {backbone.source} (unknown part {result.unexpected_keys[0]}): "
+            "it was trained on another backbone."
+        )
+    backbone.freeze()
+
+
+def use_adapter(backbone: Backbone, name: str | None) -> None:
+    """Switch the denoiser to one attached adapter, or to none."""
+    unet: Any = backbone.unet
+    if not getattr(unet, "peft_config", None):
+        return
+    if name is None:
+        unet.disable_adapters()
+    else:
+        unet.enable_adapters()
+        unet.set_adapter(name)
+        backbone.freeze()

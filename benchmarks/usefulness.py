@@ -1,11 +1,11 @@
 """Does it help? A small U-Net trained on few real defects, plus generated ones, judged on real defects it never saw.
 
-Protocol (evaluation.md, section 5): support, validation and test share no physical part (groups, and look-alikes merged);
-methods see only the support pictures; every arm gets the same initial weights, steps and normal pictures; seeds are paired.
+Support, validation and test share no physical part (groups, and look-alikes merged); methods see only the support
+pictures; every arm gets the same initial weights, steps and normal pictures; seeds are paired.
 Results are appended to OUT/results.jsonl, one line per run; finished runs are skipped, so the same command resumes.
 
-Example: python benchmarks/usefulness.py mvtec_ad:data/magnetic_tile --types blowhole break crack --shots 8 --seeds 0 1 2
-         --arms real copypaste procedural inpaint copypaste+inpaint --out runs/usefulness
+Example: python benchmarks/usefulness.py mvtec_ad:data/magnetic_tile --types blowhole break crack --shots 8
+         --seeds 0 1 2 --arms real copypaste procedural inpaint copypaste+inpaint --out runs/usefulness
 """
 
 from __future__ import annotations

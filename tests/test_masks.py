@@ -280,6 +280,23 @@ def test_a_chip_at_the_rim_goes_to_a_rim() -> None:
         assert np.mean(np.array(found) <= 3) >= 0.8
 
 
+def test_no_hair_of_rim_is_left_beside_a_breakage() -> None:
+    """A piece broken out of one round part, laid on a larger one: its cut reaches the new edge."""
+    old, new = disc(200, 70), disc(260, 90)
+    y, x = np.ogrid[:200, :200]
+    piece = (np.abs(y - 100) < 12) & (x > 140) & old
+    image = np.where(old & ~piece, 190, 40)[..., None].repeat(3, 2).astype(np.uint8)
+    target = np.where(new, 185, 40)[..., None].repeat(3, 2).astype(np.uint8)
+    reached = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        mask, _ = draw("reference", new, rng, MaskOptions(bend=0), Sample(image, piece), target)
+        left = cv2.connectedComponentsWithStats((new & ~mask).astype(np.uint8), connectivity=4)[2][1:, cv2.CC_STAT_AREA]
+        touching = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~new
+        reached.append(len(left) == 1 and bool(touching.sum() > 12))
+    assert np.mean(reached) >= 0.8
+
+
 def test_a_surface_with_a_direction_keeps_it() -> None:
     """Grinding marks run upright in both photographs: the defect is not turned across them."""
     stripes = np.tile((120 + 40 * np.sin(np.arange(200) * 1.1))[None, :, None], (200, 1, 3)).astype(np.uint8)

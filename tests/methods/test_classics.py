@@ -238,19 +238,24 @@ def test_match_is_exact_for_gain_and_shading_and_blind_to_structure() -> None:
     carried = rng.integers(80, 120, (80, 100, 3)).astype(np.uint8)
     defect, seen = np.zeros((80, 100), dtype=bool), np.ones((80, 100), dtype=bool)
     defect[30:50, 40:60] = True
-    gain, field = match_surroundings(carried, carried, defect, seen)
-    assert gain == pytest.approx([1, 1, 1]) and np.abs(field).max() < 1e-6
+    gain, shading = match_surroundings(carried, carried, defect, seen)
+    assert gain == pytest.approx([1, 1, 1]) and np.abs(shading - 1).max() < 1e-6
     brighter = np.rint(carried * 1.5).astype(np.uint8)
-    gain, field = match_surroundings(carried, brighter, defect, seen)
-    assert gain == pytest.approx([1.5] * 3, rel=0.01) and np.abs(field).max() < 1.5
+    gain, shading = match_surroundings(carried, brighter, defect, seen)
+    assert gain == pytest.approx([1.5] * 3, rel=0.01) and np.abs(shading - 1).max() < 0.015
+    # Light that grows from left to right: the shading follows it into the defect.
+    sloped = np.rint(carried * np.linspace(0.8, 1.2, 100)[None, :, None]).astype(np.uint8)
+    gain, shading = match_surroundings(carried, sloped, defect, seen)
+    left, right = ((gain * shading)[30:50, column].mean() for column in (40, 59))
+    assert left == pytest.approx(0.96, abs=0.04) and right == pytest.approx(1.04, abs=0.04) and left < right - 0.02
     # Black and white artwork: a third of the ring is another track; nothing may turn grey.
     board = np.where(np.arange(100)[None, :, None] < 50, 0, 255).repeat(80, 0).repeat(3, 2).astype(np.uint8)
     other = board.copy()
     other[:38] = 255
-    gain, field = match_surroundings(board, other, defect, seen)
-    assert gain == pytest.approx([1, 1, 1]) and np.abs(field).max() < 1
+    gain, shading = match_surroundings(board, other, defect, seen)
+    assert gain == pytest.approx([1, 1, 1]) and np.abs(shading - 1).max() < 0.01
     off = match_surroundings(carried, brighter, defect, seen, strength=0)
-    assert (off[0] == 1).all() and (off[1] == 0).all()
+    assert (off[0] == 1).all() and (off[1] == 1).all()
 
 
 def test_copypaste_on_black_and_white_stays_black_and_white() -> None:
@@ -260,7 +265,7 @@ def test_copypaste_on_black_and_white_stays_black_and_white() -> None:
     image = board.copy()
     image[mask] = 255
     request = Request(sample(board), mask, "pin_hole", reference=sample(image, mask), warp=Warp())
-    (made,) = load("copypaste", feather=0).generate([request])
+    (made,) = load("copypaste").generate([request])
     assert set(np.unique(made.image)) == {0, 255} and np.array_equal(made.mask, mask)
 
 

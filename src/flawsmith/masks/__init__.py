@@ -151,7 +151,7 @@ def _nearby(mask: np.ndarray, ground: Ground, rng: np.random.Generator, options:
     centre = ((rows.mean() - ground.top) / ground.step, (columns.mean() - ground.left) / ground.step)
     y, x = np.ogrid[: ground.small.shape[0], : ground.small.shape[1]]
     near = ground.small & (np.hypot(y - centre[0], x - centre[1]) <= radius)
-    return dataclasses.replace(ground, small=near, depth=np.where(near, ground.depth, 0)) if near.any() else ground
+    return dataclasses.replace(ground, small=near) if near.any() else ground
 
 
 def _dot(mask: np.ndarray, ground: Ground) -> None:

@@ -22,7 +22,7 @@ from flawsmith.masks.segment import foreground
 from flawsmith.masks.warp import BEND_SHARE, Warp
 from flawsmith.records import Sample
 
-TRIES, KEPT, CHANGES = 240, 8, 8
+TRIES, ROUNDS, KEPT, CHANGES = 320, 2, 8, 8
 ROUGH_POINTS, FINE_POINTS = 48, 144
 HOME = 24  # of the tries: near the reference's own place, which is right where photographs are aligned
 FRAME_COST = 60.0  # grey levels charged for a ring point inside one photograph and beyond the other
@@ -92,20 +92,26 @@ def move(
         cost = _mismatch((here[0][part], here[1][part]), new.colour(there[:, 0], there[:, 1]))
         return share, cost + 60 * (1 - share)
 
+    breaks: bool | None = None  # whether the defect breaks its object's edge; found out when it matters
     for attempt in range(4):
-        poses = _first(old, new, ground, middle, extent, size, rng, options, attempt, image is None)
+        poses = _first(old, new, here[0][here[1]], ground, middle, extent, size, rng, options, attempt, image is None)
         share, cost = judge(poses, ROUGH_POINTS)
-        usable = share >= min(0.8, float(share.max()))
-        chosen = np.argsort(np.where(usable, cost, np.inf), kind="stable")[:KEPT]
-        poses = _changed(poses, chosen, ground.step + 0.1 * math.sqrt(size), rng, options)
-        share, cost = judge(poses, FINE_POINTS)
+        for number in range(ROUNDS):
+            usable = share >= min(0.8, float(share.max()))
+            chosen = np.argsort(np.where(usable, cost, np.inf), kind="stable")[:KEPT]
+            poses = _changed(poses, chosen, (ground.step + 0.1 * math.sqrt(size)) / (1 + number), rng, options)
+            share, cost = judge(poses, FINE_POINTS)
         usable = share >= min(0.85, float(share.max()))
         best = float(cost[usable].min())
         near = np.flatnonzero(usable & (cost <= 1.15 * best + 2))  # equally plausible places: chance decides
         for index in rng.permutation(near)[:6]:
             warp = poses.warp(int(index), middle, options, seed, extent)
             drawn = _drawn(mask, warp, ground.allowed)
-            if drawn.sum() >= min(MINIMUM, max(1, 0.5 * size * warp.scale**2)):
+            rest, view = _left_at_edge(drawn, ground.allowed, warp.scale * math.sqrt(size))
+            if rest.any():
+                breaks = _meets_edge(mask, reference.image) if breaks is None else breaks
+                drawn[view] |= rest & breaks
+            if np.count_nonzero(drawn) >= min(MINIMUM, max(1, 0.5 * size * warp.scale**2)):
                 return drawn, warp
     raise FlawsmithError(
         f"No place was found for a reference mask of {size} pixels on an area of {ground.area} pixels: choose a "
@@ -116,6 +122,7 @@ def move(
 def _first(
     old: Scene,
     new: Scene,
+    ring: np.ndarray,
     ground: Ground,
     middle: np.ndarray,
     extent: float,
@@ -135,6 +142,10 @@ def _first(
         scales = np.full(TRIES, math.sqrt(log_uniform(rng, options.size) * ground.area / size) * 0.9**attempt)
     reach = math.sqrt(size / math.pi) * float(scales.mean())
     centres = ground.centres(rng, options.place, reach, TRIES)
+    if options.place == "anywhere" and len(ring):
+        brighter = float(new.small.mean()) - float(old.small.mean())
+        alike = new.alike(ring, brighter, extent, ground.lookup, rng, TRIES // 2)
+        centres[HOME : HOME + len(alike)] = alike
     flips = np.where(rng.random(TRIES) < 0.5, -1.0, 1.0) if options.flip else np.ones(TRIES)
     turn = 180.0 if options.rotate is None else options.rotate
     if options.rotate is not None:
@@ -165,6 +176,38 @@ def _changed(poses: Poses, chosen: np.ndarray, shift: float, rng: np.random.Gene
 def _unit(rng: np.random.Generator, like: np.ndarray) -> np.ndarray:
     angle = rng.uniform(0, math.pi, len(like))
     return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _meets_edge(mask: np.ndarray, image: np.ndarray) -> bool:
+    """Whether a defect reaches the edge of its own object: it is cut out of it, so to say."""
+    found = foreground(image)
+    if found.all():
+        return False
+    step = max(1, max(mask.shape) // 512)
+    small, beyond = mask[::step, ::step], ~found[::step, ::step]
+    near = cv2.dilate(small.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+    return bool((near & beyond).any())
+
+
+def _left_at_edge(drawn: np.ndarray, allowed: np.ndarray, size: float) -> tuple[np.ndarray, tuple[slice, slice]]:
+    """What little is left between a mask and the object's edge, and where: a hair of rim would not hold in the air."""
+    reach = int(np.clip(0.08 * size, 1, 24))
+    rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
+    if not len(rows):
+        return np.zeros((0, 0), dtype=bool), (slice(0, 0), slice(0, 0))
+    margin = 3 * reach
+    view = (
+        slice(max(0, int(rows[0]) - margin), int(rows[-1]) + margin + 1),
+        slice(max(0, int(columns[0]) - margin), int(columns[-1]) + margin + 1),
+    )
+    beyond = ~allowed[view]
+    if not beyond.any():
+        return np.zeros_like(beyond), view
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    together = np.pad((drawn[view] | beyond).astype(np.uint8), margin, mode="edge")
+    closed = cv2.morphologyEx(together, cv2.MORPH_CLOSE, disc)[margin:-margin, margin:-margin].astype(bool)
+    near = cv2.dilate(drawn[view].astype(np.uint8), disc).astype(bool)
+    return closed & near & allowed[view] & ~drawn[view], view
 
 
 def _parts(mask: np.ndarray, options: MaskOptions, rng: np.random.Generator) -> np.ndarray:

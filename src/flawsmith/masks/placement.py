@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import cv2
@@ -22,7 +23,7 @@ POINTS = 160  # pixels of a shape that are looked up instead of all of them
 class Ground:
     """The allowed area (H, W) bool of a photograph with what sampling needs, computed once.
 
-    `small` is the area's box at 1/step; `depth` the distance to its edge in reduced pixels.
+    `small` is the area's box at 1/step; `frame` says where the box meets the photograph's top, bottom, left, right.
     """
 
     allowed: np.ndarray
@@ -30,7 +31,7 @@ class Ground:
     left: int
     step: int
     small: np.ndarray
-    depth: np.ndarray
+    frame: tuple[bool, bool, bool, bool]
     area: int
 
     @classmethod
@@ -51,16 +52,20 @@ class Ground:
             pad = [(0, -n % step) for n in cut.shape]
             blocks = np.pad(cut, pad)
             small = np.asarray(blocks.reshape(blocks.shape[0] // step, step, -1, step).any(axis=(1, 3)))
+        bounds = (top, int(rows[-1]) + 1, left, int(columns[-1]) + 1)
+        frame = (bounds[0] == 0, bounds[1] == allowed.shape[0], bounds[2] == 0, bounds[3] == allowed.shape[1])
+        return cls(allowed, top, left, step, small, frame, int(np.count_nonzero(allowed)))
+
+    @cached_property
+    def depth(self) -> np.ndarray:
+        """Distance to the area's edge in reduced pixels, like `small`, float32."""
         # The photograph's own border is an edge only where the area has no other: a surface fills the frame.
-        framed = np.pad(small.astype(np.uint8), 1, constant_values=int(not bool(small.all())))
-        if not small.all():
-            for axis, (first, last, limit) in enumerate(
-                ((top, int(rows[-1]) + 1, allowed.shape[0]), (left, int(columns[-1]) + 1, allowed.shape[1]))
-            ):
-                view = framed if axis == 0 else framed.T
-                view[0], view[-1] = first == 0, last == limit
-        depth = cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1]
-        return cls(allowed, top, left, step, small, depth, int(np.count_nonzero(allowed)))
+        framed = np.pad(self.small.astype(np.uint8), 1)
+        if not self.small.all():
+            framed[0], framed[-1] = self.frame[0], self.frame[1]
+            framed[:, 0] |= self.frame[2]
+            framed[:, -1] |= self.frame[3]
+        return cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1]
 
     def lookup(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Whether points in photograph pixels are allowed (on the reduced copy), same shape as x, bool."""

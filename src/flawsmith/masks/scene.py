@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -11,6 +12,8 @@ from flawsmith import images
 
 REDUCED = 256  # longest side of the copy that colours are taken from
 COHERENT = 0.15  # above it a surface has a direction (grinding marks, tracks, a rim); 0 is none, 1 is stripes
+
+Lookup = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Scene:
@@ -37,13 +40,8 @@ class Scene:
 
     def direction(self, places: np.ndarray, extent: float) -> tuple[np.ndarray, np.ndarray]:
         """Direction of the surface (radians) and its clearness (0 to 1) around places (n, 2), by structure tensor."""
-        half = 2 if max(self.small.shape) > 128 else 1
-        grey = cv2.cvtColor(self.small, cv2.COLOR_RGB2GRAY)
-        if half == 2:
-            grey = cv2.resize(grey, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-        step = self.step * half
+        grey, step, side = self._grey(extent)
         gx, gy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
-        side = int(np.clip(2 * extent / step, 7, 41)) | 1
         # A share of the whole photograph's direction decides where a place has none of its own.
         tensor = (cv2.blur(product, (side, side)) + 0.25 * product.mean() for product in (gx * gx, gy * gy, gx * gy))
         xx, yy, xy = tensor
@@ -53,6 +51,37 @@ class Scene:
         # The 25 keeps the noise of an empty surface from being taken for a direction.
         clear = np.hypot(difference, mixed) / ((xx + yy)[row, column] + 25.0)
         return 0.5 * np.arctan2(mixed, difference), clear
+
+    def alike(
+        self, colours: np.ndarray, brighter: float, extent: float, allowed: Lookup, rng: np.random.Generator, count: int
+    ) -> np.ndarray:
+        """Places (count, 2) whose surroundings have the brightness and contrast of `colours` (n, 3), as far as any do.
+
+        `brighter` is added first: the difference of exposure. Whatever its direction, a rim is found among rims and
+        a plain surface among plain ones; random places on artwork or a product hardly ever hit the few that fit.
+        """
+        grey, step, side = self._grey(extent)
+        values = colours.mean(axis=-1) + brighter
+        flat = grey.astype(np.float32)
+        mean, square = cv2.blur(flat, (side, side)), cv2.blur(flat * flat, (side, side))
+        contrast = np.sqrt(np.maximum(square - mean * mean, 0))
+        apart = np.abs(mean - values.mean()) + 2 * np.abs(contrast - values.std())
+        rows, columns = np.divmod(np.arange(grey.size), grey.shape[1])
+        free = np.flatnonzero(allowed((columns + 0.5) * step, (rows + 0.5) * step))
+        if not len(free):
+            return np.empty((0, 2))
+        best = free[np.argpartition(apart.ravel()[free], len(free) // 12)[: len(free) // 12 + 1]]
+        picked = best[rng.integers(0, len(best), count)]
+        spot = np.stack([picked % grey.shape[1], picked // grey.shape[1]], axis=1)
+        return np.asarray((spot + rng.random((count, 2))) * step)
+
+    def _grey(self, extent: float) -> tuple[np.ndarray, float, int]:
+        """A grey copy of at most 128 pixels, its step, and the side of a box about a defect of this extent."""
+        grey, half = cv2.cvtColor(self.small, cv2.COLOR_RGB2GRAY), 1
+        if max(grey.shape) > 128:
+            grey, half = cv2.resize(grey, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), 2
+        step = self.step * half
+        return grey, step, int(np.clip(1.6 * extent / step, 7, 41)) | 1
 
 
 def turns(

@@ -56,12 +56,18 @@ class CopyPaste(base.Synthesizer):
         carried = warp.apply(reference.image, shape, box)
         defect = warp.apply(reference.mask, shape, box)
         seen = warp.apply(np.ones(reference.mask.shape, dtype=bool), shape, box)
-        gain, field = match_surroundings(carried, normal, defect | mask, seen, options.match)
-        matched = carried * gain + field
-        matched = _vary(matched, normal, defect | mask, rng, options)
+        artwork = is_artwork(normal) and is_artwork(carried)
+        if artwork:  # binary pictures: no level between, no exposure to match, no soft border
+            carried = np.where(carried >= 128, np.uint8(255), np.uint8(0))
+        gain, shading = match_surroundings(carried, normal, defect | mask, seen, options.match)
+        matched = carried * (gain * shading)
+        if not artwork:
+            matched = _vary(matched, normal, defect | mask, rng, options)
 
-        inside = mask & seen & (defect | _ring(defect, 0, 3))  # a requested mask may be wider than the defect
-        if options.blend == "hard":
+        inside = mask & seen
+        if request.warp is None:  # a mask of the user's own may be wider than the defect
+            inside &= defect | _ring(defect, 0, 3)
+        if options.blend == "hard" or artwork:
             return compose.blend(normal, matched, inside.astype(np.float32)), _facts(warp, gain)
         if options.blend == "poisson":
             return _rounded(seamless(normal, matched, inside)), _facts(warp, gain)
@@ -74,18 +80,18 @@ class CopyPaste(base.Synthesizer):
 def match_surroundings(
     carried: np.ndarray, normal: np.ndarray, defect: np.ndarray, seen: np.ndarray, strength: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gain (3,) and smooth offset (h, w, 3) that turn the carried surroundings into the normal ones.
+    """Gain (3,) and smooth shading (h, w, 3), both factors, that turn the carried surroundings into the normal ones.
 
     carried, normal: (h, w, 3) uint8, aligned; defect: (h, w) bool, never looked at; seen: (h, w) bool, where the
     reference was photographed. The gain is the robust ratio of exposures, one factor with a small tint per channel;
-    what remains is a shading field, carried into the defect from its ring. Pixels that differ by structure (another
-    track, another edge) are outliers to both and change nothing.
+    what remains is shading, carried into the defect from its ring. Factors, not offsets: light multiplies, so the dark
+    of a hole stays dark. Pixels that differ by structure (another track, another edge) are outliers and change nothing.
     """
     height, width = defect.shape
     size = math.sqrt(max(1.0, float(defect.sum())))
     ring = _ring(defect, 2, float(np.clip(0.5 * size, 5, 40))) & seen
     if strength == 0 or int(ring.sum()) < 12:
-        return np.ones(3), np.zeros((height, width, 3))
+        return np.ones(3), np.ones((height, width, 3))
     old, new = carried[ring].astype(np.float64), normal[ring].astype(np.float64)
     bright = (old.max(axis=1) > 8) & (new.max(axis=1) > 8)
     gain = np.ones(3)
@@ -104,7 +110,9 @@ def match_surroundings(
     gaps = np.zeros((height, width, 3), dtype=np.float32)
     gaps[ring] = gap * alike[:, None]
     average = gap[alike].mean(axis=0) if alike.any() else middle
-    return gain, np.clip(_spread(gaps, weight, max(2.0, 0.35 * size), average), -60, 60) * strength
+    field = np.clip(_spread(gaps, weight, max(2.0, 0.35 * size), average), -60, 60)
+    level = np.maximum((old * gain)[alike].mean(axis=0) if alike.any() else 128.0, 24.0)
+    return gain, np.clip(1 + strength * field / level, 0.5, 2.0)
 
 
 def _spread(gaps: np.ndarray, weight: np.ndarray, sigma: float, average: np.ndarray) -> np.ndarray:
@@ -130,8 +138,7 @@ def _vary(
     """Small changes of brightness and of the defect's contrast against its new surroundings."""
     contrast = 1 + options.contrast * rng.uniform(-1, 1)
     brightness = 255 * options.brightness * rng.uniform(-1, 1)
-    drawn = float(((normal < 6) | (normal > 249)).mean()) > 0.9  # a black and white picture knows no third level
-    if drawn or (contrast == 1 and brightness == 0):
+    if contrast == 1 and brightness == 0:
         return matched
     ring = _ring(defect, 0, 5)
     level = np.median(normal[ring if ring.any() else np.ones_like(ring)], axis=0)
@@ -183,6 +190,11 @@ def _ring(mask: np.ndarray, near: float, far: float) -> np.ndarray:
 
 def _rounded(image: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def is_artwork(image: np.ndarray) -> bool:
+    """Whether a picture (h, w, 3) is black and white, as binarised board images are: it knows no third level."""
+    return float(((image < 6) | (image > 249)).mean()) > 0.9
 
 
 def _facts(warp: Warp, gain: np.ndarray) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import pytest
 
 import fakes
 from flawsmith import cli, datasets, images
+from flawsmith.datasets.writer import Writer
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -263,6 +264,9 @@ def test_damaged_files_are_named(run: Run, tmp_path: Path, name: str, says: tupl
         (["generate", "perlin", "--normal", "DATA", "--defect", "../up", "--out", "OUT"], "cannot name a folder"),
         (["generate", "perlin", "--normal", "DATA", "--out", "PHOTO"], "is a file"),
         (["generate", "perlin", "--normal", "DATA", "--out", "PHOTO/under"], "PHOTO"),
+        (["generate", "perlin", "--normal", "DATA", "--out", "DATA/gen"], "lies inside the data set"),
+        (["generate", "procedural", "--normal", "DATA", "--defect", "blubb", "--out", "OUT"], "'blubb' is not known"),
+        (["generate", "perlin", "--normal", "DATA", "--set", "mask.size=[0.5,0.1]", "--out", "OUT"], "low then high"),
         (["check", "MISSING"], "MISSING"),
         (["show", "MISSING"], "no manifest.jsonl"),
     ],
@@ -276,6 +280,7 @@ def test_bad_input_gets_one_clear_line(run: Run, tmp_path: Path, arguments: list
         "OUT": tmp_path / "o",
         "EMPTY": tmp_path / "EMPTY",
         "PHOTO/under": tmp_path / "PHOTO" / "under",
+        "DATA/gen": tmp_path / "data" / "widget" / "gen",
     }
     names["EMPTY"].mkdir()
     code, _, err = run(*[names.get(a, tmp_path / a if a.startswith("MISSING") else a) for a in arguments])
@@ -307,6 +312,119 @@ def test_spaces_and_letters_beyond_ascii(run: Run, tmp_path: Path) -> None:
     code, _, err = run("generate", "procedural", "--normal", f"folder:{photos}", "-n", "3", "--out", out)
     assert code == 0, err
     assert run("show", out)[0] == 0
+
+
+@pytest.mark.parametrize("last", [True, False], ids=["photograph", "mask"])
+def test_what_the_last_picture_needs_is_refused_before_the_first(run: Run, tmp_path: Path, last: bool) -> None:
+    root = fakes.mvtec_tree(tmp_path / "data", good=6, defects={"crack": 9}, size=(40, 40))
+    if last:
+        target = root / "train" / "good" / "005.png"
+        target.write_bytes(target.read_bytes()[:300])
+    else:
+        target = fakes.save(root / "ground_truth" / "crack" / "002_mask.png", np.zeros((40, 40), bool))
+    code, _, err = run("generate", "copypaste", "--normal", root, "-n", "6", "--out", tmp_path / "o")
+    assert code == 2 and target.name in err, err
+    assert not (tmp_path / "o").exists()
+
+
+def test_defects_left_out_are_named(run: Run, tmp_path: Path) -> None:
+    root = fakes.mvtec_tree(tmp_path / "data", good=2, defects={"crack": 6, "hole": 2}, size=(40, 40))
+    (root / "ground_truth" / "crack" / "004_mask.png").unlink()
+    code, _, err = run("generate", "copypaste", "--normal", root, "-n", "1", "--out", tmp_path / "o")
+    assert code == 0
+    assert "1 pictures of defects have no mask" in err and "crack/004.png" in err
+    assert "widget/hole has too few pictures" in err and "--shots" in err
+
+
+def test_resume_from_another_folder_with_other_spellings(
+    run: Run, widget: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = np.zeros((72, 96), bool)
+    mask[30:44, 40:60] = True
+    roi = fakes.save(tmp_path / "roi.png", mask)
+    picture, where = fakes.with_defect(fakes.photo(9, (72, 96)), "hole", 9)
+    reference, where_file = fakes.save(tmp_path / "r.png", picture), fakes.save(tmp_path / "r_mask.png", where)
+
+    def command(root: Path, n: int) -> tuple[str | Path, ...]:
+        return (
+            *("generate", "copypaste", "--normal", root / "data" / "widget", "--roi", root / "roi.png", "-n", str(n)),
+            *("--reference", root / "r.png", "--reference-mask", root / "r_mask.png", "--out", root / "o"),
+        )
+
+    assert roi.is_file() and reference.is_file() and where_file.is_file()
+    assert run(*command(tmp_path, 2))[0] == 0
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*command(Path("."), 4))
+    assert code == 0 and "2 were already there" in out, err
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, out, err = run(*command(Path("~"), 4))
+    assert code == 0 and "4 were already there" in out, err
+    assert not (tmp_path / "~").exists()
+    fakes.save(roi, ~mask)
+    code, _, err = run(*command(Path("."), 4))
+    assert code == 2 and "roi was" in err
+
+
+def test_two_runs_at_once_on_one_folder(run: Run, widget: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    command = ("generate", "perlin", "--normal", widget, "-n", "2", "--out", tmp_path / "o")
+    assert run(*command)[0] == 0
+    before = tree(tmp_path / "o")
+    with Writer(tmp_path / "o", json.loads((tmp_path / "o" / "generate.json").read_text())):
+        code, _, err = run(*command, "-n", "9")
+        assert code == 2 and "Another flawsmith is writing" in err
+    assert tree(tmp_path / "o") == before
+
+
+def test_a_shorter_run_takes_nothing_back(run: Run, widget: Path, tmp_path: Path) -> None:
+    command = ("generate", "perlin", "--normal", widget, "--with-normals", "--out", tmp_path / "o", "-n")
+    assert run(*command, "6")[0] == 0
+    before = tree(tmp_path / "o")
+    code, out, _ = run(*command, "2")
+    assert code == 0 and "2 pictures" in out
+    assert tree(tmp_path / "o") == before
+
+
+def test_copied_normals_keep_their_names_in_a_longer_run(run: Run, widget: Path, tmp_path: Path) -> None:
+    command = ("generate", "perlin", "--normal", widget, "--with-normals", "-n")
+    assert run(*command, "1", "--out", tmp_path / "grown")[0] == 0
+    assert run(*command, "8", "--out", tmp_path / "grown")[0] == 0
+    assert run(*command, "8", "--out", tmp_path / "whole")[0] == 0
+    assert tree(tmp_path / "grown") == tree(tmp_path / "whole")
+    copied = {p.read_bytes() for p in (tmp_path / "grown" / "train" / "good").iterdir()}
+    assert copied == {p.read_bytes() for p in (widget / "train" / "good").iterdir()}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
+def test_a_closed_pipe_ends_quietly(widget: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with subprocess.Popen(
+        [sys.executable, "-m", "flawsmith", "check", str(widget)], stdout=write, stderr=subprocess.PIPE
+    ) as process:
+        os.close(write)
+        _, err = process.communicate(timeout=60)
+    assert b"Traceback" not in err and b"fault of flawsmith" not in err and b"ignored" not in err, err
+    assert process.returncode in (1, 141)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX terminals")
+@pytest.mark.parametrize("plain", [True, False])
+def test_no_colour_where_it_is_not_wanted(plain: bool) -> None:
+    terminal, end = os.openpty()
+    environment = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "flawsmith", "show", "nowhere"],
+        stdout=end,
+        stderr=end,
+        env=environment | ({"NO_COLOR": "1"} if plain else {}),
+    ) as process:
+        process.wait(timeout=60)
+    os.close(end)
+    said = os.read(terminal, 10_000)
+    os.close(terminal)
+    assert process.returncode == 2 and b"nowhere is not a generated folder" in said
+    assert (b"\x1b[31m" in said) != plain
 
 
 def test_own_mask_roi_and_reference(run: Run, widget: Path, tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def explain(error: ValidationError, model: type[BaseModel] = GenerateConfig) -> 
     field = ".".join(map(str, first["loc"])) or "configuration"
     if first["type"] == "missing":
         return f"{field} is missing: {model.model_fields[field].description or 'it must be given'}."
-    return f"{field}={first['input']!r} is not allowed: {first['msg'].lower()}."
+    return f"{field}={first['input']!r} is not allowed: {first['msg'].removeprefix('Value error, ').lower()}."
 
 
 def _parse_set(text: str) -> tuple[str, Any]:

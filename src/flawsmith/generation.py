@@ -134,7 +134,8 @@ def _notes(
     for category, defect in dict.fromkeys((r.category, r.defect_type) for r in defects if r.masks):
         if (category, defect) not in known:
             notes.append(
-                f"{category}/{defect} has too few pictures for a third of them to be seen and is left out: give --shots."
+                f"{category}/{defect} has too few pictures for a third of them to be seen and is left out: "
+                "give --shots."
             )
     return notes
 
@@ -232,7 +233,7 @@ def _licences(records: Sequence[Record]) -> list[str]:
     return sorted(found)
 
 
-# -- words to pixels -------------------------------------------------------------------------------------------------------
+# -- words to pixels -------------------------------------------------------------------------------------------------
 
 
 class Loader:
@@ -293,8 +294,8 @@ class Loader:
         mask = self._keep("mask", path, lambda: images.read_mask(path), lambda mask: mask.nbytes)
         if mask.shape != tuple(shape):
             raise FlawsmithError(
-                f"{what} {path} is {mask.shape[1]} x {mask.shape[0]} pixels, {photo} is {shape[1]} x {shape[0]}: make them "
-                "the same size, or run photographs of different sizes one by one."
+                f"{what} {path} is {mask.shape[1]} x {mask.shape[0]} pixels, {photo} is {shape[1]} x {shape[0]}: "
+                "make them the same size, or run photographs of different sizes one by one."
             )
         if not mask.any():
             raise FlawsmithError(f"{what} {path} is empty: paint white where the defect may sit.")
@@ -325,10 +326,12 @@ def _mask_options(given: dict[str, Any]) -> masks.MaskOptions:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        raise FlawsmithError(f"mask.{name}={first['input']!r} is not allowed: {first['msg'].lower()}.") from None
+        what = f"mask.{name}={first['input']!r}" if name else f"Mask dials {given}: this"
+        reason = first["msg"].removeprefix("Value error, ").rstrip(".")
+        raise FlawsmithError(f"{what} is not allowed: {reason[0].lower()}{reason[1:]}.") from None
 
 
-# -- running ----------------------------------------------------------------------------------------------------------------
+# -- running ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -354,6 +357,10 @@ def prepare(config: GenerateConfig, progress: Progress | None = None) -> tuple[P
     Writer.check(config.out, made.description)
     _check_sources(made.jobs, loader, progress)
     loader.request(made.jobs[0])
+    for defect in config.defect:  # a name of the user's own may mean nothing to the method: one try, nothing written
+        job = next((job for job in made.jobs if job.defect_type == defect), None)
+        if job and synthesizer.defect_types and defect not in synthesizer.defect_types and not synthesizer.batched:
+            synthesizer.generate([loader.request(job)])
     return made, synthesizer, loader
 
 

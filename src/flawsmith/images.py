@@ -12,7 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from flawsmith.errors import FlawsmithError
 
@@ -54,8 +54,9 @@ def read_image(path: str | Path) -> np.ndarray:
     except FileNotFoundError:
         raise FlawsmithError(f"Image {path} does not exist.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # 16-bit colour, which Pillow does not decode; other damaged files would only make OpenCV print to stderr.
-        deep = path.suffix.lower() in (".png", ".tif", ".tiff")
+        # 16-bit colour, which Pillow does not decode; damaged files would only make OpenCV print to stderr.
+        deep = isinstance(error, UnidentifiedImageError) or "16-bit" in str(error)
+        deep = deep and path.suffix.lower() in (".png", ".tif", ".tiff")
         found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if deep else None
         if found is None or found.dtype == np.uint8:
             size = path.stat().st_size if path.is_file() else 0
@@ -148,7 +149,8 @@ def encode_png(array: np.ndarray) -> bytes:
 def write_bytes(path: str | Path, content: bytes, partial: Path | None = None, durable: bool = True) -> None:
     """Write a file whole or not at all: to a temporary file (in `partial` or beside it), then one rename.
 
-    `durable=False` skips the flush to the disk, for files that a resumed run verifies and redoes anyway. Raises FlawsmithError naming the file when the folder is read-only or the disk is full; nothing is left behind.
+    `durable=False` skips the flush to the disk, for files that a resumed run verifies and redoes anyway. Raises
+    FlawsmithError naming the file when the folder is read-only or the disk is full; nothing is left behind.
     """
     path = Path(path)
     temporary = (partial or path.parent) / f".{path.name}.{os.getpid()}.tmp"

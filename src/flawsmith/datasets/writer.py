@@ -6,6 +6,7 @@ the line last, so a line never promises what is not there; whatever a kill left 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -25,24 +26,40 @@ class Writer:
 
     def __init__(self, out: Path, description: dict[str, Any]) -> None:
         self.out = Path(out)
-        self.description = description
+        self.description = dict(description)
         self.lines: dict[int, dict[str, Any]] = {}
-        self._lock: Any = None
+        self._lock: int | None = None
 
     # -- opening: a new folder, a resumed one, or a refusal -----------------------------------------------------------
 
     def __enter__(self) -> Writer:
-        self.check(self.out, self.description)
-        images.write_bytes(self.out / CONFIG, _pretty(self.description))
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FlawsmithError(
+                f"Output folder {self.out} cannot be made ({error.strerror or error}): choose another --out or change "
+                "the permissions."
+            ) from error
         self._take_lock()
-        shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
-        self.lines = self._whole_lines()
+        try:
+            if self.check(self.out, self.description):  # again, now that nobody else can write
+                before = json.loads((self.out / CONFIG).read_text(encoding="utf-8"))
+                self.description["n"] = max(self.description["n"], before.get("n", 0))  # a shorter run removes nothing
+            images.write_bytes(self.out / CONFIG, _pretty(self.description))
+            shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
+            self.lines = self._whole_lines()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.out.rmdir()  # only when nothing at all was written
         if self._lock is not None:
-            self._lock.close()
+            os.close(self._lock)
+            self._lock = None
 
     @staticmethod
     def check(out: Path, description: dict[str, Any]) -> bool:
@@ -58,7 +75,8 @@ class Writer:
         if not config.is_file():
             if out.is_dir() and any(entry.name != PARTIAL for entry in out.iterdir()):
                 raise FlawsmithError(
-                    f"Output folder {out} is not empty and was not made by flawsmith (no {CONFIG}): choose another --out."
+                    f"Output folder {out} is not empty and was not made by flawsmith (no {CONFIG}): choose "
+                    "another --out."
                 )
             return False
         try:
@@ -67,6 +85,11 @@ class Writer:
             raise FlawsmithError(f"{config} is damaged ({error}): choose another --out or remove it.") from error
         for key, value in _flat(description).items():
             old = _flat(before).get(key, "not set")
+            if key == "digits" and old != value:
+                raise FlawsmithError(
+                    f"Output folder {out} was begun for fewer pictures and counts them with {old} digits, a run this "
+                    f"long needs {value}: choose another --out, or make the rest there with another --seed."
+                )
             if key not in ("n", "flawsmith", "source") and old != value:
                 raise FlawsmithError(
                     f"Output folder {out} belongs to another run: {key} was {_short(old)}, now it is {_short(value)}. "
@@ -79,14 +102,17 @@ class Writer:
             import fcntl
         except ImportError:  # Windows: no advisory lock, two writers are the user's care
             return
-        self._lock = open(self.out / CONFIG, "rb")
+        self._lock = os.open(self.out, os.O_RDONLY)  # the folder itself: its files are replaced, it is not
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
+        except BlockingIOError:
+            os.close(self._lock)
+            self._lock = None
             raise FlawsmithError(f"Another flawsmith is writing to {self.out}: wait for it to end.") from None
+        except OSError:  # a file system without locks
+            return
 
-    # -- what is already there -------------------------------------------------------------------------------------------
+    # -- what is already there ----------------------------------------------------------------------------------------
 
     def _whole_lines(self) -> dict[int, dict[str, Any]]:
         """Read the manifest, cut off a half-written last line, forget lines whose files are missing or damaged."""
@@ -118,7 +144,7 @@ class Writer:
                 return False
         return inside(self.out, line["prompt"]).is_file()
 
-    # -- writing ---------------------------------------------------------------------------------------------------------
+    # -- writing ------------------------------------------------------------------------------------------------------
 
     def write(self, line: dict[str, Any], image_png: bytes | None, mask_png: bytes | None) -> None:
         """Write one picture's files and then its manifest line; lines must come in the order of their index."""

@@ -25,6 +25,7 @@ from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise
 from flawsmith.diffusion.fewshot import load_adapter, use_adapter
 from flawsmith.errors import FlawsmithError
 from flawsmith.methods import base
+from flawsmith.methods.copypaste import CopyPaste
 from flawsmith.records import Request, Sample
 
 BATCH = (
@@ -38,6 +39,10 @@ class DiffusionOptions(base.Options):
     steps: int = Field(10, ge=1, le=1000, description="denoising steps")
     sampler: Literal["dpm++", "ddim"] = Field("dpm++", description="DPM-Solver++ or DDIM")
     guidance_scale: float = Field(1.5, ge=0, le=30, description="1 = none; above 3 oversaturates")
+    start: Literal["noise", "normal", "reference"] = Field(
+        "noise", description="begin from noise, from the normal, or from the reference laid in place"
+    )
+    strength: float = Field(0.7, gt=0, le=1, description="how far a start other than noise is noised first")
     context: float = Field(1.5, ge=1, le=8, description="window side over the mask's box")
     max_reduction: float = Field(2.0, ge=1, le=16, description="longest mask a window may shrink by, before tiling")
     keep_grain: bool = Field(True, description="add the change to the photograph where a window was reduced")
@@ -53,6 +58,7 @@ class Canvas:
     pixels: np.ndarray  # (h, w, 3) uint8, the region, painted tile by tile
     mask: np.ndarray  # (h, w) bool
     tiles: list[compose.Window]  # inside the region
+    start: np.ndarray | None = None  # (h, w, 3) uint8, what denoising begins from
     done: np.ndarray = field(init=False)  # (h, w) bool, what earlier tiles painted
 
     def __post_init__(self) -> None:
@@ -185,7 +191,11 @@ class DiffusionSynthesizer(base.Synthesizer):
                     _resized(c.pixels, self._hole(c, turn), c.tiles[turn], self.backbone.size, keep=True) for c in chunk
                 ]
                 seeds = [(c.request.seed + 7919 * turn) & (2**63 - 1) for c in chunk]
-                painted = self._sample([c.request for c in chunk], views, seeds, chosen)
+                starts = [
+                    _resized(c.start, c.mask, c.tiles[turn], self.backbone.size)[0] if c.start is not None else view[0]
+                    for c, view in zip(chunk, views, strict=True)
+                ]
+                painted = self._sample([c.request for c in chunk], views, starts, seeds, chosen)
                 for canvas, (context, _), window in zip(chunk, views, painted, strict=True):
                     _paste(canvas, turn, context, window, chosen)
         return [self._finish(canvas, chosen) for canvas in canvases]
@@ -209,7 +219,8 @@ class DiffusionSynthesizer(base.Synthesizer):
         area = compose.window(request.mask, round(size * options.max_reduction), options.context)
         mask = request.mask[area.slices]
         pixels = request.normal.image[area.slices].copy()
-        return Canvas(request, area, pixels, mask, tiles(mask, size, options.context, options.max_reduction))
+        start = _laid(request, area, pixels, mask) if options.start == "reference" else None
+        return Canvas(request, area, pixels, mask, tiles(mask, size, options.context, options.max_reduction), start)
 
     @staticmethod
     def _hole(canvas: Canvas, turn: int) -> np.ndarray:
@@ -221,6 +232,7 @@ class DiffusionSynthesizer(base.Synthesizer):
         self,
         requests: list[Request],
         views: list[tuple[np.ndarray, np.ndarray]],
+        starts: list[np.ndarray],
         seeds: list[int],
         options: Any,
     ) -> np.ndarray:
@@ -243,6 +255,10 @@ class DiffusionSynthesizer(base.Synthesizer):
                 unconditional=None if null is None else lambda t: null,
                 guidance_scale=options.guidance_scale,
                 num_inference_steps=options.steps,
+                start=None
+                if options.start == "noise"
+                else backbone.encode(tensors.from_images(starts).to(image.device)),
+                strength=1.0 if options.start == "noise" else options.strength,
                 known=backbone.encode(image) if blend else None,
                 mask=tensors.pool_mask(mask, side) if blend else None,
             )
@@ -263,6 +279,15 @@ class DiffusionSynthesizer(base.Synthesizer):
         else:
             image[view], label[view] = done.image, done.label
         return Sample(image, label, request.normal.category, request.defect_type, request.caption, info)
+
+
+def _laid(request: Request, area: compose.Window, normal: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+    """The reference's defect laid on the region as `copypaste` would, or None without a reference."""
+    if request.reference is None or not request.reference.mask.any():
+        return None
+    paste = CopyPaste(brightness=0.0)
+    rng = np.random.default_rng(request.seed)
+    return paste.paint(normal, mask, request, area, rng, paste.options)[0]
 
 
 def fingerprint(backbone: Backbone) -> str:

@@ -42,7 +42,7 @@ class Ground:
         if not len(rows):
             raise FlawsmithError(
                 "No pixel is allowed to change: the object was not found, or the region of interest does not meet it. "
-                "Give a region of interest that covers the part, or --foreground whole."
+                "Give a region of interest (--roi) that covers the part."
             )
         top, left = int(rows[0]), int(columns[0])
         cut = allowed[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1]

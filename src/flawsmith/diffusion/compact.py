@@ -39,7 +39,7 @@ class CompactConfig:
     reference_width: int = 128
     reference_base: int = 48
     queries: int = 8
-    data_std: float = 0.35  # spread of pixels around what the surroundings suggest, in units of [-1, 1]
+    data_std: float | tuple[float, ...] = 0.35  # spread of each latent channel inside defects, or one for all
 
 
 def scheduler(prediction: str = "v_prediction") -> Any:

@@ -311,7 +311,7 @@ class Loader:
             mask = self.picture_mask(Path(job.mask), normal.image.shape[:2], "Mask", job.normal.image)
         else:
             rng = np.random.default_rng(hash_seed(seed, "mask"))
-            mask, warp = masks.draw(job.mask, self.allowed(job.normal), rng, self.mask_options, reference)
+            mask, warp = masks.draw(job.mask, self.allowed(job.normal), rng, self.mask_options, reference, normal.image)
         return Request(normal, mask, job.defect_type, job.caption, reference, seed, warp)
 
 

@@ -175,7 +175,9 @@ def _preview(
     for number in range(4):
         rng = np.random.default_rng([config.seed % (2**31), number])
         reference, normal = real[number % len(real)], normals[number % len(normals)]
-        mask, warp = masks.draw("reference", masks.foreground(normal.image), rng, reference=reference)
+        mask, warp = masks.draw(
+            "reference", masks.foreground(normal.image), rng, reference=reference, image=normal.image
+        )
         caption = reference.caption or synthesizer.default_caption(reference.category, reference.defect_type)
         request = Request(normal, mask, reference.defect_type, caption, reference, number, warp)
         sample = synthesizer.generate([request])[0]

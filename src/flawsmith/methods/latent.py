@@ -110,7 +110,8 @@ class DiffusionSynthesizer(base.Synthesizer):
         super().__init__(**options)
         self.backbone = backbone if isinstance(backbone, Backbone) else Backbone.from_pretrained(backbone).freeze()
         self.adapters: dict[str, str] = {}  # "category/defect" -> name of the attached adapter
-        self.card: dict[str, Any] = {"method": self.name, "backbone": self.backbone.source, "adapters": {}}
+        named = backbone if isinstance(backbone, str) else backbone.source
+        self.card: dict[str, Any] = {"method": self.name, "backbone": named, "adapters": {}}
         self.folder: Path | None = None
 
     def default_mask(self, defect_type: str) -> str:

@@ -1,0 +1,212 @@
+"""`inpaint` on a tiny real backbone: the whole contract, tiles, adapters, and training by the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+pytest.importorskip("peft")
+
+import fakes  # noqa: E402
+from flawsmith import cli, compose, images  # noqa: E402
+from flawsmith.diffusion.backbone import Backbone  # noqa: E402
+from flawsmith.diffusion.fewshot import (  # noqa: E402
+    FewShotWindows,
+    FitConfig,
+    add_adapter,
+    load_adapter,
+    save_adapter,
+    use_adapter,
+)
+from flawsmith.errors import FlawsmithError  # noqa: E402
+from flawsmith.methods.base import Synthesizer  # noqa: E402
+from flawsmith.methods.latent import DiffusionSynthesizer, fingerprint, tiles  # noqa: E402
+from flawsmith.records import Request, Sample  # noqa: E402
+from methods.test_contract import *  # noqa: F403, E402 - every promise, with the fixture below in place of the classics
+
+
+@pytest.fixture(scope="session")
+def folder(tiny: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("backbone") / "tiny"
+    tiny.save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def method(folder: Path) -> Synthesizer:
+    return DiffusionSynthesizer(str(folder), steps=2)
+
+
+def request(seed: int = 0, defect_type: str = "hole") -> Request:
+    normal = fakes.photo(seed, (60, 90))
+    shown, where = fakes.with_defect(fakes.photo(seed + 9, (60, 90)), "hole", seed)
+    mask = np.zeros((60, 90), bool)
+    mask[20:34, 30:52] = True
+    none = np.zeros((60, 90), bool)
+    reference = Sample(shown, where, "widget", "hole")
+    return Request(Sample(normal, none, "widget"), mask, defect_type, "red spot", reference, seed)
+
+
+def test_tiles_cover_every_pixel_and_never_shrink_too_far() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(25):
+        mask = np.zeros((int(rng.integers(80, 500)), int(rng.integers(80, 500))), bool)
+        walk = np.cumsum(rng.normal(0, 9, (60, 2)), axis=0) + np.array(mask.shape) / 2
+        for row, column in np.clip(walk, 2, np.array(mask.shape) - 3).astype(int):
+            mask[row - 2 : row + 3, column - 2 : column + 3] = True
+        found = tiles(mask, 32, 1.5, 2.0)
+        covered = np.zeros_like(mask)
+        for tile in found:
+            assert max(tile.shape) <= 64
+            assert tile.top >= 0 and tile.left >= 0 and tile.bottom <= mask.shape[0] and tile.right <= mask.shape[1]
+            covered[tile.slices] = True
+        assert not (mask & ~covered).any()
+
+
+def test_a_small_mask_gets_one_window_of_the_models_size() -> None:
+    mask = np.zeros((200, 200), bool)
+    mask[90:100, 90:100] = True
+    assert [tile.shape for tile in tiles(mask, 32, 1.5, 2.0)] == [(32, 32)]
+
+
+@pytest.mark.parametrize(
+    "options", [{"sampler": "ddim"}, {"guidance_scale": 1.0}, {"start": "normal"}, {"start": "reference"}]
+)
+def test_every_way_of_sampling(folder: Path, options: dict) -> None:
+    (sample,) = DiffusionSynthesizer(str(folder), steps=3).generate([request()], **options)
+    normal = request().normal.image
+    assert np.array_equal(sample.image[~sample.mask], normal[~sample.mask])
+
+
+def test_little_strength_stays_near_its_start(folder: Path) -> None:
+    """From the normal with hardly any noise, hardly anything may change; from noise, much does (untrained weights)."""
+    synthesizer = DiffusionSynthesizer(str(folder), steps=20, min_visibility=0, min_share=0, threshold=0)
+    near = synthesizer.generate([request()], start="normal", strength=0.05)[0]
+    far = synthesizer.generate([request()], start="noise")[0]
+    normal = request().normal.image.astype(int)
+    assert np.abs(near.image - normal).sum() < 0.5 * np.abs(far.image - normal).sum()
+
+
+def test_an_adapter_saved_and_loaded_gives_the_same_picture(folder: Path, tmp_path: Path) -> None:
+    backbone = Backbone.from_pretrained(folder).freeze()
+    before = DiffusionSynthesizer(backbone, steps=2).generate([request()])[0].image
+    parameters = add_adapter(backbone, "one", FitConfig(rank=2))
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            generator = torch.Generator().manual_seed(len(name))
+            parameter.copy_((0.3 * torch.randn(parameter.shape, generator=generator)).half().float())
+    changed = DiffusionSynthesizer(backbone, steps=2).generate([request()])[0].image
+    assert not np.array_equal(before, changed)
+    save_adapter(backbone, "one", tmp_path / "one.safetensors", FitConfig(rank=2))
+    use_adapter(backbone, None)
+    assert np.array_equal(DiffusionSynthesizer(backbone, steps=2).generate([request()])[0].image, before)
+    other = Backbone.from_pretrained(folder).freeze()
+    load_adapter(other, "two", tmp_path / "one.safetensors")
+    assert np.array_equal(DiffusionSynthesizer(other, steps=2).generate([request()])[0].image, changed)
+    assert fingerprint(other) == fingerprint(Backbone.from_pretrained(folder))
+
+
+def test_a_damaged_adapter_is_named(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "one.safetensors"
+    path.write_bytes(b"not weights")
+    with pytest.raises(FlawsmithError, match=r"one\.safetensors"):
+        load_adapter(Backbone.from_pretrained(folder), "one", path)
+
+
+def test_only_the_adapter_is_trained(folder: Path) -> None:
+    backbone = Backbone.from_pretrained(folder).freeze()
+    parameters = add_adapter(backbone, "one", FitConfig(rank=2))
+    trained = {id(p) for module in backbone.modules().values() for p in module.parameters() if p.requires_grad}
+    assert trained == {id(p) for p in parameters.values()} and trained
+
+
+def test_fit_windows_hold_the_defect_and_repeat(folder: Path) -> None:
+    real = [Sample(*fakes.with_defect(fakes.photo(s, (80, 110)), "hole", s), "widget", "hole") for s in range(3)]
+    normals = [Sample(fakes.photo(9, (80, 110)), np.zeros((80, 110), bool), "widget")]
+    windows = FewShotWindows(real, normals, (), 32, FitConfig(seed=4))
+    first, second = windows.batch(5, 12), windows.batch(5, 12)
+    assert first.mask.any(axis=(1, 2)).all()
+    assert np.array_equal(first.image, second.image) and first.captions == second.captions
+    assert not np.array_equal(first.image, windows.batch(6, 12).image)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["flawsmith", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return int(stopped.value.code or 0)
+
+
+def test_train_generate_add_a_type_and_resume(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = fakes.mvtec_tree(tmp_path / "data", good=3, defects={"crack": 6, "hole": 6}, size=(60, 80))
+    common = ("--data", data, "--backbone", folder, "--steps", 4, "--shots", 4)
+    small = ("--set", "rank=2", "--set", "batch_size=3", "--set", "save_every=2", "--set", "evaluate_every=2")
+    whole = tmp_path / "whole"
+    assert run(monkeypatch, "train", "inpaint", *common, *small, "--defect", "crack", "--out", whole) == 0
+    crack = (whole / "adapters" / "widget" / "crack.safetensors").read_bytes()
+    assert run(monkeypatch, "train", "inpaint", *common, *small, "--out", whole) == 0
+    assert (whole / "adapters" / "widget" / "crack.safetensors").read_bytes() == crack
+    card = json.loads((whole / "card.json").read_text())
+    assert set(card["adapters"]) == {"widget/crack", "widget/hole"}
+    assert all(len(entry["support"]) == 4 for entry in card["adapters"].values())
+    lines = [json.loads(x) for x in (whole / "train" / "widget-hole" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 4 and np.isfinite(lines[-1]["held_out"])
+    assert list((whole / "train" / "widget-hole" / "previews").glob("*.png"))
+    out = tmp_path / "out"
+    assert run(monkeypatch, "generate", whole, "--normal", data, "-n", 4, "--set", "steps=2", "--out", out) == 0
+    manifest = [json.loads(x) for x in (out / "manifest.jsonl").read_text().splitlines()]
+    assert [line["defect_type"] for line in manifest] == ["crack", "hole"] * 2
+    for line in manifest:
+        if line["status"] == "kept":
+            image, mask = images.read_image(out / line["image"]), images.read_mask(out / line["mask"])
+            normal = images.read_image(data / line["normal"]["file"])
+            assert np.array_equal(image[~mask], normal[~mask])
+
+
+def test_a_stopped_fit_resumes_to_the_same_weights(folder: Path, tmp_path: Path) -> None:
+    from flawsmith.diffusion.fewshot import fit
+
+    real = [Sample(*fakes.with_defect(fakes.photo(s, (60, 80)), "hole", s), "widget", "hole") for s in range(3)]
+    settings = {"rank": 2, "batch_size": 2, "save_every": 2, "evaluate_every": 2, "bf16": False}
+
+    def weights(out: Path, stop: int | None) -> dict:
+        backbone = Backbone.from_pretrained(folder).freeze()
+
+        def halt(line: dict) -> None:
+            if stop is not None and line["step"] == stop + 1:
+                raise KeyboardInterrupt
+
+        fit(backbone, "one", real, (), (), out, FitConfig(steps=6, **settings), progress=halt)
+        return {k: v.clone() for k, v in backbone.unet.named_parameters() if ".one." in k}
+
+    straight = weights(tmp_path / "a", None)
+    with pytest.raises(KeyboardInterrupt):
+        weights(tmp_path / "b", 4)
+    resumed = weights(tmp_path / "b", None)
+    assert straight.keys() == resumed.keys()
+    assert all(torch.equal(straight[k], resumed[k]) for k in straight)
+
+
+def test_a_backbone_that_changed_is_refused(folder: Path, tmp_path: Path) -> None:
+    DiffusionSynthesizer(str(folder)).save_pretrained(tmp_path)
+    card = json.loads((tmp_path / "card.json").read_text())
+    card["backbone_fingerprint"] = "0" * 16
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    with pytest.raises(FlawsmithError, match="fingerprint"):
+        Synthesizer.from_pretrained(tmp_path)
+
+
+def test_a_window_is_reduced_by_area_and_keeps_thin_lines() -> None:
+    from flawsmith.methods.latent import _resized
+
+    image = fakes.photo(1, (128, 128))
+    mask = np.zeros((128, 128), bool)
+    mask[:, 64] = True
+    small, hole = _resized(image, mask, compose.Window(0, 0, 128, 128), 32, keep=True)
+    assert small.shape == (32, 32, 3) and hole.any(axis=1).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from flawsmith import tensors  # noqa: E402
+from flawsmith.diffusion import compact  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone, PixelCodec  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise, scheduler_for  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
@@ -59,6 +61,23 @@ def test_codec_is_exact() -> None:
 def test_every_grey_level_survives_the_conversion() -> None:
     ramp = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, 3)
     assert np.array_equal(tensors.to_images(tensors.from_images(ramp)), ramp)
+
+
+def test_preconditioning_is_the_best_linear_guess(tiny: Backbone) -> None:
+    """On latents with the assumed spectrum, what the skip leaves of v is as large as the scale says, wave by wave."""
+    unet = compact.build(dataclasses.replace(compact.CompactConfig(**tiny.info["recipe"]), spread=0.2)).unet
+    clean = 0.2 * torch.randn(400, 48, 8, 8, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(400, 48, 8, 8, generator=torch.Generator().manual_seed(1))
+    torch.nn.init.zeros_(unet.conv_out.weight)
+    torch.nn.init.zeros_(unet.conv_out.bias)
+    for step in (0, 200, 999):
+        t = torch.full((400,), step)
+        noisy, v = (f(clean, noise, t) for f in (tiny.scheduler.add_noise, tiny.scheduler.get_velocity))
+        with torch.no_grad():
+            guess = unet(torch.cat([noisy, torch.zeros(400, 64, 8, 8)], 1), t, torch.zeros(400, 1, 32)).sample
+        alpha = unet.signal[step]
+        left = (0.2**2 / (alpha * 0.2**2 + 1 - alpha)).sqrt()
+        assert (v - guess).std().item() == pytest.approx(left.item(), rel=0.01)
 
 
 def test_a_one_pixel_mask_survives_pooling() -> None:

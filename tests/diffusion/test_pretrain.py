@@ -99,6 +99,4 @@ def test_config_file(tmp_path: Path) -> None:
     with pytest.raises(FlawsmithError, match="stepz"):
         read_config(path)
     shipped = Path(__file__).parents[2] / "recipes" / "compact" / "pretrain.json"
-    recipe = read_config(shipped).recipe
-    assert replace(recipe, data_std=0.35) == compact.CompactConfig()
-    assert len(recipe.data_std) == 48
+    assert read_config(shipped).recipe == compact.CompactConfig()

@@ -39,7 +39,7 @@ class CompactConfig:
     reference_width: int = 128
     reference_base: int = 48
     queries: int = 8
-    data_std: float | tuple[float, ...] = 0.35  # spread of each latent channel inside defects, or one for all
+    spread: float = 0.35  # of pixels in [-1, 1], until the real spectrum is measured on training windows
 
 
 def scheduler(prediction: str = "v_prediction") -> Any:
@@ -95,7 +95,7 @@ def build(config: CompactConfig | None = None, seed: int = 0, text: Path | None 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         noise = scheduler()
-        unet = _unet(config).precondition(noise.alphas_cumprod, config.data_std)
+        unet = _unet(config).precondition(noise.alphas_cumprod, config.spread)
         encoder = TextEncoder(
             WordTable.from_file(folder / "words.safetensors"), config.width, config.text_layers, config.heads
         )

@@ -108,15 +108,22 @@ def masked_loss(error: Tensor, mask: Tensor, outside: float, edges: float, min_a
 
 
 def measure_spectrum(backbone: Backbone, windows: Windows, batches: int = 24) -> Tensor:
-    """Standard deviation (C, S, S) of every cosine wave of clean latents, over training windows in all eight poses.
+    """Standard deviation (C, S, S) of every cosine wave of what the hole hides, per unit of area.
 
-    Waves that never occur get a floor of half a grey level, the rounding of 8-bit pictures.
+    That is the picture under the mask minus the mean of its surroundings: the surroundings are given, so the waves of
+    the whole window would be the wrong prior. No wave counts more than its channel's mean: the few coarsest ones would
+    otherwise rule the gradient. Waves that hardly occur get half a grey level, the rounding of 8-bit pictures.
     """
-    total = torch.zeros(1)
+    power, area = torch.zeros(1), 0.0
     for part in range(batches):
-        latents = backbone.encode(tensors.from_images(windows.batch(64, 99, part).image))
-        total = total + backbone.unet.waves(latents).square().mean(0) / batches
-    return total.sqrt().clamp_min(0.5 / 127.5)
+        batch = windows.batch(64, 99, part)
+        latents = backbone.encode(tensors.from_images(batch.image))
+        cells = backbone.encode_mask(tensors.from_masks(batch.mask)).mean(1, keepdim=True)  # (B, 1, S, S) in 0..1
+        around = (latents * (1 - cells)).sum((2, 3), keepdim=True) / (1 - cells).sum((2, 3), keepdim=True).clamp_min(1)
+        power = power + backbone.unet.waves((latents - around) * cells).square().sum(0)
+        area += float(cells.square().mean((1, 2, 3)).sum())
+    power = torch.minimum(power, power.mean((1, 2), keepdim=True)) / area
+    return power.sqrt().clamp_min(0.5 / 127.5)
 
 
 def step_weight(alphas_cumprod: Tensor, t: Tensor, cap: float) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel, UNet2DConditionOutput
 from torch import Tensor
 
 __all__ = ["PreconditionedUNet", "cosine_basis"]
@@ -46,7 +46,7 @@ class PreconditionedUNet(UNet2DConditionModel):
         """(B, C, S, S) -> its cosine waves, same shape; orthonormal."""
         return self.basis @ latents @ self.basis.T
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, sample: Tensor, timestep: Any, encoder_hidden_states: Any, return_dict: bool = True, **options: Any
     ) -> Any:
         """sample (B, in_channels, S, S): the noisy latents first, the clean context last; else as in diffusers."""
@@ -69,6 +69,4 @@ class PreconditionedUNet(UNet2DConditionModel):
             out = self.basis.T @ waves @ self.basis
         if not return_dict:
             return (out,)
-        from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
-
         return UNet2DConditionOutput(sample=out)

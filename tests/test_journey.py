@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fakes
-from flawsmith import cli, datasets, images
+from flawsmith import cli, datasets, generation, images
 from flawsmith.datasets.writer import Writer
 
 Run = Callable[..., tuple[int, str, str]]
@@ -302,6 +302,27 @@ def test_an_oversized_photograph_is_refused_by_name(
     monkeypatch.setattr(images, "MAX_PIXELS", 1000)
     code, _, err = run("generate", "perlin", "--normal", widget, "-n", "1", "--out", tmp_path / "o")
     assert code == 2 and "cut it into tiles" in err and "train/good" in err
+
+
+def test_a_large_photograph_is_handled_in_parts(
+    run: Run, widget: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks are drawn in a tile, references cropped: the promises stay, at every place."""
+    monkeypatch.setattr(generation, "LARGE", 1000)
+    monkeypatch.setattr(generation, "TILE", 32)
+    for method in ("perlin", "copypaste"):
+        made = tmp_path / method
+        code, _, err = run("generate", method, "--normal", widget, "-n", "6", "--out", made)
+        assert code == 0, err
+        lines = [json.loads(line) for line in (made / "manifest.jsonl").read_text().splitlines()]
+        for line in (line for line in lines if line["status"] == "kept"):
+            image, mask = images.read_image(made / line["image"]), images.read_mask(made / line["mask"])
+            normal = images.read_image(widget / line["normal"]["file"])
+            assert image.shape == normal.shape == (72, 96, 3)
+            assert (image[~mask] == normal[~mask]).all() and mask.any()
+            rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+            if method == "perlin":
+                assert rows[-1] - rows[0] < 32 and columns[-1] - columns[0] < 32
 
 
 def test_spaces_and_letters_beyond_ascii(run: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,10 @@ from typing import Annotated, Any, NoReturn
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads must not steal the other core
 
-import typer
+try:
+    import typer
+except KeyboardInterrupt:  # this import is most of the start
+    os._exit(130)
 
 from flawsmith import __version__
 
@@ -385,7 +389,8 @@ def _stopped() -> NoReturn:
     resumes = bool({"generate", "demo"} & set(sys.argv[1:3]))
     word = "Whole pictures are kept; run the same command again to resume." if resumes else "Nothing was changed."
     typer.secho(f"\nStopped. {word}", fg="yellow", err=True, color=_colour())
-    sys.exit(130)
+    sys.stdout.flush()
+    os._exit(130)  # Python itself would leave by the signal where it struck inside an import
 
 
 def _unexpected(error: Exception) -> NoReturn:
@@ -399,6 +404,8 @@ def _unexpected(error: Exception) -> NoReturn:
         raise error
     if isinstance(error, OSError) and error.filename is not None:
         _fail(f"{error.filename}: {error.strerror}. Check the path, its permissions and the free space.")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        _fail("no space left where the output goes: free some space and run the same command again.")
     if isinstance(error, MemoryError):
         _fail("not enough memory: close other programs, or cut the photographs into tiles.")
     _fail(

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
-from flawsmith import __version__, captions, datasets, images, masks, methods
+from flawsmith import __version__, captions, compose, datasets, images, masks, methods
 from flawsmith.config import GenerateConfig
 from flawsmith.datasets.splits import few_shot
 from flawsmith.datasets.writer import PARTIAL, Writer
@@ -25,6 +26,8 @@ from flawsmith.registry import resolve
 Progress = Callable[[int, int, str], None]
 CACHE_BYTES = 192 << 20  # decoded photographs kept between jobs; one larger than this is not kept at all
 MIN_ON_OBJECT = 0.5
+LARGE = 24 << 20  # pixels of a photograph that is handled in parts
+TILE = 2048  # side of the square of a large photograph in which a mask is drawn
 
 
 def hash_seed(seed: int, *parts: Any) -> int:
@@ -243,6 +246,9 @@ class Loader:
         self.config = config
         self._cache: OrderedDict[tuple[str, str], tuple[Any, int]] = OrderedDict()
         self._bytes = 0
+        self._alive: WeakValueDictionary[tuple[str, str], Any] = (
+            WeakValueDictionary()
+        )  # too large to keep, still in use
         self._shas: dict[Path, str] = {}
         mask = config.mask
         self.mask_is_picture = mask is not None and mask not in masks.MASKS
@@ -253,7 +259,11 @@ class Loader:
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key][0]
+        value = self._alive.get(key)
+        if value is not None:
+            return value
         value = make()
+        self._alive[key] = value
         cost = size(value)
         if cost <= CACHE_BYTES:
             self._cache[key] = (value, cost)
@@ -263,7 +273,8 @@ class Loader:
         return value
 
     def sample(self, record: Record) -> Sample:
-        return self._keep("sample", record.image, record.load, lambda s: s.image.nbytes + s.mask.nbytes)
+        """The pixels of a record; of a large photograph with a defect only the defect's surroundings."""
+        return self._keep("sample", record.image, lambda: _load(record), lambda s: s.image.nbytes + s.mask.nbytes)
 
     def sha(self, path: Path) -> str:
         if path not in self._shas:
@@ -301,18 +312,50 @@ class Loader:
             raise FlawsmithError(f"{what} {path} is empty: paint white where the defect may sit.")
         return mask
 
+    def _tile(self, family: str, allowed: np.ndarray, rng: np.random.Generator) -> tuple[slice, slice]:
+        """Where a mask is drawn: everywhere, on a large photograph in a random square that meets the object.
+
+        A crack as long as a 100-megapixel plate is no defect, and its window would not fit in memory. A real mask has
+        its own size; whoever asks for a size or a place means the whole object.
+        """
+        options = self.mask_options
+        if allowed.size <= LARGE or family == "reference" or options.size is not None or options.place != "anywhere":
+            return slice(None), slice(None)
+        step = 32
+        rows, columns = np.nonzero(allowed[::step, ::step])
+        if not len(rows):
+            return slice(None), slice(None)
+        pick = int(rng.integers(len(rows)))
+        top = min(max(0, int(rows[pick]) * step - TILE // 2), max(0, allowed.shape[0] - TILE))
+        left = min(max(0, int(columns[pick]) * step - TILE // 2), max(0, allowed.shape[1] - TILE))
+        return slice(top, top + TILE), slice(left, left + TILE)
+
     def request(self, job: Job, redraw: int = 0) -> Request:
         """The pixels of a job. `redraw` > 0 draws the mask and the method's noise anew."""
+        reference = self.sample(job.reference) if job.reference else None  # first: it is cropped, the normal is not
         normal = self.sample(job.normal)
-        reference = self.sample(job.reference) if job.reference else None
         seed = job.seed if redraw == 0 else hash_seed(job.seed, redraw)
         warp = None
         if self.mask_is_picture:
             mask = self.picture_mask(Path(job.mask), normal.image.shape[:2], "Mask", job.normal.image)
         else:
             rng = np.random.default_rng(hash_seed(seed, "mask"))
-            mask, warp = masks.draw(job.mask, self.allowed(job.normal), rng, self.mask_options, reference, normal.image)
+            allowed, image = self.allowed(job.normal), normal.image
+            tile = self._tile(job.mask, allowed, rng)
+            drawn, warp = masks.draw(job.mask, allowed[tile], rng, self.mask_options, reference, image[tile])
+            mask = drawn
+            if drawn.shape != allowed.shape:
+                mask = np.zeros(allowed.shape, dtype=bool)
+                mask[tile] = drawn
         return Request(normal, mask, job.defect_type, job.caption, reference, seed, warp)
+
+
+def _load(record: Record) -> Sample:
+    sample = record.load()
+    if record.is_good or sample.mask.size <= LARGE or not sample.mask.any():
+        return sample
+    view = compose.window(sample.mask, minimum=1024, context=2.0).slices
+    return replace(sample, image=sample.image[view].copy(), mask=sample.mask[view].copy())
 
 
 def _mask_options(given: dict[str, Any]) -> masks.MaskOptions:
@@ -458,13 +501,7 @@ def run(config: GenerateConfig, progress: Progress | None = None) -> Summary:
         for block in blocks(made.jobs, config.batch_size if synthesizer.batched else 1):
             if block[-1].index < len(writer.lines):
                 continue
-            requests = [loader.request(job) for job in block]
-            results = generate(requests, block, loader, synthesizer, config.max_redraws)
-            for job, (request, sample, redraws) in zip(block, results, strict=True):
-                if job.index >= len(writer.lines):
-                    _write(writer, made.description, loader, synthesizer, job, request, sample, redraws)
-                if progress:
-                    progress(job.index + 1, len(made.jobs), job.defect_type)
+            _block(writer, made, loader, synthesizer, block, progress)
         lines = [line for index, line in writer.lines.items() if index < len(made.jobs)]
     reasons: dict[str, int] = {}
     for line in lines:
@@ -473,6 +510,24 @@ def run(config: GenerateConfig, progress: Progress | None = None) -> Summary:
             reasons[reason] = reasons.get(reason, 0) + 1
     kept = sum(line["status"] == "kept" for line in lines)
     return Summary(config.out, kept, len(lines) - kept, min(resumed, len(made.jobs)), reasons, made.notes)
+
+
+def _block(
+    writer: Writer,
+    made: Plan,
+    loader: Loader,
+    synthesizer: Synthesizer,
+    block: Sequence[Job],
+    progress: Progress | None,
+) -> None:
+    """One block from words to files; a function of its own so that its pixels are gone before the next one's come."""
+    requests = [loader.request(job) for job in block]
+    results = generate(requests, block, loader, synthesizer, loader.config.max_redraws)
+    for job, (request, sample, redraws) in zip(block, results, strict=True):
+        if job.index >= len(writer.lines):
+            _write(writer, made.description, loader, synthesizer, job, request, sample, redraws)
+        if progress:
+            progress(job.index + 1, len(made.jobs), job.defect_type)
 
 
 def _write(

@@ -167,7 +167,7 @@ def write_bytes(path: str | Path, content: bytes, partial: Path | None = None, d
         remedy = (
             "free some space and run the same command again; it resumes"
             if error.errno in (errno.ENOSPC, errno.EDQUOT)
-            else "choose another --out folder or change its permissions"
+            else "choose another folder or change its permissions"
         )
         raise FlawsmithError(f"{path} cannot be written ({error.strerror or error}): {remedy}.") from error
     finally:

@@ -1,0 +1,232 @@
+"""Feature extractors: pictures to vectors, from any vision model in transformers format. Named and fingerprinted.
+
+Numbers from two extractors are never comparable, so every key carries the extractor's name, and every report its hash
+(evaluation.md, section 1). No torchvision: pictures are resized here, antialiased, and only here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flawsmith import tensors
+from flawsmith.diffusion.backbone import SHIPPED, Backbone
+from flawsmith.errors import FlawsmithError
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+STATISTICS = {  # mean and spread in [0, 1], for folders without preprocessor_config.json
+    "mobilenet_v1": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "mobilenet_v2": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "vit": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "siglip": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
+FIRST_TOKEN = ("vit", "deit")  # their pooler is an extra layer that many checkpoints leave untrained
+LEVELS = 5  # feature maps of an image in a feature distance
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Everything done to a picture before the model sees it: resized to a square whole, never cropped."""
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: str = "bicubic-antialias"
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an extractor saw in N pictures.
+
+    pooled: (N, D) float32. logits: (N, K) float32 of a classifier, else None. maps: (N, M) float16 or None, the
+    unit-normalised feature maps of several levels laid end to end and scaled so that the squared Euclidean distance of
+    two rows is the feature distance: per level and position the squared distance of unit vectors, averaged over
+    positions, then over levels (LPIPS without its learned weights; Zhang et al., CVPR 2018).
+    """
+
+    pooled: np.ndarray
+    logits: np.ndarray | None = None
+    maps: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.pooled)
+
+    def __getitem__(self, rows: Any) -> Features:
+        """The pictures chosen by a slice or an index array."""
+        chosen = [None if a is None else a[rows] for a in (self.pooled, self.logits, self.maps)]
+        assert chosen[0] is not None
+        return Features(chosen[0], chosen[1], chosen[2])
+
+
+class Extractor:
+    """A frozen vision model with its preprocessing. Call it with uint8 RGB pictures of any sizes."""
+
+    def __init__(self, model: nn.Module, name: str, preprocessing: Preprocessing, smoke: bool = False) -> None:
+        self.model = model.float().eval().requires_grad_(False)
+        self.name, self.preprocessing = name, preprocessing
+        self.smoke = smoke  # a figure of merit that proves little: ours, and it grew up with our generator
+        self.hash = _fingerprint(self.model, preprocessing)
+
+    def describe(self) -> dict[str, Any]:
+        """What a report records about this extractor."""
+        return {"name": self.name, "hash": self.hash, "smoke": self.smoke, **asdict(self.preprocessing)}
+
+    def __call__(self, images: Sequence[np.ndarray], maps: bool = False, batch_size: int = 16) -> Features:
+        """Features of N pictures (H, W, 3) uint8 RGB of any sizes; `maps` adds what feature distances need.
+
+        Raises FlawsmithError when there is no picture or one is not uint8 RGB.
+        """
+        if not len(images):
+            raise FlawsmithError("An extractor needs at least one picture.")
+        pooled: list[Tensor] = []
+        logits: list[Tensor] = []
+        stacks: list[Tensor] = []
+        for start in range(0, len(images), batch_size):
+            batch = self._batch(images[start : start + batch_size])
+            with torch.inference_mode():
+                vectors, scores, levels = self._look(batch)
+                pooled.append(vectors.float())
+                logits += [] if scores is None else [scores.float()]
+                stacks += [_unit(levels).half()] if maps else []
+        return Features(
+            torch.cat(pooled).numpy(),
+            torch.cat(logits).numpy() if logits else None,
+            torch.cat(stacks).numpy() if maps else None,
+        )
+
+    def _batch(self, images: Sequence[np.ndarray]) -> Tensor:
+        given, size = self.preprocessing, self.preprocessing.size
+        batch = torch.cat([tensors.resize(tensors.from_images([image]), size) for image in images]).clamp_(-1, 1)
+        return tensors.normalise(batch, given.mean, given.std)
+
+    def _look(self, batch: Tensor) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+        """(B, 3, S, S) -> pooled (B, D), logits (B, K) or None, and the levels' feature maps (B, C, ...)."""
+        model: Any = self.model
+        prefix = getattr(model, "base_model_prefix", "")
+        base = getattr(model, prefix, model) if prefix else model
+        seen: list[Any] = []
+        handle = base.register_forward_hook(lambda module, args, output: seen.append(output))
+        try:
+            found = model(pixel_values=batch, output_hidden_states=True, return_dict=True)
+        finally:
+            handle.remove()
+        last, hidden = seen[-1].last_hidden_state, found.hidden_states
+        pooled = getattr(seen[-1], "pooler_output", None)
+        if last.ndim == 4:
+            pooled = (last.mean((2, 3)) if pooled is None else pooled).flatten(1)
+        elif pooled is None or model.config.model_type in FIRST_TOKEN:
+            pooled = last[:, 0]
+        return pooled, getattr(found, "logits", None), _levels(hidden)
+
+
+class CompactExtractor(Extractor):
+    """Our own reference encoder: for smoke tests only, since it grew up on the defects our generator paints."""
+
+    def _look(self, batch: Tensor) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+        tokens = self.model(batch, torch.ones_like(batch[:, :1]))
+        return tokens[:, 0], None, [tokens[:, 1:].transpose(1, 2)]
+
+
+def load(source: str | Path, size: int | None = None) -> Extractor:
+    """An extractor from a folder in transformers format, a hub id, "compact", or a compact backbone's folder.
+
+    `size` is the side in pixels that pictures are brought to, where the model takes several; its own by default, else
+    it stands in the name ("...@96"), since such values are not comparable with others. Raises FlawsmithError when the
+    model cannot be loaded or does not read pictures.
+    """
+    path = Path(source)
+    if str(source) in SHIPPED or (path / "model_index.json").is_file():
+        backbone = Backbone.from_pretrained(source)
+        if backbone.reference is None:
+            raise FlawsmithError(f"Backbone {source} has no reference encoder: name a folder with a vision model.")
+        half = (0.5, 0.5, 0.5)  # the encoder takes pictures in [-1, 1]
+        return CompactExtractor(backbone.reference, "compact-smoke", Preprocessing(backbone.size, half, half), True)
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(source)
+        named = (getattr(config, "architectures", None) or [""])[0]
+        classifies = named.endswith("ForImageClassification")
+        kind: Any = transformers.AutoModelForImageClassification if classifies else transformers.AutoModel
+        model = kind.from_pretrained(source, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise FlawsmithError(
+            f"Extractor {source} cannot be loaded: {first}. Give a folder in transformers format, a hub id, "
+            "or 'compact'."
+        ) from error
+    model = getattr(model, "vision_model", model)
+    given = getattr(config, "vision_config", config)
+    if not hasattr(given, "num_channels"):
+        raise FlawsmithError(f"Extractor {source} is a {config.model_type} model, which does not read pictures.")
+    name = (path.resolve().name if path.is_dir() else str(source).split("/")[-1]).lower().replace("_", "-")
+    own = _preprocessing(source, given, config.model_type)
+    if size is not None and size != own.size:
+        name, own = f"{name}@{size}", replace(own, size=size)
+    return Extractor(model, name, own)
+
+
+def _preprocessing(source: str | Path, config: Any, model_type: str) -> Preprocessing:
+    """From preprocessor_config.json where there is one, else what this kind of model was trained with."""
+    from transformers.utils import cached_file
+
+    mean, std = STATISTICS.get(model_type, IMAGENET)
+    size: Any = getattr(config, "image_size", 224)
+    file = cached_file(str(source), "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+    if file is not None:
+        stated = json.loads(Path(file).read_text(encoding="utf-8"))
+        mean, std = stated.get("image_mean", mean), stated.get("image_std", std)
+        # The input is what remains after the usual crop; here the whole picture is brought to that size.
+        size = (stated.get("do_center_crop") and stated.get("crop_size")) or stated.get("size") or size
+    if isinstance(size, dict):
+        size = size.get("height") or size.get("shortest_edge") or 224
+    side = int(size[0] if isinstance(size, (list, tuple)) else size)
+    return Preprocessing(side, tuple(map(float, mean)), tuple(map(float, std)))
+
+
+def _levels(hidden: Sequence[Tensor]) -> list[Tensor]:
+    """A few feature maps (B, C, ...) of a model: the last of each resolution, or evenly spaced transformer layers."""
+    if hidden[-1].ndim == 4:
+        by_size = {tuple(state.shape[2:]): state for state in hidden}
+        return list(by_size.values())[-LEVELS:]
+    later = list(hidden[1:]) or list(hidden)
+    rows = sorted({round(place) for place in np.linspace(0, len(later) - 1, LEVELS)})
+    grids = []
+    for row in rows:
+        tokens = later[row]
+        first = tokens.shape[1] - _square(tokens.shape[1])  # class and register tokens stand in front
+        grids.append(tokens[:, first:].transpose(1, 2))
+    return grids
+
+
+def _square(count: int) -> int:
+    """The largest square number up to `count`."""
+    return int(count**0.5) ** 2
+
+
+def _unit(levels: Sequence[Tensor]) -> Tensor:
+    """Maps (B, C, ...) -> (B, M): unit length over the channels, divided by sqrt(positions x levels)."""
+    rows = []
+    for level in levels:
+        flat = level.float().flatten(2)
+        unit = flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-10)
+        rows.append(unit.flatten(1) / (flat.shape[2] * len(levels)) ** 0.5)
+    return torch.cat(rows, 1)
+
+
+def _fingerprint(model: nn.Module, preprocessing: Preprocessing) -> str:
+    """First 16 hex digits of a SHA-256 over every weight and the preprocessing."""
+    digest = hashlib.sha256(json.dumps(asdict(preprocessing), sort_keys=True).encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
+    return digest.hexdigest()[:16]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fakes
-from flawsmith import cli, datasets, generation, images
+from flawsmith import cli, datasets, generation, images, report
 from flawsmith.datasets.writer import Writer
 
 Run = Callable[..., tuple[int, str, str]]
@@ -511,6 +511,19 @@ def test_doctor_names_what_it_finds(run: Run) -> None:
     assert code in (0, 2)
     for name in ("Python", "core", "torch", "disk"):
         assert name in out
+
+
+def test_a_sheet_shows_what_nobody_chose() -> None:
+    def line(kind: str, index: int, status: str = "kept") -> dict[str, object]:
+        return {"category": "c", "defect_type": kind, "status": status, "index": index}
+
+    lines = [line(kind, 3 * turn + place) for turn in range(50) for place, kind in enumerate("abc")]
+    assert len(report.spread(lines, 12)) == 12
+    assert [row["defect_type"] for row in report.spread(lines, 7)] == ["a", "a", "a", "b", "b", "c", "c"]
+    assert {row["defect_type"] for row in report.spread(lines, 2)} == {"a", "c"}
+    assert report.spread([line("a", 0, "rejected")], 5) == []
+    few = [line("a", 0), line("b", 1)]
+    assert report.spread(few, 12) == few
 
 
 def test_demo_makes_its_sheet_and_page(run: Run, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def texture_photos(root: Path) -> None:
 
 
 def render_washer(seed: int) -> np.ndarray:
-    """A rendered product: a brushed steel washer on a dark mat, (256, 256, 3) uint8. Pose and light vary with the seed."""
+    """A rendered product, (256, 256, 3) uint8: a brushed steel washer on a dark mat; pose and light vary with the seed."""
     rng = np.random.default_rng(seed)
     size = SIZE * 2  # rendered at twice the size, so that edges are antialiased
     rows, columns = np.mgrid[:size, :size].astype(np.float32)
@@ -83,8 +83,8 @@ def run(folder: Path, n: int = 44, seed: int = 0, progress: Progress | None = No
     _run(GenerateConfig(method="copypaste", normal=f"mvtec_ad:{few}", out=out, n=8, seed=seed), progress)
     made.append(("copypaste (its few shots are the painted scratches and chips above)", out))
     sheet, page = folder / "contact-sheet.png", folder / "index.html"
-    images.write_image(sheet, report.sheet(made[0][1], count=22))
-    report.page(made, page, "flawsmith demo", count=12)
+    images.write_image(sheet, report.sheet(made[0][1], count=22, across=2))
+    report.page(made, page, "flawsmith demo", count=8)
     return {"contact sheet": sheet, "page": page, "pictures": folder / "out"}
 
 

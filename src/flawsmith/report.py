@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import cv2
 import numpy as np
 
 from flawsmith import compose, datasets, images
@@ -17,26 +18,33 @@ from flawsmith.datasets.writer import CONFIG, inside, read_manifest
 from flawsmith.errors import FlawsmithError
 
 COLUMNS = ("normal", "mask", "defect", "zoom: normal", "zoom: defect")
+ZOOM = (255, 170, 0)  # the frame of the zoom, drawn on the mask so that nothing covers the defect
 
 
 def spread(lines: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """`count` lines, the same number of each defect type, evenly spaced in each: nobody chose them."""
+    """`count` kept lines, as many of each category and defect type as possible, evenly spaced: nobody chose them."""
     by_type: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for line in lines:
         if line["status"] == "kept":
             by_type.setdefault((line["category"], line["defect_type"]), []).append(line)
     if not by_type:
         return []
-    each = max(1, count // len(by_type))
+    kinds = list(by_type.values())
+    if len(kinds) > count:  # not even one of each: evenly spaced kinds, and another normal for each
+        kinds = [kinds[i] for i in np.linspace(0, len(kinds) - 1, count).round().astype(int)]
     chosen = []
-    for members in by_type.values():
-        places = np.linspace(0, len(members) - 1, min(each, len(members))).round().astype(int)
-        chosen += [members[i] for i in dict.fromkeys(places.tolist())]
-    return chosen[: max(count, len(by_type))]
+    for number, members in enumerate(kinds):
+        each = min(len(members), count // len(kinds) + (number < count % len(kinds)))
+        places = np.linspace(0, len(members) - 1, each + 2)[1:-1] if each < len(members) else np.arange(each)
+        chosen += [members[i] for i in dict.fromkeys(places.round().astype(int).tolist())]
+    return chosen
 
 
-def row(out: Path, line: dict[str, Any], normal_root: Path | None) -> list[np.ndarray]:
-    """Normal, mask, defect and a zoom of both around the defect; the normal is blank when it cannot be found."""
+def row(out: Path, line: dict[str, Any], normal_root: Path | None, cell: int = 192) -> list[np.ndarray]:
+    """Normal, mask, defect and a zoom of both around the defect, each (cell, cell, 3) uint8.
+
+    The mask shows where the zoom lies. The normal is blank when it cannot be found.
+    """
     image = images.read_image(inside(out, line["image"]))
     mask = images.read_mask(inside(out, line["mask"]))
     normal = np.full_like(image, 235)
@@ -44,18 +52,43 @@ def row(out: Path, line: dict[str, Any], normal_root: Path | None) -> list[np.nd
     if source is not None and source.is_file():
         candidate = images.read_image(source)
         normal = candidate if candidate.shape == image.shape else normal
-    view = compose.square_window(mask, minimum=48, context=1.8).slices
-    return [normal, images.mask_picture(mask), images.overlay(image, mask), normal[view], image[view]]
+    zoom = compose.square_window(mask, minimum=48, context=1.8)
+    scale = cell / max(mask.shape)
+    small = images.fit(images.mask_picture(mask), cell)
+    top, left = ((cell - round(side * scale)) // 2 for side in mask.shape)
+    corners = [
+        (left + round(column * scale), top + round(row * scale))
+        for row, column in ((zoom.top, zoom.left), (zoom.bottom - 1, zoom.right - 1))
+    ]
+    small = np.where(small > 25, small, np.uint8(0)) if scale >= 1 else np.clip(small.astype(int) * 3, 0, 255)
+    framed = cv2.rectangle(small.astype(np.uint8), corners[0], corners[1], ZOOM, 1)
+    pictures = [normal, image, normal[zoom.slices], image[zoom.slices]]
+    cells = [images.fit(picture, cell) for picture in pictures]
+    return [cells[0], framed, *cells[1:]]
 
 
-def sheet(out: Path, count: int = 12, cell: int = 192) -> np.ndarray:
-    """The contact sheet of a generated folder, (H, W, 3) uint8. Raises FlawsmithError when no picture was kept."""
+def sheet(out: Path, count: int = 12, cell: int = 192, across: int = 1) -> np.ndarray:
+    """The contact sheet of a generated folder, (H, W, 3) uint8, `across` pictures beside each other.
+
+    Raises FlawsmithError when no picture was kept.
+    """
     lines = spread(read_manifest(out), count)
     if not lines:
         raise FlawsmithError(f"{out} holds no kept picture to show: see the reasons in its manifest.jsonl.")
     root = normal_root(out)
-    captions = [f"{line['method']}, seed {line['seed']}: {line['caption']}" for line in lines]
-    return images.contact_sheet([row(out, line, root) for line in lines], COLUMNS, captions, cell)
+    captions = [f"{Path(line['image']).with_suffix('').as_posix()}: {line['caption']}" for line in lines]
+    rows = [row(out, line, root, cell) for line in lines]
+    height = -(-len(rows) // across)  # one column after the other
+    parts = [
+        images.contact_sheet(rows[start : start + height], COLUMNS, captions[start : start + height], cell)
+        for start in range(0, len(rows), height)
+    ]
+    whole = np.full((parts[0].shape[0], sum(part.shape[1] for part in parts), 3), 255, dtype=np.uint8)
+    left = 0
+    for part in parts:
+        whole[: part.shape[0], left : left + part.shape[1]] = part
+        left += part.shape[1]
+    return whole
 
 
 def normal_root(out: Path) -> Path | None:
@@ -96,32 +129,44 @@ def _median(values: Any) -> float | None:
 
 
 STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1c2430}
-table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .8rem;border-bottom:1px solid #dde;text-align:right}
+body{font:16px/1.5 system-ui,sans-serif;max-width:1180px;margin:0 auto;padding:2rem 1rem;color:#1c2430;background:#fff}
+h1{font-size:1.7rem;margin:0}h2{font-size:1.2rem;margin:2.5rem 0 .2rem}p{margin:.3rem 0;color:#4a5568}
+table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums}summary{cursor:pointer;color:#4a5568}
+td,th{padding:.15rem .9rem .15rem 0;border-bottom:1px solid #e3e8ef;text-align:right;font-weight:400}th{color:#4a5568}
 td:first-child,th:first-child,td:nth-child(2),th:nth-child(2){text-align:left}
-img{max-width:100%;border:1px solid #dde}code{background:#f2f4f8;padding:.1rem .3rem;border-radius:3px}
+img{display:block;width:100%;margin:.8rem 0}code{background:#f2f4f8;padding:.1rem .3rem;border-radius:3px}
 """
 
 
 def page(outs: Sequence[tuple[str, Path]], target: Path, title: str = "flawsmith", count: int = 12) -> None:
     """Write one self-contained HTML page (pictures inside) about the generated folders `(heading, folder)`."""
-    parts = [f"<h1>{html.escape(title)}</h1>"]
+    parts = [
+        f"<h1>{html.escape(title)}</h1><p>Every picture equals its photograph outside the mask, byte for byte. "
+        "Examples are evenly spaced over the run, nobody chose them; the frame on the mask is the zoom.</p>"
+    ]
     for heading, out in outs:
-        lines = read_manifest(out)
-        table = statistics(lines)
-        picture = base64.b64encode(images.encode_png(sheet(out, count))).decode()
+        table = statistics(read_manifest(out))
+        kept, refused = (sum(row[key] for row in table) for key in ("kept", "refused"))
         head = "".join(f"<th>{html.escape(key)}</th>" for key in table[0])
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(str(value))}</td>" for value in row.values()) + "</tr>" for row in table
         )
         parts.append(
-            f"<h2>{html.escape(heading)}</h2><p><code>{html.escape(out.as_posix())}</code>, "
-            f"{sum(row['kept'] for row in table)} pictures. Shown: evenly spaced, not chosen.</p>"
-            f"<table><tr>{head}</tr>{body}</table>"
-            f'<img alt="contact sheet" src="data:image/png;base64,{picture}">'
+            f"<h2>{html.escape(heading)}</h2><p>{kept} pictures in <code>{html.escape(out.as_posix())}</code>"
+            f"{f', {refused} refused' if refused else ''}</p>"
+            f'<img alt="contact sheet" src="data:image/jpeg;base64,{_jpeg(sheet(out, count))}">'
+            f"<details><summary>Counts and medians by defect type</summary>"
+            f"<table><tr>{head}</tr>{body}</table></details>"
         )
     document = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{STYLE}</style><body>{''.join(parts)}</body></html>\n"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
     )
     images.write_bytes(target, document.encode("utf-8"))
+
+
+def _jpeg(picture: np.ndarray) -> str:
+    """A page is looked at, not measured: a quarter of the bytes of PNG."""
+    _, buffer = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return base64.b64encode(buffer.tobytes()).decode()

@@ -76,7 +76,7 @@ def test_check_generate_show_and_read_back(run: Run, widget: Path, tmp_path: Pat
     code, out, _ = run("show", made, "--page", tmp_path / "page.html", "-n", "4")
     assert code == 0
     assert images.read_image(tmp_path / "made-sheet.png").shape[1] > 400
-    assert "data:image/png;base64," in (tmp_path / "page.html").read_text()
+    assert "data:image/jpeg;base64," in (tmp_path / "page.html").read_text()
     assert not (made / "made-sheet.png").exists()
 
 

@@ -30,7 +30,7 @@ def texture_photos(root: Path) -> None:
 
 
 def render_washer(seed: int) -> np.ndarray:
-    """A rendered product, (256, 256, 3) uint8: a brushed steel washer on a dark mat; pose and light vary with the seed."""
+    """A rendered product, (256, 256, 3) uint8: a steel washer on a dark mat; pose and light vary with the seed."""
     rng = np.random.default_rng(seed)
     size = SIZE * 2  # rendered at twice the size, so that edges are antialiased
     rows, columns = np.mgrid[:size, :size].astype(np.float32)

@@ -3,7 +3,7 @@
 Prints the start-up time of `flawsmith --help`, pictures per second through the whole `generate` path at 256 px (from
 the configuration to the last file, planning and checks included), and the peak memory on a 12,000 x 9,000 photograph
 against the bar of four times its raw pixels plus 300 MB. `--data DIR` measures the speed on a data set of your own.
-Every figure is the median of `--rounds` runs; the load average is printed because a busy machine makes all of them worse.
+Every figure is the median of `--rounds` runs; the load average is printed because other work makes all of them worse.
 """
 
 from __future__ import annotations

@@ -310,7 +310,7 @@ def test_a_large_photograph_is_handled_in_parts(
     """Masks are drawn in a tile, references cropped: the promises stay, at every place."""
     monkeypatch.setattr(generation, "LARGE", 1000)
     monkeypatch.setattr(generation, "TILE", 32)
-    for method in ("perlin", "copypaste"):
+    for method in ("perlin", "copypaste"):  # the defects are discs and lines of 60 to 100 pixels
         made = tmp_path / method
         code, _, err = run("generate", method, "--normal", widget, "-n", "6", "--out", made)
         assert code == 0, err
@@ -321,7 +321,9 @@ def test_a_large_photograph_is_handled_in_parts(
             assert image.shape == normal.shape == (72, 96, 3)
             assert (image[~mask] == normal[~mask]).all() and mask.any()
             rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-            if method == "perlin":
+            if method == "copypaste":  # of its own size, whatever was cropped
+                assert mask.sum() < 500
+            else:
                 assert rows[-1] - rows[0] < 32 and columns[-1] - columns[0] < 32
 
 

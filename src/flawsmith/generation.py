@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -330,6 +331,14 @@ class Loader:
         left = min(max(0, int(columns[pick]) * step - TILE // 2), max(0, allowed.shape[1] - TILE))
         return slice(top, top + TILE), slice(left, left + TILE)
 
+    def _options(self, reference: Sample | None, pixels: int) -> masks.MaskOptions:
+        """The dials; for a cropped reference its enlargement is that of the whole photograph."""
+        if reference is None or "whole" not in reference.info:
+            return self.mask_options
+        factor = _enlargement(pixels / reference.info["whole"]) / _enlargement(pixels / reference.mask.size)
+        low, high = self.mask_options.scale
+        return self.mask_options.model_copy(update={"scale": (low * factor, high * factor)})
+
     def request(self, job: Job, redraw: int = 0) -> Request:
         """The pixels of a job. `redraw` > 0 draws the mask and the method's noise anew."""
         reference = self.sample(job.reference) if job.reference else None  # first: it is cropped, the normal is not
@@ -342,7 +351,8 @@ class Loader:
             rng = np.random.default_rng(hash_seed(seed, "mask"))
             allowed, image = self.allowed(job.normal), normal.image
             tile = self._tile(job.mask, allowed, rng)
-            drawn, warp = masks.draw(job.mask, allowed[tile], rng, self.mask_options, reference, image[tile])
+            options = self._options(reference, allowed.size)
+            drawn, warp = masks.draw(job.mask, allowed[tile], rng, options, reference, image[tile])
             mask = drawn
             if drawn.shape != allowed.shape:
                 mask = np.zeros(allowed.shape, dtype=bool)
@@ -355,7 +365,14 @@ def _load(record: Record) -> Sample:
     if record.is_good or sample.mask.size <= LARGE or not sample.mask.any():
         return sample
     view = compose.window(sample.mask, minimum=1024, context=2.0).slices
-    return replace(sample, image=sample.image[view].copy(), mask=sample.mask[view].copy())
+    info = {**sample.info, "whole": sample.mask.size}
+    return replace(sample, image=sample.image[view].copy(), mask=sample.mask[view].copy(), info=info)
+
+
+def _enlargement(share: float) -> float:
+    """How much `masks.move` enlarges a defect when the photograph has `share` times its photograph's pixels."""
+    ratio = math.sqrt(share)
+    return 1.0 if 0.5 <= ratio <= 2 else ratio
 
 
 def _mask_options(given: dict[str, Any]) -> masks.MaskOptions:

@@ -2,9 +2,9 @@
 
 The split of a seed is the usefulness benchmark's: methods see only the support pictures, and the judging ones share no
 physical part with them. A window is the square around a mask (context 1.5, at least 64 px), by one rule for real and
-generated pictures. Copies are looked for in the defect alone, cut tightly, in every turn. Beside the methods stand two
-anchors: `support`, the real defects themselves (what a perfect copy of the material would score), and `untouched`, the
-first method's photographs and masks before anything was painted (what doing nothing scores). Results are appended to
+generated pictures. Copies are looked for in the defect alone, cut tightly, in every turn. Beside the methods stand
+three anchors: `support`, the few real defects themselves; `held-out`, real defects of one half of the parts against the
+other half; `untouched`, the first method's photographs and masks before anything was painted. Results are appended to
 OUT/quality.jsonl, one line per value; finished pairs of seed and method are skipped, so the same command resumes.
 
 Example: python benchmarks/quality.py mvtec_ad:data/magnetic_tile --types blowhole break crack --shots 8 --seeds 0 1 2
@@ -32,7 +32,7 @@ from flawsmith.evaluation.scores import paired_bootstrap
 from flawsmith.records import Record, Sample
 
 CLASSICS = ("copypaste", "nsa", "perlin", "cutpaste", "procedural")
-ANCHORS = ("support", "untouched")
+ANCHORS = ("support", "untouched", "held-out")
 MINIMUM, CONTEXT = 64, 1.5
 CLOSE = 96  # side of the tight crops in which copies are looked for
 EXTRA = ("precision", "recall", "density", "coverage")
@@ -61,6 +61,9 @@ class Judge:
         self.folder = args.out / f"seed{seed}"
         self.data = materialise(self.folder, split.support, normals)
         test = unseen(args.source, split.test) if normals[0].category in PRETRAINED else split.test
+        self.parts = {
+            name: [r.group or r.name for r in test if r.defect_type == name and r.masks] for name in self.types
+        }
         self.support = {name: _loaded(split.support, name) for name in self.types}
         self.real = {name: _loaded(test, name) for name in self.types}
         self.seen = {name: extractor(windows(found), maps=True) for name, found in self.support.items()}
@@ -137,7 +140,7 @@ class Judge:
             pairwise = diversity.mean_pairwise(diversity.distances(made.maps))
             lines += [self._line(method, name, "pairwise-FD", pairwise, n)]
             if method == "support":
-                lines += self._real_diversity(name, truth.maps, centres)
+                lines += self._reality(name, truth, centres)
                 continue
             clustered = diversity.cluster_diversity(made.maps, centres)
             lines += [self._line(method, name, "IC-FD", clustered.value, n, left_out=clustered.left_out)]
@@ -149,14 +152,25 @@ class Judge:
             ]
         return lines
 
-    def _real_diversity(self, name: str, truth: np.ndarray, centres: np.ndarray) -> list[dict[str, Any]]:
-        """The same figures of the held-out real defects, as a second yardstick."""
-        clustered = diversity.cluster_diversity(truth, centres)
-        pairwise = diversity.mean_pairwise(diversity.distances(truth))
-        return [
+    def _reality(self, name: str, truth: features.Features, centres: np.ndarray) -> list[dict[str, Any]]:
+        """The same figures of the held-out real defects; KID of one half of the physical parts against the other."""
+        assert truth.maps is not None
+        clustered = diversity.cluster_diversity(truth.maps, centres)
+        pairwise = diversity.mean_pairwise(diversity.distances(truth.maps))
+        lines = [
             self._line("held-out", name, "pairwise-FD", pairwise, len(truth)),
             self._line("held-out", name, "IC-FD", clustered.value, len(truth), left_out=clustered.left_out),
         ]
+        parts, owner = sorted(set(self.parts[name])), np.array(self.parts[name])
+        rng, halves = np.random.default_rng(0), []
+        for _ in range(20 if len(parts) > 1 and len(owner) == len(truth) else 0):
+            first = np.isin(owner, rng.permutation(parts)[: len(parts) // 2])
+            if 2 <= first.sum() <= len(first) - 2:
+                halves.append(fidelity.kid(truth.pooled[first], truth.pooled[~first]))
+        if halves:
+            spread = float(np.std(halves))
+            lines.append(self._line("held-out", name, "KID", float(np.mean(halves)), len(truth), spread=spread))
+        return lines
 
     def _line(self, method: str, name: str, key: str, value: float | None, n: int, **more: Any) -> dict[str, Any]:
         return {

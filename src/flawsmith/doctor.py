@@ -41,10 +41,7 @@ def checks() -> Iterator[Check]:
     from flawsmith import __version__
 
     python = platform.python_version()
-    if sys.version_info >= (3, 10):
-        yield Check("Python", "ok", f"{python}, {platform.system()} {platform.machine()}")
-    else:
-        yield Check("Python", "problem", python, "install Python 3.10 or newer")
+    yield Check("Python", "ok", f"{python}, {platform.system()} {platform.machine()}")  # pip refuses older than 3.10
     yield Check("flawsmith", "ok", __version__)
     yield Check("machine", "ok", f"{os.cpu_count()} cores{_memory()}")
     missing = [name for name in CORE if version(name) is None]

@@ -475,7 +475,7 @@ def generate(
 ) -> list[tuple[Request, Sample, int]]:
     """One block: make the samples, redraw refused ones with the next seeds. Returns (request, sample, redraws)."""
     results: list[tuple[Request, Sample, int]] = [
-        (request, _gate(sample, loader, job), 0)
+        (request, _gate(sample, request, loader, job), 0)
         for request, sample, job in zip(requests, synthesizer.generate(requests), jobs, strict=True)
     ]
     for redraw in range(1, max_redraws + 1):
@@ -484,20 +484,24 @@ def generate(
             break
         redrawn = [loader.request(jobs[i], redraw) for i in again]
         for i, request, sample in zip(again, redrawn, synthesizer.generate(redrawn), strict=True):
-            results[i] = (request, _gate(sample, loader, jobs[i]), redraw)
+            results[i] = (request, _gate(sample, request, loader, jobs[i]), redraw)
+            del request, sample
     return results
 
 
-def _gate(sample: Sample, loader: Loader, job: Job) -> Sample:
-    """Refuse a label that lies off the object; a mask the user painted is the user's word."""
-    if "rejected" in sample.info or loader.mask_is_picture:
-        return sample
-    area = int(sample.mask.sum())
-    on_object = float((sample.mask & loader.allowed(job.normal)).sum()) / max(1, area)
-    info = {**sample.info, "scores": {**sample.info.get("scores", {}), "on_object": round(on_object, 4)}}
-    if on_object < MIN_ON_OBJECT:
-        info["rejected"] = f"off the object ({on_object:.0%} of the label on it)"
-    return replace(sample, info=info)
+def _gate(sample: Sample, request: Request, loader: Loader, job: Job) -> Sample:
+    """Refuse a label that lies off the object; a mask the user painted is the user's word.
+
+    A refused picture is never written: its pixels are let go for the photograph's own.
+    """
+    if "rejected" not in sample.info and not loader.mask_is_picture:
+        area = int(sample.mask.sum())
+        on_object = float((sample.mask & loader.allowed(job.normal)).sum()) / max(1, area)
+        info = {**sample.info, "scores": {**sample.info.get("scores", {}), "on_object": round(on_object, 4)}}
+        if on_object < MIN_ON_OBJECT:
+            info["rejected"] = f"off the object ({on_object:.0%} of the label on it)"
+        sample = replace(sample, info=info)
+    return replace(sample, image=request.normal.image) if "rejected" in sample.info else sample
 
 
 def blocks(jobs: Sequence[Job], size: int) -> Iterator[Sequence[Job]]:

@@ -143,6 +143,7 @@ def encode_png(array: np.ndarray) -> bytes:
     done, buffer = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])
     if not done:
         raise FlawsmithError(f"A picture of shape {array.shape} cannot be encoded as PNG.")
+    del pixels  # a large photograph's copy is as large as itself
     return buffer.tobytes()
 
 

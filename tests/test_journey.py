@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fakes
-from flawsmith import cli, datasets, generation, images, report
+from flawsmith import cli, datasets, images, loading, report
 from flawsmith.datasets.writer import Writer
 
 Run = Callable[..., tuple[int, str, str]]
@@ -308,8 +308,8 @@ def test_a_large_photograph_is_handled_in_parts(
     run: Run, widget: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Masks are drawn in a tile, references cropped: the promises stay, at every place."""
-    monkeypatch.setattr(generation, "LARGE", 1000)
-    monkeypatch.setattr(generation, "TILE", 32)
+    monkeypatch.setattr(loading, "LARGE", 1000)
+    monkeypatch.setattr(loading, "TILE", 32)
     for method in ("perlin", "copypaste"):  # the defects are discs and lines of 60 to 100 pixels
         made = tmp_path / method
         code, _, err = run("generate", method, "--normal", widget, "-n", "6", "--out", made)

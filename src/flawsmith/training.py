@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from flawsmith import __version__, datasets, generation, images
+from flawsmith import __version__, datasets, generation, images, planning
 from flawsmith.config import GenerateConfig, TrainConfig
 from flawsmith.datasets.splits import few_shot
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.fewshot import FitConfig, fit, save_adapter
 from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.loading import Loader
 from flawsmith.methods import METHODS
 from flawsmith.methods.latent import DiffusionSynthesizer, fingerprint
 from flawsmith.records import Record, Request, Sample
@@ -158,8 +159,8 @@ def _drawn(config: TrainConfig, category: str, seed: int) -> list[Sample]:
         method="procedural", normal=config.data, category=category, n=DRAWN, seed=seed, out=config.out / "unused"
     )
     synthesizer = generation.load_method("procedural", {})
-    made = generation.plan(settings, generation.read_records(settings), synthesizer)
-    loader = generation.Loader(settings)
+    made = planning.plan(settings, planning.read_records(settings), synthesizer)
+    loader = Loader(settings)
     samples = [synthesizer.generate([loader.request(job)])[0] for job in made.jobs]
     return [sample for sample in samples if "rejected" not in sample.info]
 

@@ -51,6 +51,7 @@ class PretrainConfig:
     ema: float = 0.999
     seed: int = 0
     outside: float = 0.05  # weight of the loss outside the mask
+    colour: float = 4.0  # extra weight of errors in colour: small in numbers, but seen at once
     edges: float = 0.25  # weight of the error's gradient: fights the 4 px grid of pixel-unshuffle
     snr_cap: float = 5.0  # above this signal-to-noise ratio a step counts less: there the v loss only sees grain
     min_area: int = 64  # pixels; the masked loss is divided by the mask's area, but not by less than this
@@ -89,7 +90,9 @@ def _tensors(batch: Batch) -> tuple[Tensor, Tensor, Tensor, list[tuple[Tensor, T
     return image, clean, mask, references
 
 
-def masked_loss(error: Tensor, mask: Tensor, outside: float, edges: float, min_area: int) -> Tensor:
+def masked_loss(
+    error: Tensor, mask: Tensor, outside: float, edges: float, min_area: int, colour: float = 0.0
+) -> Tensor:
     """Per-sample loss (B,) of a pixel-space error (B, 3, S, S): mean square inside the mask, a little of the
     rest, and of its edges.
 
@@ -97,6 +100,8 @@ def masked_loss(error: Tensor, mask: Tensor, outside: float, edges: float, min_a
     sees.
     """
     square = error.square().mean(1, keepdim=True)
+    if colour:
+        square = square + colour * (error - error.mean(1, keepdim=True)).square().mean(1, keepdim=True)
     area = mask.sum((1, 2, 3)).clamp_min(min_area)
     loss = (square * mask).sum((1, 2, 3)) / area + outside * (square * (1 - mask)).mean((1, 2, 3))
     if edges:
@@ -111,19 +116,24 @@ def measure_spectrum(backbone: Backbone, windows: Windows, batches: int = 24) ->
     """Standard deviation (C, S, S) of every cosine wave of what the hole hides, per unit of area.
 
     That is the picture under the mask minus the mean of its surroundings: the surroundings are given, so the waves of
-    the whole window would be the wrong prior. No wave counts more than its channel's mean: the few coarsest ones would
-    otherwise rule the gradient. Waves that hardly occur get half a grey level, the rounding of 8-bit pictures.
+    the whole window would be the wrong prior. Windows differ a hundredfold in contrast and colour; the level of a
+    channel is between their typical and their mean power, since the mean alone lets colour noise through in the many
+    windows without colour. No wave counts more than its channel: the few coarsest ones would otherwise rule the
+    gradient. Waves that hardly occur get half a grey level, the rounding of 8-bit pictures.
     """
-    power, area = torch.zeros(1), 0.0
+    shape, mean, typical, count = torch.zeros(1), torch.zeros(1), torch.zeros(1), 0
     for part in range(batches):
         batch = windows.batch(64, 99, part)
         latents = backbone.encode(tensors.from_images(batch.image))
         cells = backbone.encode_mask(tensors.from_masks(batch.mask)).mean(1, keepdim=True)  # (B, 1, S, S) in 0..1
         around = (latents * (1 - cells)).sum((2, 3), keepdim=True) / (1 - cells).sum((2, 3), keepdim=True).clamp_min(1)
-        power = power + backbone.unet.waves((latents - around) * cells).square().sum(0)
-        area += float(cells.square().mean((1, 2, 3)).sum())
-    power = torch.minimum(power, power.mean((1, 2), keepdim=True)) / area
-    return power.sqrt().clamp_min(0.5 / 127.5)
+        power = backbone.unet.waves((latents - around) * cells).square()
+        power = power / cells.square().mean((1, 2, 3), keepdim=True)  # (B, C, S, S) per unit of area
+        level = power.mean((2, 3), keepdim=True).clamp_min((0.5 / 127.5) ** 2)
+        shape = shape + (power / level).sum(0)
+        mean, typical, count = mean + level.sum(0), typical + level.log().sum(0), count + len(power)
+    level = ((mean / count) * (typical / count).exp()).sqrt()  # (C, 1, 1)
+    return (level * (shape / count).clamp_max(1.0)).sqrt().clamp_min(0.5 / 127.5)
 
 
 def step_weight(alphas_cumprod: Tensor, t: Tensor, cap: float) -> Tensor:
@@ -159,7 +169,8 @@ def batch_loss(backbone: Backbone, batch: Batch, t: Tensor, noise: Tensor, confi
     with autocast("cpu", config.bf16):
         context = backbone.context(batch.captions, references)
         output = predict(backbone.unet, noisy, t, Conditioning(context), backbone.inpaint_input(clean, mask))
-    loss = masked_loss(backbone.decode(output - target), mask, config.outside, config.edges, config.min_area)
+    error = backbone.decode(output - target)
+    loss = masked_loss(error, mask, config.outside, config.edges, config.min_area, config.colour)
     return loss * step_weight(backbone.scheduler.alphas_cumprod, t, config.snr_cap)
 
 
@@ -354,8 +365,7 @@ def pretrain(
         raise FlawsmithError(
             f"Windows are {windows.size} px, the recipe wants {backbone.size}: make shards of that size."
         )
-    if start_from is None:
-        backbone.unet.spectrum.copy_(measure_spectrum(backbone, windows))
+    backbone.unet.spectrum.copy_(measure_spectrum(backbone, windows))
     written.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
     parameters = _parameters(backbone)
     ema = {name: p.detach().clone() for name, p in parameters.items()}

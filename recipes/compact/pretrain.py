@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--config", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--start-from", type=Path, help="a compact folder whose weights a new run starts with")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
@@ -29,7 +30,8 @@ def main() -> None:
 
     changes: dict[str, Any] = {} if args.steps is None else {"steps": args.steps}
     folders = [found.parent for folder in args.windows for found in sorted(folder.rglob("windows-0000.npz"))]
-    pretrain(read_config(args.config, **changes), folders, args.out, progress=lambda line: log.info("%s", line))
+    config = read_config(args.config, **changes)
+    pretrain(config, folders, args.out, start_from=args.start_from, progress=lambda line: log.info("%s", line))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ def test_masked_loss_by_hand() -> None:
     # inside the mask only the two right pixels are neighbours: difference 2, squared 4, over an area of 2
     assert masked_loss(error, mask, 0.0, 0.5, 1).item() == pytest.approx(10 + 0.5 * 4 / 2)
     assert masked_loss(error, mask, 0.0, 0.0, 10).item() == pytest.approx(20 / 10)
+    red = torch.tensor([3.0, 0.0, 0.0]).view(1, 3, 1, 1)  # mean square 3, without its grey part (2, -1, -1): 2
+    assert masked_loss(red, torch.ones(1, 1, 1, 1), 0.0, 0.0, 1, colour=4.0).item() == pytest.approx(3 + 4 * 2)
 
 
 def test_step_weight_by_hand() -> None:

@@ -121,19 +121,21 @@ def measure_spectrum(backbone: Backbone, windows: Windows, batches: int = 24) ->
     windows without colour. No wave counts more than its channel: the few coarsest ones would otherwise rule the
     gradient. Waves that hardly occur get half a grey level, the rounding of 8-bit pictures.
     """
-    shape, mean, typical, count = torch.zeros(1), torch.zeros(1), torch.zeros(1), 0
+    shape, mean, typical, total = torch.zeros(1), torch.zeros(1), torch.zeros(1), 0.0
     for part in range(batches):
         batch = windows.batch(64, 99, part)
         latents = backbone.encode(tensors.from_images(batch.image))
         cells = backbone.encode_mask(tensors.from_masks(batch.mask)).mean(1, keepdim=True)  # (B, 1, S, S) in 0..1
         around = (latents * (1 - cells)).sum((2, 3), keepdim=True) / (1 - cells).sum((2, 3), keepdim=True).clamp_min(1)
         power = backbone.unet.waves((latents - around) * cells).square()
-        power = power / cells.square().mean((1, 2, 3), keepdim=True)  # (B, C, S, S) per unit of area
+        area = cells.square().mean((1, 2, 3), keepdim=True)  # (B, 1, 1, 1); large holes count by their area
+        power = power / area  # (B, C, S, S)
         level = power.mean((2, 3), keepdim=True).clamp_min((0.5 / 127.5) ** 2)
-        shape = shape + (power / level).sum(0)
-        mean, typical, count = mean + level.sum(0), typical + level.log().sum(0), count + len(power)
-    level = ((mean / count) * (typical / count).exp()).sqrt()  # (C, 1, 1)
-    return (level * (shape / count).clamp_max(1.0)).sqrt().clamp_min(0.5 / 127.5)
+        shape = shape + (area * power / level).sum(0)
+        mean, typical = mean + (area * level).sum(0), typical + (area * level.log()).sum(0)
+        total += float(area.sum())
+    level = ((mean / total) * (typical / total).exp()).sqrt()  # (C, 1, 1)
+    return (level * (shape / total).clamp_max(1.0)).sqrt().clamp_min(0.5 / 127.5)
 
 
 def step_weight(alphas_cumprod: Tensor, t: Tensor, cap: float) -> Tensor:

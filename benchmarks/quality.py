@@ -5,7 +5,7 @@ physical part with them. A window is the square around a mask (context 1.5, at l
 generated pictures. Copies are looked for in the defect alone, cut tightly, in every turn. Beside the methods stand
 three anchors: `support`, the few real defects themselves; `held-out`, real defects of one half of the parts against the
 other half; `untouched`, the first method's photographs and masks before anything was painted. Results are appended to
-OUT/quality.jsonl, one line per value; finished pairs of seed and method are skipped, so the same command resumes.
+OUT/quality.jsonl, one line per value; finished pairs of seed and method are skipped, so the same command resumes. Another backbone or fit needs another OUT.
 
 Example: python benchmarks/quality.py mvtec_ad:data/magnetic_tile --types blowhole break crack --shots 8 --seeds 0 1 2
          --methods copypaste nsa perlin cutpaste procedural inpaint --features weights/mobilenet --out runs/quality
@@ -174,7 +174,7 @@ class Judge:
 
     def _line(self, method: str, name: str, key: str, value: float | None, n: int, **more: Any) -> dict[str, Any]:
         return {
-            "run": self.args.run,
+            "run": identity(self.args, method),
             "seed": self.seed,
             "method": method.split("=", 1)[0],
             "type": name,
@@ -186,6 +186,12 @@ class Judge:
             "n_generated": n,
             **more,
         }
+
+
+def identity(args: argparse.Namespace, method: str) -> str:
+    """What a value depends on besides seed and type; a fitted method also on its backbone and settings."""
+    own = [args.backbone, args.fit_steps, args.fit, args.inpaint] if method.split("=")[0] == "inpaint" else []
+    return hashlib.sha256(json.dumps([args.run, *own]).encode()).hexdigest()[:12] if own else str(args.run)
 
 
 def _loaded(records: Sequence[Record], name: str) -> list[Sample]:
@@ -297,8 +303,8 @@ def main() -> None:
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     for seed in args.seeds:
         wanted = (*(("untouched",) if "=" not in args.methods[0] else ()), "support", *args.methods)
-        done = {line["method"] for line in lines if line["run"] == args.run and line["seed"] == seed}
-        missing = [method for method in wanted if method.split("=", 1)[0] not in done]
+        done = {(line["method"], line["run"]) for line in lines if line["seed"] == seed}
+        missing = [m for m in wanted if (m.split("=", 1)[0], identity(args, m)) not in done]
         judge = Judge(args, seed, extractor, close) if missing else None
         for method in missing:
             assert judge is not None
@@ -308,7 +314,7 @@ def main() -> None:
                 stream.writelines(json.dumps(line) + "\n" for line in found)
             lines += found
             print(f"seed {seed} {method}: {time.perf_counter() - started:.0f} s", flush=True)
-    print(report([line for line in lines if line["run"] == args.run]))
+    print(report([line for line in lines if line["run"] == identity(args, line["method"])]))
 
 
 if __name__ == "__main__":

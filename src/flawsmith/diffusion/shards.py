@@ -84,9 +84,10 @@ class Mix:
 
     real: float = 0.25  # samples from real data sets, where there are any
     normal: float = 0.15  # windows without a defect, to be continued under a borrowed mask
-    self_reference: float = 0.3  # the reference is the sample itself, strongly changed
+    self_reference: float = 0.4  # the reference is the sample itself, strongly changed
     drop_text: float = 0.12
-    drop_reference: float = 0.4
+    drop_text_with_reference: float = 0.5  # words say most of what a reference shows: together, it is not learned
+    drop_reference: float = 0.3
     drop_both: float = 0.1
     wider_mask: float = 0.2  # the mask is a little larger than the defect, as hand-drawn ones are
 
@@ -206,10 +207,10 @@ class Windows:
                     mask = _widen(rng, mask)
                 draw = rng.random()
                 both = draw < mix.drop_both
-                if both or rng.random() < mix.drop_text:
-                    caption = ""
                 if both or rng.random() < mix.drop_reference:
                     reference = None
+                if both or rng.random() < (mix.drop_text if reference is None else mix.drop_text_with_reference):
+                    caption = ""
             images.append(image)
             cleans.append(clean)
             masks.append(mask)

@@ -4,8 +4,10 @@ The split of a seed is the usefulness benchmark's: methods see only the support 
 physical part with them. A window is the square around a mask (context 1.5, at least 64 px), by one rule for real and
 generated pictures. Copies are looked for in the defect alone, cut tightly, in every turn. Beside the methods stand
 three anchors: `support`, the few real defects themselves; `held-out`, real defects of one half of the parts against the
-other half; `untouched`, the first method's photographs and masks before anything was painted. Results are appended to
-OUT/quality.jsonl, one line per value; finished pairs of seed and method are skipped, so the same command resumes. Another backbone or fit needs another OUT.
+other half; `untouched`, the first method's photographs and masks before anything was painted.
+
+Results are appended to OUT/quality.jsonl, one line per value; finished pairs of seed and method are skipped, so the same
+command resumes. Another backbone or fit needs another OUT.
 
 Example: python benchmarks/quality.py mvtec_ad:data/magnetic_tile --types blowhole break crack --shots 8 --seeds 0 1 2
          --methods copypaste nsa perlin cutpaste procedural inpaint --features weights/mobilenet --out runs/quality
@@ -190,8 +192,10 @@ class Judge:
 
 def identity(args: argparse.Namespace, method: str) -> str:
     """What a value depends on besides seed and type; a fitted method also on its backbone and settings."""
-    own = [args.backbone, args.fit_steps, args.fit, args.inpaint] if method.split("=")[0] == "inpaint" else []
-    return hashlib.sha256(json.dumps([args.run, *own]).encode()).hexdigest()[:12] if own else str(args.run)
+    if method.split("=", 1)[0] != "inpaint":
+        return str(args.run)
+    own = [args.run, args.backbone, args.fit_steps, args.fit, args.inpaint]
+    return hashlib.sha256(json.dumps(own).encode()).hexdigest()[:12]
 
 
 def _loaded(records: Sequence[Record], name: str) -> list[Sample]:

@@ -6,7 +6,7 @@ generated pictures. Copies are looked for in the defect alone, cut tightly, in e
 three anchors: `support`, the few real defects themselves; `held-out`, real defects of one half of the parts against the
 other half; `untouched`, the first method's photographs and masks before anything was painted.
 
-Results are appended to OUT/quality.jsonl, one line per value; finished pairs of seed and method are skipped, so the same
+Results are appended to OUT/quality.jsonl, one line per value; finished pairs of seed and method are skipped: the same
 command resumes. Another backbone or fit needs another OUT.
 
 Example: python benchmarks/quality.py mvtec_ad:data/magnetic_tile --types blowhole break crack --shots 8 --seeds 0 1 2

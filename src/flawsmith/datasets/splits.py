@@ -109,8 +109,11 @@ def _choose(units: list[Unit], shots: int | None, rule: str) -> list[Record]:
     count = min(shots, limit)
     while sum(map(len, _pick(units, count, rule))) < min(shots, available):
         count += 1
-    # One picture of every part before the second of any.
-    rounds = zip_longest(*_pick(units, count, rule))
+    # One picture of every part before the second of any, and another place of the series for each part: series are
+    # often sorted by exposure or time, and the first pictures of all parts would show one exposure only.
+    picked = _pick(units, count, rule)
+    turned = [unit[i % len(unit) :] + unit[: i % len(unit)] for i, unit in enumerate(picked)]
+    rounds = zip_longest(*turned)
     return [record for turn in rounds for record in turn if record is not None][:shots]
 
 

@@ -54,6 +54,7 @@ class FitConfig:
     edges: float = 0.25
     snr_cap: float = 5.0
     min_area: int = 64
+    colour: float = 4.0
     bf16: bool = True
 
 

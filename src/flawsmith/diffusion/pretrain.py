@@ -52,6 +52,7 @@ class PretrainConfig:
     seed: int = 0
     outside: float = 0.05  # weight of the loss outside the mask
     colour: float = 4.0  # extra weight of errors in colour: small in numbers, but seen at once
+    align: float = 0.05  # weight of "a reference says what its caption says"
     edges: float = 0.25  # weight of the error's gradient: fights the 4 px grid of pixel-unshuffle
     snr_cap: float = 5.0  # above this signal-to-noise ratio a step counts less: there the v loss only sees grain
     min_area: int = 64  # pixels; the masked loss is divided by the mask's area, but not by less than this
@@ -164,6 +165,23 @@ class LossTerms(Protocol):
     def bf16(self) -> bool: ...
 
 
+def alignment(backbone: Backbone, batch: Batch, context: Tensor) -> Tensor | None:
+    """How far the first reference token (context (B, L + Q, D)) is from the sentence token of the caption it stands for.
+
+    Only for samples whose words were dropped, where the reader cannot copy them. The denoiser learns words early; a
+    reference that speaks their language is used at once, while from the denoising loss alone it was ignored for
+    thousands of steps. The part of BLIP-2's image-text contrast in its Q-Former's first stage.
+    """
+    given = enumerate(zip(batch.references, batch.captions, batch.words, strict=True))
+    rows = [i for i, (r, said, words) in given if r is not None and not said and words]
+    if not rows:
+        return None
+    with torch.no_grad():
+        wanted = backbone.encode_text([batch.words[i] for i in rows])[:, 0].float()
+    first = context.shape[1] - backbone.reader.queries.shape[0]
+    return (context[rows, first].float() - wanted).square().mean()
+
+
 def batch_loss(backbone: Backbone, batch: Batch, t: Tensor, noise: Tensor, config: LossTerms) -> Tensor:
     """Per-sample loss (B,) of predicting v at steps t (B,) with the given noise (B, C, h, w)."""
     image, clean, mask, references = _tensors(batch)
@@ -173,9 +191,11 @@ def batch_loss(backbone: Backbone, batch: Batch, t: Tensor, noise: Tensor, confi
     with autocast("cpu", config.bf16):
         context = backbone.context(batch.captions, references)
         output = predict(backbone.unet, noisy, t, Conditioning(context), backbone.inpaint_input(clean, mask))
+        aligned = alignment(backbone, batch, context) if config.align and batch.words else None
     error = backbone.decode(output - target)
     loss = masked_loss(error, mask, config.outside, config.edges, config.min_area, config.colour)
-    return loss * step_weight(backbone.scheduler.alphas_cumprod, t, config.snr_cap)
+    loss = loss * step_weight(backbone.scheduler.alphas_cumprod, t, config.snr_cap)
+    return loss if aligned is None else loss + config.align * aligned
 
 
 @torch.no_grad()

@@ -102,6 +102,7 @@ class Batch:
     captions: list[str]
     references: list[tuple[np.ndarray, np.ndarray] | None] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)  # the captions before any was dropped
 
 
 NO_DEFECT = ("no defect", "flawless surface", "good part without any damage", "undamaged", "clean surface")
@@ -200,6 +201,7 @@ class Windows:
                 if partner is not None:
                     other = self.window(partner)
                     reference = _vary(rng, other.image, other.mask, strong=partner == row)
+            found.words.append(caption)
             if augment:
                 image, clean, mask = _turn(rng, image, clean, mask)
                 image, clean = _light(rng, image, clean)

@@ -34,7 +34,8 @@ from flawsmith import captions, compose, images, masks
 from flawsmith.demo import TEXTURES, render_washer
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.denoise import draw_noise
-from flawsmith.diffusion.pretrain import PretrainConfig, batch_loss
+from flawsmith.diffusion.losses import batch_loss
+from flawsmith.diffusion.pretrain import PretrainConfig
 from flawsmith.diffusion.shards import Batch
 from flawsmith.evaluation import features
 from flawsmith.evaluation.scores import paired_bootstrap

@@ -15,7 +15,8 @@ pytest.importorskip("diffusers")
 from safetensors.torch import load_file  # noqa: E402
 
 from flawsmith.diffusion import compact  # noqa: E402
-from flawsmith.diffusion.pretrain import PretrainConfig, batch_loss, masked_loss, pretrain, read_config, step_weight  # noqa: E402
+from flawsmith.diffusion.losses import batch_loss, masked_loss, step_weight  # noqa: E402
+from flawsmith.diffusion.pretrain import PretrainConfig, pretrain, read_config  # noqa: E402
 from flawsmith.diffusion.shards import Windows  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 

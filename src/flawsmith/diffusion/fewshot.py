@@ -20,7 +20,7 @@ from torch import nn
 from flawsmith import compose, images
 from flawsmith.captions import sentence, words
 from flawsmith.diffusion.backbone import Backbone
-from flawsmith.diffusion.pretrain import batch_loss
+from flawsmith.diffusion.losses import batch_loss, stratified_steps
 from flawsmith.diffusion.shards import NO_DEFECT, Batch, _light, _turn, _vary
 from flawsmith.errors import FlawsmithError
 from flawsmith.records import Sample
@@ -55,6 +55,7 @@ class FitConfig:
     snr_cap: float = 5.0
     min_area: int = 64
     colour: float = 4.0
+    align: float = 0.0  # the reader is frozen here
     bf16: bool = True
 
 
@@ -220,8 +221,7 @@ def fit(
     for step in range(trainer.load(), config.steps):
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         count = config.batch_size
-        place = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
-        t = (place * 1000).long().clamp(0, 999)
+        t = stratified_steps(count, generator)
         batch = windows.batch(step, count)
         loss = batch_loss(backbone, batch, t, torch.randn(count, *shape, generator=generator), config).mean()
         share = max(0.0, (step - config.warmup) / max(1, config.steps - config.warmup))

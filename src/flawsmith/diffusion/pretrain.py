@@ -16,22 +16,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from flawsmith import images, tensors
 from flawsmith.diffusion import compact
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.compact import CompactConfig
-from flawsmith.diffusion.denoise import Conditioning, autocast, denoise, draw_noise, predict
+from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise
+from flawsmith.diffusion.losses import batch_loss, batch_tensors, stratified_steps
 from flawsmith.diffusion.shards import Batch, Mix, Windows
 from flawsmith.errors import FlawsmithError
+from flawsmith.trainer import Trainer
 
-__all__ = ["PretrainConfig", "batch_loss", "pretrain", "read_config"]
+__all__ = ["PretrainConfig", "pretrain", "read_config"]
 
 
 MAY_CHANGE = {"steps", "held_out_every", "held_out", "save_every", "preview_every"}  # between a run and its resumption
@@ -79,40 +80,6 @@ def read_config(path: Path | str, **changes: Any) -> PretrainConfig:
         ) from error
 
 
-# ---- loss ----------------------------------------------------------------------------------------------------------
-
-
-def _tensors(batch: Batch) -> tuple[Tensor, Tensor, Tensor, list[tuple[Tensor, Tensor] | None]]:
-    image, clean = tensors.from_images(batch.image), tensors.from_images(batch.clean)
-    mask = tensors.from_masks(batch.mask)
-    references = [
-        None if r is None else (tensors.from_images([r[0]])[0], tensors.from_masks([r[1]])[0]) for r in batch.references
-    ]
-    return image, clean, mask, references
-
-
-def masked_loss(
-    error: Tensor, mask: Tensor, outside: float, edges: float, min_area: int, colour: float = 0.0
-) -> Tensor:
-    """Per-sample loss (B,) of a pixel-space error (B, 3, S, S): mean square inside the mask, a little of the
-    rest, and of its edges.
-
-    The square of the error's differences between neighbours costs a 4 px grid, which the plain square hardly
-    sees.
-    """
-    square = error.square().mean(1, keepdim=True)
-    if colour:
-        square = square + colour * (error - error.mean(1, keepdim=True)).square().mean(1, keepdim=True)
-    area = mask.sum((1, 2, 3)).clamp_min(min_area)
-    loss = (square * mask).sum((1, 2, 3)) / area + outside * (square * (1 - mask)).mean((1, 2, 3))
-    if edges:
-        for axis in (2, 3):
-            step = error.diff(dim=axis).square().mean(1, keepdim=True)
-            inside = mask.narrow(axis, 1, mask.shape[axis] - 1) * mask.narrow(axis, 0, mask.shape[axis] - 1)
-            loss = loss + edges * (step * inside).sum((1, 2, 3)) / area
-    return loss
-
-
 def measure_spectrum(backbone: Backbone, windows: Windows, batches: int = 24) -> Tensor:
     """Standard deviation (C, S, S) of every cosine wave of what the hole hides, per unit of area.
 
@@ -137,65 +104,6 @@ def measure_spectrum(backbone: Backbone, windows: Windows, batches: int = 24) ->
         total += float(area.sum())
     level = ((mean / total) * (typical / total).exp()).sqrt()  # (C, 1, 1)
     return (level * (shape / total).clamp_max(1.0)).sqrt().clamp_min(0.5 / 127.5)
-
-
-def step_weight(alphas_cumprod: Tensor, t: Tensor, cap: float) -> Tensor:
-    """Weight (B,) of steps t (B,): 1 up to a signal-to-noise ratio of `cap`, then falling so that an error of the
-    clean picture counts no more than at the cap. Unlike min-SNR (Hang et al. 2023) pure noise keeps its full
-    weight, where the picture is composed.
-    """
-    signal = alphas_cumprod[t]
-    return (1 + cap) * (1 - signal).clamp_max(1 / (1 + cap))  # 1 / (SNR + 1) is 1 - alpha_bar
-
-
-class LossTerms(Protocol):
-    """The fields of a config that `batch_loss` reads; see PretrainConfig."""
-
-    @property
-    def outside(self) -> float: ...
-    @property
-    def edges(self) -> float: ...
-    @property
-    def snr_cap(self) -> float: ...
-    @property
-    def min_area(self) -> int: ...
-    @property
-    def colour(self) -> float: ...
-    @property
-    def bf16(self) -> bool: ...
-
-
-def alignment(backbone: Backbone, batch: Batch, context: Tensor) -> Tensor | None:
-    """How far the first reference token (context (B, L + Q, D)) is from the sentence token of the caption it stands for.
-
-    Only for samples whose words were dropped, where the reader cannot copy them. The denoiser learns words early; a
-    reference that speaks their language is used at once, while from the denoising loss alone it was ignored for
-    thousands of steps. The part of BLIP-2's image-text contrast in its Q-Former's first stage.
-    """
-    given = enumerate(zip(batch.references, batch.captions, batch.words, strict=True))
-    rows = [i for i, (r, said, words) in given if r is not None and not said and words]
-    if not rows:
-        return None
-    with torch.no_grad():
-        wanted = backbone.encode_text([batch.words[i] for i in rows])[:, 0].float()
-    first = context.shape[1] - backbone.reader.queries.shape[0]
-    return (context[rows, first].float() - wanted).square().mean()
-
-
-def batch_loss(backbone: Backbone, batch: Batch, t: Tensor, noise: Tensor, config: LossTerms) -> Tensor:
-    """Per-sample loss (B,) of predicting v at steps t (B,) with the given noise (B, C, h, w)."""
-    image, clean, mask, references = _tensors(batch)
-    latents = backbone.encode(image)
-    noisy = backbone.scheduler.add_noise(latents, noise, t)
-    target = backbone.scheduler.get_velocity(latents, noise, t)
-    with autocast("cpu", config.bf16):
-        context = backbone.context(batch.captions, references)
-        output = predict(backbone.unet, noisy, t, Conditioning(context), backbone.inpaint_input(clean, mask))
-        aligned = alignment(backbone, batch, context) if config.align and batch.words else None
-    error = backbone.decode(output - target)
-    loss = masked_loss(error, mask, config.outside, config.edges, config.min_area, config.colour)
-    loss = loss * step_weight(backbone.scheduler.alphas_cumprod, t, config.snr_cap)
-    return loss if aligned is None else loss + config.align * aligned
 
 
 @torch.no_grad()
@@ -231,68 +139,8 @@ def held_out(backbone: Backbone, windows: Windows, config: PretrainConfig) -> di
     return {f"held_out/{name}": float(np.mean(values)) for name, values in sums.items()}
 
 
-# ---- state ---------------------------------------------------------------------------------------------------------
-
-
 def _parameters(backbone: Backbone) -> dict[str, nn.Parameter]:
     return {f"{part}.{name}": p for part, module in backbone.modules().items() for name, p in module.named_parameters()}
-
-
-def _save_state(
-    out: Path, step: int, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor], optimiser: torch.optim.Optimizer
-) -> None:
-    """Write the state beside the old one, then swap: a kill at any moment leaves one whole state."""
-    fresh, old, state = out / "state.new", out / "state.old", out / "state"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    moments: dict[str, Tensor] = {}
-    for name, parameter in parameters.items():
-        for key, value in optimiser.state.get(parameter, {}).items():
-            moments[f"{name}|{key}"] = value if isinstance(value, Tensor) else torch.tensor(value)
-    save_file({k: p.detach().contiguous() for k, p in parameters.items()}, str(fresh / "parameters.safetensors"))
-    save_file(ema, str(fresh / "ema.safetensors"))
-    save_file(moments, str(fresh / "optimiser.safetensors"))
-    (fresh / "state.json").write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
-    shutil.rmtree(old, ignore_errors=True)
-    if state.exists():
-        os.replace(state, old)
-    os.replace(fresh, state)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _load_state(
-    out: Path, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor], optimiser: torch.optim.Optimizer
-) -> int:
-    state = next((p for p in (out / "state", out / "state.old") if (p / "state.json").exists()), None)
-    if state is None:
-        return 0
-    stored, averaged = load_file(str(state / "parameters.safetensors")), load_file(str(state / "ema.safetensors"))
-    moments = load_file(str(state / "optimiser.safetensors"))
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(stored[name])
-            ema[name].copy_(averaged[name])
-            keys = {k.split("|")[1]: v for k, v in moments.items() if k.split("|")[0] == name}
-            if keys:
-                optimiser.state[parameter] = keys
-    return int(json.loads((state / "state.json").read_text(encoding="utf-8"))["step"])
-
-
-class _Averaged:
-    """Run a block with the averaged weights in place of the trained ones."""
-
-    def __init__(self, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor]) -> None:
-        self.parameters, self.ema = parameters, ema
-
-    def _swap(self) -> None:
-        for name, parameter in self.parameters.items():
-            parameter.data, self.ema[name] = self.ema[name], parameter.data
-
-    def __enter__(self) -> None:
-        self._swap()
-
-    def __exit__(self, *_: object) -> None:
-        self._swap()
 
 
 def _rate(step: int, config: PretrainConfig) -> float:
@@ -318,7 +166,7 @@ def _constant(given: Conditioning, t: Tensor) -> Conditioning:
 def preview(backbone: Backbone, windows: Windows, path: Path, seed: int = 7, count: int = 8) -> None:
     """Held-out windows as a picture: hole, real, from text, from reference, from nothing; one row each."""
     batch = windows.batch(count, seed, 0, split="val", augment=False)
-    image, clean, mask, references = _tensors(batch)
+    image, clean, mask, references = batch_tensors(batch)
     noise = draw_noise(
         range(count), (backbone.latent_channels, image.shape[2] // backbone.factor, image.shape[3] // backbone.factor)
     )
@@ -391,15 +239,15 @@ def pretrain(
         )
     backbone.unet.spectrum.copy_(measure_spectrum(backbone, windows))
     written.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-    parameters = _parameters(backbone)
-    ema = {name: p.detach().clone() for name, p in parameters.items()}
-    optimiser = torch.optim.AdamW(
-        parameters.values(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
+    trainer = Trainer(
+        _parameters(backbone),
+        out,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        ema=config.ema,
+        clip=config.clip,
     )
-    first = _load_state(out, parameters, ema, optimiser)
-    metrics = out / "metrics.jsonl"
-    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
-    metrics.write_text("".join(f"{x}\n" for x in lines if json.loads(x)["step"] <= first), encoding="utf-8")
+    first = trainer.load()
     last = config.steps if stop_after is None else min(stop_after, config.steps)
     side = int(backbone.unet.config.sample_size)
     shape = (config.batch_size, backbone.latent_channels, side, side)
@@ -411,26 +259,13 @@ def pretrain(
     for step in range(first, last):
         batch = windows.batch(config.batch_size, config.seed, step)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        # one step from each of B equal parts of the schedule: less spread between batches than independent draws
-        place = (
-            torch.randperm(config.batch_size, generator=generator) + torch.rand(config.batch_size, generator=generator)
-        ) / config.batch_size
-        t = (place * 1000).long().clamp(0, 999)
+        t = stratified_steps(config.batch_size, generator)
         noise = torch.randn(shape, generator=generator)
         rate = _rate(step, config)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
         loss = batch_loss(backbone, batch, t, noise, config).mean()
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(parameters.values(), config.clip)
-        optimiser.step()
-        done = step + 1
-        decay = min(config.ema, (1 + done) / (10 + done))
-        averages, current = list(ema.values()), [p.detach() for p in parameters.values()]
-        torch._foreach_lerp_(averages, current, 1 - decay)
+        norms.append(trainer.step(loss, rate))
         recent.append(loss.item())
-        norms.append(float(norm))
+        done = step + 1
         saving = done % config.save_every == 0 or done == last
         if done % 50 == 0 or saving:
             line: dict[str, Any] = {
@@ -442,18 +277,17 @@ def pretrain(
             line["seconds"] = round(time.monotonic() - begun, 1)
             recent, norms = [], []
             if done % config.held_out_every == 0 or done == config.steps:
-                with _Averaged(parameters, ema):
+                with trainer.averaged():
                     line |= {k: round(v, 5) for k, v in held_out(backbone, windows, config).items()}
-            with metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            trainer.log(line)
             if progress is not None:
                 progress(line)
         if done % config.preview_every == 0:
-            with _Averaged(parameters, ema):
+            with trainer.averaged():
                 preview(backbone, windows, out / "previews" / f"{done:06d}.png")
         if saving:
-            _save_state(out, done, parameters, ema, optimiser)
-            with _Averaged(parameters, ema):
+            trainer.save()
+            with trainer.averaged():
                 backbone.info = {
                     "recipe": asdict(config.recipe),
                     "steps": done,

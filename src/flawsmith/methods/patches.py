@@ -55,16 +55,17 @@ def take_different(
     view = (slice(None, None, step), slice(None, None, step))
     inside = mask[view] if mask[view].any() else np.ones_like(mask[view])
     old = there[view][inside].astype(np.float32)
-    candidates, scores = [], []
-    for _ in range(tries):
-        patch, source = take(photo, mask.shape, rng, resize, flip)
+    seeds = rng.integers(0, 2**63, tries)  # the chosen patch is cut again: a dozen large ones are not kept
+    scores = []
+    for seed in seeds:
+        patch, _ = take(photo, mask.shape, np.random.default_rng(seed), resize, flip)
         gap = patch[view][inside] - old
         if mean_apart:
             gap = gap - gap.mean(axis=0)
-        candidates.append((patch, source))
         scores.append(float(np.abs(gap).mean()))
     order = np.argsort(scores)[::-1]
-    return candidates[int(order[int(rng.integers(0, max(1, tries // 4)))])]
+    chosen = seeds[order[int(rng.integers(0, max(1, tries // 4)))]]
+    return take(photo, mask.shape, np.random.default_rng(chosen), resize, flip)
 
 
 def turned(patch: np.ndarray, degrees: float) -> np.ndarray:

@@ -31,17 +31,19 @@ def seamless(normal: np.ndarray, source: np.ndarray, mask: np.ndarray, mixed: bo
     if not len(inside):
         return result
     height, width = mask.shape
-    here, guide = normal.reshape(-1, 3).astype(np.float64), source.reshape(-1, 3).astype(np.float64)
-    number = np.full(mask.size, -1, dtype=np.int64)
-    number[inside] = np.arange(len(inside))
-    rows, columns = np.divmod(inside, width)
+    # Half the width where it is exact (pixels, places): a large mask is as large as the photograph's other copies.
+    here, guide = normal.reshape(-1, 3).astype(np.float32), source.reshape(-1, 3).astype(np.float32)
+    inside = inside.astype(np.int32)
+    number = np.full(mask.size, -1, dtype=np.int32)
+    number[inside] = np.arange(len(inside), dtype=np.int32)
+    rows, columns = np.divmod(inside, np.int32(width))
 
     diagonal = np.zeros(len(inside))
     known = np.zeros((len(inside), 3))  # right-hand side: the guiding field plus the pixels that are given
     links: list[tuple[np.ndarray, np.ndarray]] = []
     for down, right in NEIGHBOURS:
         exists = (rows + down >= 0) & (rows + down < height) & (columns + right >= 0) & (columns + right < width)
-        at = np.flatnonzero(exists)
+        at = np.flatnonzero(exists).astype(np.int32)
         pixel, neighbour = inside[at], inside[at] + down * width + right
         gradient = guide[pixel] - guide[neighbour]
         if mixed:
@@ -55,8 +57,8 @@ def seamless(normal: np.ndarray, source: np.ndarray, mask: np.ndarray, mixed: bo
     if bool(mask.all()):  # nothing to meet: keep the source's brightness
         diagonal += 1e-3
         known += 1e-3 * guide
-    row = np.concatenate([np.arange(len(inside)), *(a for a, _ in links)])
-    column = np.concatenate([np.arange(len(inside)), *(b for _, b in links)])
+    row = np.concatenate([np.arange(len(inside), dtype=np.int32), *(a for a, _ in links)])
+    column = np.concatenate([np.arange(len(inside), dtype=np.int32), *(b for _, b in links)])
     values = np.concatenate([diagonal, np.full(len(row) - len(inside), -1.0)])
     matrix = sparse.csc_matrix((values, (row, column)), shape=(len(inside), len(inside)))
     if len(inside) <= DIRECT:

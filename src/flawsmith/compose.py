@@ -93,15 +93,19 @@ def blend(normal: np.ndarray, painted: np.ndarray, alpha: np.ndarray) -> np.ndar
     return np.where(weight == 0, normal, mixed)
 
 
-def noise_level(image: np.ndarray) -> float:
-    """Standard deviation of the image's own grain in grey levels (Immerkaer, 1996, fast noise variance)."""
+def noise_level(image: np.ndarray, mask: np.ndarray | None = None) -> float:
+    """Standard deviation of the image's own grain in grey levels (Immerkaer, 1996, fast noise variance).
+
+    Inside `mask` (h, w) bool when one is given; 0 where it holds no pixel away from the image's border.
+    """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     if min(grey.shape) < 3:
         return 0.0
     kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
     response = cv2.filter2D(grey, -1, kernel)[1:-1, 1:-1]
+    seen = response if mask is None else response[mask[1:-1, 1:-1]]
     # The median instead of the mean: edges are few, grain is everywhere.
-    return float(np.median(np.abs(response)) / 0.6745 / 6.0)
+    return float(np.median(np.abs(seen)) / 0.6745 / 6.0) if seen.size else 0.0
 
 
 @dataclass(frozen=True)

@@ -210,3 +210,28 @@ def test_a_window_is_reduced_by_area_and_keeps_thin_lines() -> None:
     mask[:, 64] = True
     small, hole = _resized(image, mask, compose.Window(0, 0, 128, 128), 32, keep=True)
     assert small.shape == (32, 32, 3) and hole.any(axis=1).all()
+
+
+def test_missing_grain_is_added_and_present_grain_kept() -> None:
+    from flawsmith.methods.latent import _with_grain
+
+    rng = np.random.default_rng(0)
+    normal = np.clip(120 + rng.normal(0, 5, (96, 96, 1)).repeat(3, axis=2), 0, 255).astype(np.uint8)
+    mask = np.zeros((96, 96), bool)
+    mask[30:70, 30:70] = True
+    smooth = normal.copy()
+    smooth[mask] = 60
+    grained = _with_grain(normal, smooth, mask)
+    assert compose.noise_level(smooth, mask) < 0.5
+    assert compose.noise_level(grained, mask) == pytest.approx(compose.noise_level(normal), rel=0.35)
+    assert np.array_equal(grained[~mask], smooth[~mask])
+    assert abs(float(grained[mask].mean()) - 60) < 1
+    assert np.array_equal(_with_grain(normal, normal, mask), normal)
+
+
+def test_a_grey_camera_stays_grey(folder: Path) -> None:
+    asked = request()
+    grey = np.repeat(asked.normal.image.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+    asked = Request(Sample(grey, asked.normal.mask, "widget"), asked.mask, "hole", "red spot", None, 1)
+    (sample,) = DiffusionSynthesizer(str(folder), steps=2).generate([asked])
+    assert (sample.image == sample.image[..., :1]).all()

@@ -26,6 +26,7 @@ from flawsmith.diffusion.fewshot import load_adapter, use_adapter
 from flawsmith.errors import FlawsmithError
 from flawsmith.methods import base
 from flawsmith.methods.copypaste import CopyPaste
+from flawsmith.methods.patches import is_grey
 from flawsmith.records import Request, Sample
 
 BATCH = (
@@ -45,7 +46,7 @@ class DiffusionOptions(base.Options):
     strength: float = Field(0.7, gt=0, le=1, description="how far a start other than noise is noised first")
     context: float = Field(1.5, ge=1, le=8, description="window side over the mask's box")
     max_reduction: float = Field(2.0, ge=1, le=16, description="longest mask a window may shrink by, before tiling")
-    keep_grain: bool = Field(True, description="add the change to the photograph where a window was reduced")
+    keep_grain: bool = Field(True, description="keep the photograph's grain, also in reduced windows")
     threshold: float = Field(0.8, ge=0, le=10, description="change that counts, in local standard deviations")
 
 
@@ -268,7 +269,12 @@ class DiffusionSynthesizer(base.Synthesizer):
     def _finish(self, canvas: Canvas, options: Any) -> Sample:
         request, view = canvas.request, canvas.area.slices
         normal = np.ascontiguousarray(request.normal.image[view])
-        painted = _only_real_change(normal, canvas.pixels, canvas.mask, options.threshold)
+        painted = canvas.pixels
+        if is_grey(normal):  # a grey camera sees no colour
+            painted = np.repeat(painted.mean(axis=2, keepdims=True).round().astype(np.uint8), 3, axis=2)
+        if options.keep_grain:
+            painted = _with_grain(normal, painted, canvas.mask)
+        painted = _only_real_change(normal, painted, canvas.mask, options.threshold)
         done = compose.finish(
             normal, painted, canvas.mask, options.tolerance, options.min_visibility, options.min_share
         )
@@ -345,6 +351,23 @@ def _paste(canvas: Canvas, turn: int, context: np.ndarray, window: np.ndarray, o
         hole &= inner
     target[hole] = painted[hole]
     canvas.done[view.slices] |= hole
+
+
+def _with_grain(normal: np.ndarray, painted: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Add the grain that a few denoising steps leave out: the photograph's own, from another place of the window.
+
+    Only as much as is missing, so that a picture that has its grain keeps it. Edges of the place it is taken from are
+    clipped away.
+    """
+    wanted, got = compose.noise_level(normal), compose.noise_level(painted, mask)
+    if got >= wanted or wanted <= 0:
+        return painted
+    fine = normal.astype(np.float32) - cv2.GaussianBlur(normal.astype(np.float32), (0, 0), 1.0)
+    other = np.roll(fine, (normal.shape[0] // 2, normal.shape[1] // 2), axis=(0, 1))
+    limit = min(2.5 * wanted + 0.5, 12.0)
+    missing = float(np.sqrt(1 - (got / wanted) ** 2))
+    grained = painted + missing * np.clip(other, -limit, limit)
+    return np.where(mask[..., None], np.clip(np.rint(grained), 0, 255).astype(np.uint8), painted)
 
 
 def _only_real_change(normal: np.ndarray, painted: np.ndarray, mask: np.ndarray, threshold: float) -> np.ndarray:

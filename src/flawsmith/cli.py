@@ -158,6 +158,10 @@ def train(
     Example: `flawsmith train inpaint --data mvtec_ad:data/widget --defect crack --out runs/widget`
     """
     from flawsmith import config as configs
+    from flawsmith.methods import METHODS
+    from flawsmith.registry import resolve
+
+    resolve(method, METHODS, "Method")  # says what to install where torch is missing
     from flawsmith import training
 
     values = {

@@ -8,6 +8,8 @@ from typing import Any
 
 from flawsmith.errors import FlawsmithError, unknown
 
+EXTRAS = frozenset({"torch", "diffusers", "transformers", "accelerate", "peft", "safetensors"})
+
 
 def resolve(name: str, table: Mapping[str, str], what: str = "Name") -> Any:
     """Return the object behind a name in `table` or behind "package.module:Object".
@@ -21,6 +23,10 @@ def resolve(name: str, table: Mapping[str, str], what: str = "Name") -> Any:
     try:
         return getattr(import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
+        if getattr(error, "name", None) in EXTRAS:
+            raise FlawsmithError(
+                f"{what} {name!r} needs {error.name}, which is not installed: pip install 'flawsmith[diffusion]'."
+            ) from error
         raise FlawsmithError(
             f"{what} {name!r} cannot be imported: {error}. Give a known name ({', '.join(sorted(table))}) "
             "or an importable 'package.module:Object'."

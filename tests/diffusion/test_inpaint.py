@@ -76,7 +76,8 @@ def test_a_small_mask_gets_one_window_of_the_models_size() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"sampler": "ddim"}, {"guidance_scale": 1.0}, {"start": "normal"}, {"start": "reference"}]
+    "options",
+    [{"sampler": "ddim"}, {"guidance_scale": 1.0}, {"start": "normal"}, {"start": "reference"}, {"start": "painted"}],
 )
 def test_every_way_of_sampling(folder: Path, options: dict) -> None:
     (sample,) = DiffusionSynthesizer(str(folder), steps=3).generate([request()], **options)

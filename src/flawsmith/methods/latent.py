@@ -27,6 +27,7 @@ from flawsmith.errors import FlawsmithError
 from flawsmith.methods import base
 from flawsmith.methods.copypaste import CopyPaste
 from flawsmith.methods.patches import is_grey
+from flawsmith.methods.procedural import Procedural
 from flawsmith.records import Request, Sample
 
 BATCH = (
@@ -40,8 +41,8 @@ class DiffusionOptions(base.Options):
     steps: int = Field(10, ge=1, le=1000, description="denoising steps")
     sampler: Literal["dpm++", "ddim"] = Field("dpm++", description="DPM-Solver++ or DDIM")
     guidance_scale: float = Field(1.5, ge=0, le=30, description="1 = none; above 3 oversaturates")
-    start: Literal["noise", "normal", "reference"] = Field(
-        "noise", description="begin from noise, from the normal, or from the reference laid in place"
+    start: Literal["noise", "normal", "reference", "painted"] = Field(
+        "noise", description="begin from noise, the normal, the reference laid in place, or the painter's sketch"
     )
     strength: float = Field(0.7, gt=0, le=1, description="how far a start other than noise is noised first")
     context: float = Field(1.5, ge=1, le=8, description="window side over the mask's box")
@@ -221,7 +222,8 @@ class DiffusionSynthesizer(base.Synthesizer):
         area = compose.window(request.mask, round(size * options.max_reduction), options.context)
         mask = request.mask[area.slices]
         pixels = request.normal.image[area.slices].copy()
-        start = _laid(request, area, pixels, mask) if options.start == "reference" else None
+        sketch = SKETCHES.get(options.start)
+        start = sketch(request, area, pixels, mask) if sketch else None
         return Canvas(request, area, pixels, mask, tiles(mask, size, options.context, options.max_reduction), start)
 
     @staticmethod
@@ -295,6 +297,16 @@ def _laid(request: Request, area: compose.Window, normal: np.ndarray, mask: np.n
     paste = CopyPaste(brightness=0.0)
     rng = np.random.default_rng(request.seed)
     return paste.paint(normal, mask, request, area, rng, paste.options)[0]
+
+
+def _painted(request: Request, area: compose.Window, normal: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """What `procedural` paints for the same words: a sketch with the right place, kind and colour."""
+    painter = Procedural()
+    rng = np.random.default_rng(request.seed)
+    return painter.paint(normal, mask, request, area, rng, painter.options)[0]
+
+
+SKETCHES = {"reference": _laid, "painted": _painted}
 
 
 def fingerprint(backbone: Backbone) -> str:

@@ -473,7 +473,7 @@ def _unit(x: np.ndarray) -> np.ndarray:
 
 def measure_text(model: Model, scenes: list[Scene], eye: Eye, count: int) -> dict[str, Any]:
     """Eight captions, all of the same form; kinds and colours differ. Chance is one in eight."""
-    from flawsmith.methods.latent import _resized
+    from flawsmith.methods.canvas import resized
 
     painter, config, backbone = Procedural(), PretrainConfig(), model.backbone
     assert backbone is not None
@@ -498,8 +498,8 @@ def measure_text(model: Model, scenes: list[Scene], eye: Eye, count: int) -> dic
         others = [one for one in looks if one != (kind, colour)]
         candidates = [(kind, colour), *(others[i] for i in rng.permutation(len(others))[:7])]
         view = compose.square_window(sample.mask, size, 1.5)
-        image, mask = _resized(sample.image, sample.mask, view, size)
-        clean, _ = _resized(scene.image, sample.mask, view, size)
+        image, mask = resized(sample.image, sample.mask, view, size)
+        clean, _ = resized(scene.image, sample.mask, view, size)
         texts = [says(k, c, tried) for k, c in candidates]
         losses = np.zeros(8)
         for step in steps:

@@ -26,7 +26,8 @@ from flawsmith.diffusion.fewshot import (  # noqa: E402
 )
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
-from flawsmith.methods.latent import DiffusionSynthesizer, fingerprint, tiles  # noqa: E402
+from flawsmith.methods.canvas import resized, tiles, with_grain  # noqa: E402
+from flawsmith.methods.latent import DiffusionSynthesizer, fingerprint  # noqa: E402
 from flawsmith.records import Request, Sample  # noqa: E402
 from methods.test_contract import *  # noqa: F403, E402 - every promise, with the fixture below in place of the classics
 
@@ -204,30 +205,26 @@ def test_a_backbone_that_changed_is_refused(folder: Path, tmp_path: Path) -> Non
 
 
 def test_a_window_is_reduced_by_area_and_keeps_thin_lines() -> None:
-    from flawsmith.methods.latent import _resized
-
     image = fakes.photo(1, (128, 128))
     mask = np.zeros((128, 128), bool)
     mask[:, 64] = True
-    small, hole = _resized(image, mask, compose.Window(0, 0, 128, 128), 32, keep=True)
+    small, hole = resized(image, mask, compose.Window(0, 0, 128, 128), 32, keep=True)
     assert small.shape == (32, 32, 3) and hole.any(axis=1).all()
 
 
 def test_missing_grain_is_added_and_present_grain_kept() -> None:
-    from flawsmith.methods.latent import _with_grain
-
     rng = np.random.default_rng(0)
     normal = np.clip(120 + rng.normal(0, 5, (96, 96, 1)).repeat(3, axis=2), 0, 255).astype(np.uint8)
     mask = np.zeros((96, 96), bool)
     mask[30:70, 30:70] = True
     smooth = normal.copy()
     smooth[mask] = 60
-    grained = _with_grain(normal, smooth, mask)
+    grained = with_grain(normal, smooth, mask)
     assert compose.noise_level(smooth, mask) < 0.5
     assert compose.noise_level(grained, mask) == pytest.approx(compose.noise_level(normal), rel=0.35)
     assert np.array_equal(grained[~mask], smooth[~mask])
     assert abs(float(grained[mask].mean()) - 60) < 1
-    assert np.array_equal(_with_grain(normal, normal, mask), normal)
+    assert np.array_equal(with_grain(normal, normal, mask), normal)
 
 
 def test_a_grey_camera_stays_grey(folder: Path) -> None:

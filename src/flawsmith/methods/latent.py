@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import cv2
 import numpy as np
 import torch
 from pydantic import Field
@@ -25,6 +23,7 @@ from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise
 from flawsmith.diffusion.fewshot import load_adapter, use_adapter
 from flawsmith.errors import FlawsmithError
 from flawsmith.methods import base
+from flawsmith.methods.canvas import Canvas, only_real_change, paste, resized, tiles, with_grain
 from flawsmith.methods.copypaste import CopyPaste
 from flawsmith.methods.patches import is_grey
 from flawsmith.methods.procedural import Procedural
@@ -49,55 +48,6 @@ class DiffusionOptions(base.Options):
     max_reduction: float = Field(2.0, ge=1, le=16, description="longest mask a window may shrink by, before tiling")
     keep_grain: bool = Field(True, description="keep the photograph's grain, also in reduced windows")
     threshold: float = Field(0.8, ge=0, le=10, description="change that counts, in local standard deviations")
-
-
-@dataclass
-class Canvas:
-    """One request while it is painted: its region of the photograph and the square windows that cover the mask."""
-
-    request: Request
-    area: compose.Window
-    pixels: np.ndarray  # (h, w, 3) uint8, the region, painted tile by tile
-    mask: np.ndarray  # (h, w) bool
-    tiles: list[compose.Window]  # inside the region
-    start: np.ndarray | None = None  # (h, w, 3) uint8, what denoising begins from
-    done: np.ndarray = field(init=False)  # (h, w) bool, what earlier tiles painted
-
-    def __post_init__(self) -> None:
-        self.done = np.zeros(self.mask.shape, dtype=bool)
-
-
-def tiles(mask: np.ndarray, size: int, context: float, max_reduction: float) -> list[compose.Window]:
-    """Square windows that together cover a mask (h, w) bool, none reduced by more than `max_reduction`.
-
-    A mask that fits one window gets one. A long or large one is walked in overlapping windows, so that a crack keeps
-    its width in pixels (architecture.md, section 14: shrunk cracks become faint and broken).
-    """
-    whole = compose.square_window(mask, size, context)
-    largest = round(size * max_reduction)
-    if max(whole.shape) <= largest:
-        return [whole]
-    rest, found = mask.copy(), []
-    core = round(largest * 0.6)
-    while rest.any():
-        rows, columns = np.nonzero(rest)
-        # The next tile starts at the first uncovered pixel along the longer direction, and centres on what it meets.
-        if np.ptp(rows) >= np.ptp(columns):
-            first = rows.min()
-            near = columns[rows < first + core]
-            place = (first + core // 2, int(np.median(near)))
-        else:
-            first = columns.min()
-            near = rows[columns < first + core]
-            place = (int(np.median(near)), first + core // 2)
-        piece = np.zeros_like(mask)
-        top, left = max(0, place[0] - core // 2), max(0, place[1] - core // 2)
-        piece[top : top + core, left : left + core] = rest[top : top + core, left : left + core]
-        if not piece.any():  # a gap in the mask: take the uncovered pixel itself
-            piece[rows[0], columns[0]] = True
-        found.append(compose.square_window(piece, largest, 1.0))
-        rest &= ~piece
-    return found
 
 
 class DiffusionSynthesizer(base.Synthesizer):
@@ -174,7 +124,7 @@ class DiffusionSynthesizer(base.Synthesizer):
                 found.append(None)
                 continue
             view = compose.square_window(sample.mask, self.backbone.size, 1.3)
-            image, mask = _resized(sample.image, sample.mask, view, self.backbone.size)
+            image, mask = resized(sample.image, sample.mask, view, self.backbone.size)
             found.append((tensors.from_images([image])[0], tensors.from_masks([mask])[0]))
         return found
 
@@ -191,16 +141,16 @@ class DiffusionSynthesizer(base.Synthesizer):
             active = [canvas for canvas in canvases if turn < len(canvas.tiles)]
             for chunk in self._chunks(active):
                 views = [
-                    _resized(c.pixels, self._hole(c, turn), c.tiles[turn], self.backbone.size, keep=True) for c in chunk
+                    resized(c.pixels, self._hole(c, turn), c.tiles[turn], self.backbone.size, keep=True) for c in chunk
                 ]
                 seeds = [(c.request.seed + 7919 * turn) & (2**63 - 1) for c in chunk]
                 starts = [
-                    _resized(c.start, c.mask, c.tiles[turn], self.backbone.size)[0] if c.start is not None else view[0]
+                    resized(c.start, c.mask, c.tiles[turn], self.backbone.size)[0] if c.start is not None else view[0]
                     for c, view in zip(chunk, views, strict=True)
                 ]
                 painted = self._sample([c.request for c in chunk], views, starts, seeds, chosen)
                 for canvas, (context, _), window in zip(chunk, views, painted, strict=True):
-                    _paste(canvas, turn, context, window, chosen)
+                    paste(canvas, turn, context, window, chosen)
         return [self._finish(canvas, chosen) for canvas in canvases]
 
     def _chunks(self, canvases: Sequence[Canvas]) -> Iterator[list[Canvas]]:
@@ -275,8 +225,8 @@ class DiffusionSynthesizer(base.Synthesizer):
         if is_grey(normal):  # a grey camera sees no colour
             painted = np.repeat(painted.mean(axis=2, keepdims=True).round().astype(np.uint8), 3, axis=2)
         if options.keep_grain:
-            painted = _with_grain(normal, painted, canvas.mask)
-        painted = _only_real_change(normal, painted, canvas.mask, options.threshold)
+            painted = with_grain(normal, painted, canvas.mask)
+        painted = only_real_change(normal, painted, canvas.mask, options.threshold)
         done = compose.finish(
             normal, painted, canvas.mask, options.tolerance, options.min_visibility, options.min_share
         )
@@ -318,82 +268,3 @@ def fingerprint(backbone: Backbone) -> str:
         digest.update(f"{name.replace('.base_layer', '')} {tuple(value.shape)}".encode())
         digest.update(value.detach().reshape(-1)[:64].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _resized(
-    image: np.ndarray, mask: np.ndarray, view: compose.Window, size: int, keep: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """A window at the model's size: (S, S, 3) uint8 and (S, S) bool, padded by reflection where not square.
-
-    A reduced mask keeps every cell it touched, so that no thin line vanishes.
-    """
-    part, hole = image[view.slices], mask[view.slices]
-    side = max(part.shape[:2])
-    if part.shape[0] != part.shape[1]:
-        pad = ((0, side - part.shape[0]), (0, side - part.shape[1]))
-        mode: Any = "symmetric" if min(part.shape[:2]) * 2 >= side else "edge"
-        part, hole = np.pad(part, (*pad, (0, 0)), mode=mode), np.pad(hole, pad)
-    if side == size:
-        return np.ascontiguousarray(part), hole.copy()
-    small = images.resize(part, size, size)
-    if side > size:
-        share = cv2.resize(hole.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
-        return small, share > (1e-6 if keep else 0.25) if hole.any() else share > 1
-    return small, images.resize_mask(hole, size, size)
-
-
-def _paste(canvas: Canvas, turn: int, context: np.ndarray, window: np.ndarray, options: Any) -> None:
-    """Lay one painted window (S, S, 3) back on its region, inside the hole only."""
-    view = canvas.tiles[turn]
-    height, width = view.shape
-    side = max(height, width)
-    target = canvas.pixels[view.slices]
-    if side <= len(window) or not options.keep_grain:
-        new = window if side == len(window) else images.resize(window, side, side)
-        painted = new[:height, :width]
-    else:
-        residual = window.astype(np.float32) - context
-        grown = cv2.resize(residual, (side, side), interpolation=cv2.INTER_CUBIC)[:height, :width]
-        painted = np.clip(np.rint(target + grown), 0, 255).astype(np.uint8)
-    hole = (canvas.mask & ~canvas.done)[view.slices]
-    if len(canvas.tiles) > 1:  # leave a margin to the next tile, which then continues what this one painted
-        inner = np.zeros_like(hole)
-        edge = 0 if turn == len(canvas.tiles) - 1 else max(4, side // 16)
-        inner[edge : height - edge or None, edge : width - edge or None] = True
-        hole &= inner
-    target[hole] = painted[hole]
-    canvas.done[view.slices] |= hole
-
-
-def _with_grain(normal: np.ndarray, painted: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Add the grain that a few denoising steps leave out: the photograph's own, from another place of the window.
-
-    Only as much as is missing, so that a picture that has its grain keeps it. Edges of the place it is taken from are
-    clipped away.
-    """
-    wanted, got = compose.noise_level(normal), compose.noise_level(painted, mask)
-    if got >= wanted or wanted <= 0:
-        return painted
-    fine = normal.astype(np.float32) - cv2.GaussianBlur(normal.astype(np.float32), (0, 0), 1.0)
-    other = np.roll(fine, (normal.shape[0] // 2, normal.shape[1] // 2), axis=(0, 1))
-    limit = min(2.5 * wanted + 0.5, 12.0)
-    missing = float(np.sqrt(1 - (got / wanted) ** 2))
-    grained = painted + missing * np.clip(other, -limit, limit)
-    return np.where(mask[..., None], np.clip(np.rint(grained), 0, 255).astype(np.uint8), painted)
-
-
-def _only_real_change(normal: np.ndarray, painted: np.ndarray, mask: np.ndarray, threshold: float) -> np.ndarray:
-    """Put the photograph back where the painted surface merely differs in grain, with a soft passage.
-
-    Change is judged on smoothed pictures against the local standard deviation of the photograph: a repainted texture
-    is not a defect, and a label that counted it would teach the detector that texture is one.
-    """
-    difference = cv2.GaussianBlur(painted.astype(np.float32) - normal, (0, 0), 1.2)
-    strength = np.abs(difference).max(axis=2)
-    grey = cv2.cvtColor(normal, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    mean = cv2.GaussianBlur(grey, (0, 0), 6)
-    deviation = np.sqrt(np.maximum(cv2.GaussianBlur(grey * grey, (0, 0), 6) - mean * mean, 0))
-    limit = np.maximum(6.0, threshold * deviation)
-    alpha = np.clip((strength - 0.6 * limit) / (0.4 * limit), 0, 1)
-    alpha = cv2.GaussianBlur(alpha, (0, 0), 0.8) * mask
-    return compose.blend(normal, painted, alpha)

@@ -306,7 +306,7 @@ def show(
 
     card = target / "card.json"
     if card.is_file():
-        typer.echo(card.read_text(encoding="utf-8"))
+        _show_run(target)
         return
     lines = read_manifest(target)
     _table(str(target), report.statistics(lines))
@@ -318,6 +318,29 @@ def show(
     if page is not None:
         report.page([(target.name, target)], page, f"flawsmith: {target.name}", count)
         typer.echo(f"Page: {page}")
+
+
+def _show_run(run: Path) -> None:
+    from flawsmith.methods.base import read_card
+
+    card = read_card(run)
+    typer.echo(
+        f"{run}: {card['method']} on backbone {card.get('backbone', '-')}, flawsmith {card.get('flawsmith', '-')}"
+    )
+    rows = [
+        {
+            "adapter": key,
+            "file": entry["file"],
+            "steps": entry["steps"],
+            "held-out loss": f"{entry['held_out']:.4f}",
+            "real defects seen": len(entry["support"]),
+            "stopped": entry["stopped"],
+        }
+        for key, entry in card.get("adapters", {}).items()
+    ]
+    _table("Adapters", rows)
+    if card.get("options"):
+        typer.echo(f"options: {card['options']}")
 
 
 @app.command()

@@ -160,6 +160,7 @@ def test_train_generate_add_a_type_and_resume(folder: Path, tmp_path: Path, monk
     lines = [json.loads(x) for x in (whole / "train" / "widget-hole" / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 4 and np.isfinite(lines[-1]["held_out"])
     assert list((whole / "train" / "widget-hole" / "previews").glob("*.png"))
+    assert run(monkeypatch, "show", whole) == 0
     out = tmp_path / "out"
     assert run(monkeypatch, "generate", whole, "--normal", data, "-n", 4, "--set", "steps=2", "--out", out) == 0
     manifest = [json.loads(x) for x in (out / "manifest.jsonl").read_text().splitlines()]

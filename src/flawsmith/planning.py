@@ -74,10 +74,12 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
     pairs = _pairs(config, synthesizer, normals, by_category, supports, own)
     total = config.n * len(pairs) if config.per_defect else config.n
     jobs = []
+    # A painter that happens to share a type's name with the data set must not be recorded as having seen its defects.
+    looks = synthesizer.needs_reference or synthesizer.names_from_data or config.mask == "reference"
     for index in range(total):
         category, defect = pairs[index % len(pairs)]
         turn = index // len(pairs)
-        references = [own] if own else [r for r in supports[category] if r.defect_type == defect]
+        references = [own] if own else [r for r in supports[category] if looks and r.defect_type == defect]
         if synthesizer.needs_reference and not references:
             raise FlawsmithError(_no_reference(config, synthesizer, category, defect))
         caption = config.prompt or ""

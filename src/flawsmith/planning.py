@@ -97,7 +97,7 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
             )
         )
     everything = sorted(f"{record.name} {record.image.stat().st_size}" for record in records)
-    support = [record for supported in supports.values() for record in supported]
+    support = [record for supported in supports.values() for record in supported if looks]
     description = {
         "flawsmith": __version__,
         "source": config.normal,
@@ -108,7 +108,7 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         "types": [list(pair) for pair in pairs],
         "options": synthesizer.options.model_dump(mode="json"),
         **{key: value for key, value in config.identity().items() if key != "options"},
-        "support": {record.name: images.file_sha(record.image) for record in support},
+        "support": {**synthesizer.seen(), **{record.name: images.file_sha(record.image) for record in support}},
         "licences": _licences(records),
     }
     notes = _notes(synthesizer, records, supports, config.defect) if synthesizer.needs_reference and not own else []

@@ -165,6 +165,9 @@ def test_train_generate_add_a_type_and_resume(folder: Path, tmp_path: Path, monk
     assert run(monkeypatch, "generate", whole, "--normal", data, "-n", 4, "--set", "steps=2", "--out", out) == 0
     manifest = [json.loads(x) for x in (out / "manifest.jsonl").read_text().splitlines()]
     assert [line["defect_type"] for line in manifest] == ["crack", "hole"] * 2
+    recorded = json.loads((out / "generate.json").read_text())["support"]
+    trained = {k: v for entry in card["adapters"].values() for k, v in entry["support"].items()}
+    assert trained.items() <= recorded.items()  # what it was trained on is known to any leak check
     for line in manifest:
         if line["status"] == "kept":
             image, mask = images.read_image(out / line["image"]), images.read_mask(out / line["mask"])

@@ -84,6 +84,10 @@ class Synthesizer:
 
         return sentence(category, defect_type)
 
+    def seen(self) -> dict[str, str]:
+        """Real defects this synthesizer was trained on, by name and hash: no evaluation may test on them."""
+        return {}
+
     # -- the job ---------------------------------------------------------------------------------------------------
 
     def generate(self, requests: Sequence[Request], **options: Any) -> list[Sample]:

@@ -69,6 +69,9 @@ class DiffusionSynthesizer(base.Synthesizer):
     def default_mask(self, defect_type: str) -> str:
         return "reference"
 
+    def seen(self) -> dict[str, str]:
+        return {name: sha for entry in self.card["adapters"].values() for name, sha in entry["support"].items()}
+
     # -- disk ------------------------------------------------------------------------------------------------------
 
     @classmethod

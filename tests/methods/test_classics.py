@@ -49,7 +49,7 @@ def test_poisson_keeps_the_boundary_and_the_laplacian() -> None:
     joined = seamless(normal, source, mask)
     assert np.array_equal(joined[~mask], normal[~mask].astype(float))
     gap = laplacian(joined) - laplacian(source.astype(float))
-    assert np.abs(gap[mask]).max() < 1e-6
+    assert np.abs(gap[mask]).max() < 5e-4  # float32: a few parts in ten million of values up to some hundreds
 
 
 def test_poisson_of_the_same_picture_changes_nothing() -> None:

@@ -24,15 +24,15 @@ def seamless(normal: np.ndarray, source: np.ndarray, mask: np.ndarray, mixed: bo
     normal, source: (h, w, 3) uint8 or float; mask: (h, w) bool. Inside the mask the result's five-point Laplacian is
     the source's, on the pixels just outside it is `normal`. With `mixed`, the stronger of both gradients is kept
     pixel by pixel (equation 12), so that the photograph's own texture shows through. At the window's border the
-    gradient is the source's (there is no pixel to meet). Returns (h, w, 3) float64, not rounded or clipped.
+    gradient is the source's (there is no pixel to meet). Returns (h, w, 3) float32, not rounded or clipped.
     """
-    result = normal.astype(np.float64)
+    result = normal.astype(np.float32)
     inside = np.flatnonzero(mask)
     if not len(inside):
         return result
     height, width = mask.shape
-    # Half the width where it is exact (pixels, places): a large mask is as large as the photograph's other copies.
-    here, guide = normal.reshape(-1, 3).astype(np.float32), source.reshape(-1, 3).astype(np.float32)
+    # Only what lies in the mask or beside it is made wide: a scattered mask's window may be as large as a photograph.
+    here, guide = normal.reshape(-1, 3), source.reshape(-1, 3)
     inside = inside.astype(np.int32)
     number = np.full(mask.size, -1, dtype=np.int32)
     number[inside] = np.arange(len(inside), dtype=np.int32)
@@ -45,9 +45,9 @@ def seamless(normal: np.ndarray, source: np.ndarray, mask: np.ndarray, mixed: bo
         exists = (rows + down >= 0) & (rows + down < height) & (columns + right >= 0) & (columns + right < width)
         at = np.flatnonzero(exists).astype(np.int32)
         pixel, neighbour = inside[at], inside[at] + down * width + right
-        gradient = guide[pixel] - guide[neighbour]
+        gradient = guide[pixel].astype(np.float64) - guide[neighbour]
         if mixed:
-            own = here[pixel] - here[neighbour]
+            own = here[pixel].astype(np.float64) - here[neighbour]
             gradient = np.where(np.abs(own) > np.abs(gradient), own, gradient)
         diagonal[at] += 1
         known[at] += gradient
@@ -56,7 +56,7 @@ def seamless(normal: np.ndarray, source: np.ndarray, mask: np.ndarray, mixed: bo
         links.append((at[unknown], number[neighbour[unknown]]))
     if bool(mask.all()):  # nothing to meet: keep the source's brightness
         diagonal += 1e-3
-        known += 1e-3 * guide
+        known += 1e-3 * guide[inside]
     row = np.concatenate([np.arange(len(inside), dtype=np.int32), *(a for a, _ in links)])
     column = np.concatenate([np.arange(len(inside), dtype=np.int32), *(b for _, b in links)])
     values = np.concatenate([diagonal, np.full(len(row) - len(inside), -1.0)])

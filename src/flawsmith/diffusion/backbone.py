@@ -186,14 +186,14 @@ class Backbone:
     def context(
         self,
         words: Sequence[str],
-        references: Sequence[tuple[Tensor, Tensor] | None] | None = None,
+        references: Sequence[tuple[Tensor, Tensor] | Tensor | None] | None = None,
         guidance: Tensor | None = None,
     ) -> Tensor:
         """Everything the denoiser attends to (B, L + Q, D): text tokens, then reference tokens where this
         recipe has a reader.
 
-        references: per sentence an image (3, S, S) in [-1, 1] with its mask (1, S, S), or None for the
-        learned "no reference".
+        references: per sentence an image (3, S, S) in [-1, 1] with its mask (1, S, S), or its visual tokens
+        (65, E) from `encode_references`, or None for the learned "no reference".
         """
         text, keep = self.text_tokens(words)
         if self.reader is None or self.reference is None:
@@ -205,11 +205,20 @@ class Backbone:
         tokens = self.reader.absent(len(text)).to(text.dtype)
         rows = [i for i, r in enumerate(references or []) if r is not None]
         if rows:
-            given = [r for r in references or [] if r is not None]
-            image, mask = (torch.stack([pair[k] for pair in given]).to(self.device) for k in (0, 1))
+            visual = torch.stack([r for r in self.encode_references(references or []) if r is not None])
             tokens = tokens.clone()
-            tokens[rows] = self.reader(self.reference(image, mask), text[rows], keep[rows], guidance).to(tokens.dtype)
+            tokens[rows] = self.reader(visual, text[rows], keep[rows], guidance).to(tokens.dtype)
         return torch.cat([text, tokens], 1)
+
+    def encode_references(self, references: Sequence[tuple[Tensor, Tensor] | Tensor | None]) -> list[Tensor | None]:
+        """Pictures with masks -> visual tokens (65, E) each; tokens and None are handed through."""
+        found: list[Any] = list(references)
+        rows = [i for i, r in enumerate(found) if isinstance(r, tuple)]
+        if rows:
+            image, mask = (torch.stack([found[i][k] for i in rows]).to(self.device) for k in (0, 1))
+            for i, tokens in zip(rows, self.reference(image, mask), strict=True):
+                found[i] = tokens
+        return found
 
     def null(self, count: int) -> Conditioning:
         """The unconditional tokens: no words, no reference."""

@@ -80,6 +80,11 @@ def _unet(config: CompactConfig) -> Any:
         cross_attention_dim=config.width,
         attention_head_dim=config.heads,  # diffusers' historical name: it is the number of heads
         norm_num_groups=config.groups,
+        # words and references also steer every layer through the time embedding, pooled: with cross-attention at
+        # 8 x 8 alone, colours were learned slowly and references not at all
+        addition_embed_type="text",
+        addition_embed_type_num_heads=config.heads,
+        resnet_time_scale_shift="scale_shift",
     )
     # plain attention: at 64 positions torch's fused kernel is slower on a CPU, backwards eight times so
     unet.set_attn_processor(AttnProcessor())
@@ -99,7 +104,7 @@ def build(config: CompactConfig | None = None, seed: int = 0, text: Path | None 
         encoder = TextEncoder(
             WordTable.from_file(folder / "words.safetensors"), config.width, config.text_layers, config.heads
         )
-        reference = ReferenceEncoder(config.reference_width, config.reference_base)
+        reference = ReferenceEncoder(config.reference_width, config.reference_base, encoder.table.width)
         reader = ReferenceReader(
             config.width,
             config.reference_width,

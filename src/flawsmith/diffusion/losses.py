@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flawsmith import tensors
 from flawsmith.diffusion.backbone import Backbone
@@ -81,21 +82,19 @@ class LossTerms(Protocol):
     def bf16(self) -> bool: ...
 
 
-def alignment(backbone: Backbone, batch: Batch, context: Tensor) -> Tensor | None:
-    """How far the first reference token (context (B, L + Q, D)) is from its caption's sentence token.
+def alignment(backbone: Backbone, batch: Batch, visual: Sequence[Tensor | None]) -> Tensor | None:
+    """1 - cosine between what the references are read to say and their captions in the frozen word table.
 
-    Only for samples whose words were dropped, where the reader cannot copy them. The denoiser learns words early; a
-    reference that speaks their language is used at once, while from the denoising loss alone it was ignored for
-    thousands of steps. The part of BLIP-2's image-text contrast in its Q-Former's first stage.
+    visual: per sample the reference encoder's tokens (65, E), or None. A reference that speaks the language of words is
+    used early, while from the denoising loss alone it was ignored for thousands of steps. The part of BLIP-2's
+    image-text contrast in its Q-Former's first stage.
     """
-    given = enumerate(zip(batch.references, batch.captions, batch.words, strict=True))
-    rows = [i for i, (r, said, words) in given if r is not None and not said and words]
-    if not rows:
+    pairs = [(v[0], words) for v, words in zip(visual, batch.words, strict=True) if v is not None and words]
+    if not pairs:
         return None
-    with torch.no_grad():
-        wanted = backbone.encode_text([batch.words[i] for i in rows])[:, 0].float()
-    first = context.shape[1] - backbone.reader.queries.shape[0]
-    return (context[rows, first].float() - wanted).square().mean()
+    wanted = backbone.text_encoder.table.pool(*backbone.tokenizer([words for _, words in pairs]))  # (N, 128)
+    found = backbone.reference.say(torch.stack([first for first, _ in pairs]))
+    return (1 - nn.functional.cosine_similarity(found.float(), wanted, dim=-1)).mean()
 
 
 def batch_loss(backbone: Backbone, batch: Batch, t: Tensor, noise: Tensor, config: LossTerms) -> Tensor:
@@ -105,9 +104,10 @@ def batch_loss(backbone: Backbone, batch: Batch, t: Tensor, noise: Tensor, confi
     noisy = backbone.scheduler.add_noise(latents, noise, t)
     target = backbone.scheduler.get_velocity(latents, noise, t)
     with autocast("cpu", config.bf16):
-        context = backbone.context(batch.captions, references)
+        visual = backbone.encode_references(references)
+        context = backbone.context(batch.captions, visual)
         output = predict(backbone.unet, noisy, t, Conditioning(context), backbone.inpaint_input(clean, mask))
-        aligned = alignment(backbone, batch, context) if config.align and batch.words else None
+        aligned = alignment(backbone, batch, visual) if config.align and batch.words else None
     error = backbone.decode(output - target)
     loss = masked_loss(error, mask, config.outside, config.edges, config.min_area, config.colour)
     loss = loss * step_weight(backbone.scheduler.alphas_cumprod, t, config.snr_cap)

@@ -213,8 +213,8 @@ def pretrain(
     and previews.
 
     Calling it again resumes from `out/state`. `stop_after` ends this call at that step without changing the
-    schedule; `start_from` is a compact folder whose weights a *new* run starts with; `text` the folder of the
-    word table. Returns `out/backbone`.
+    schedule; `start_from` is a compact folder whose weights a *new* run starts with, of any window size; `text` the
+    folder of the word table. Returns `out/backbone`.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -226,13 +226,10 @@ def pretrain(
             f"{out} holds a run with other settings ({', '.join(changed)}): "
             "resume with the same, or choose another folder."
         )
-    windows = Windows(shards, config.mix)
+    windows = Windows(shards, config.mix, config.recipe.size)
+    backbone = compact.build(config.recipe, config.seed, text)
     if start_from is not None:
-        backbone = Backbone.from_pretrained(start_from)
-        for module in backbone.modules().values():
-            module.requires_grad_(True)
-    else:
-        backbone = compact.build(config.recipe, config.seed, text)
+        _take_weights(backbone, Backbone.from_pretrained(start_from))
     if windows.size != backbone.size:
         raise FlawsmithError(
             f"Windows are {windows.size} px, the recipe wants {backbone.size}: make shards of that size."
@@ -296,6 +293,17 @@ def pretrain(
                 }
                 _export(backbone, out / "backbone")
     return out / "backbone"
+
+
+def _take_weights(backbone: Backbone, other: Backbone) -> None:
+    """Copy all parameters; the spectrum depends on the window's size and is measured anew."""
+    for name, module in backbone.modules().items():
+        with torch.no_grad():
+            stored = dict(other.modules()[name].named_parameters())
+            for key, parameter in module.named_parameters():
+                if key not in stored or stored[key].shape != parameter.shape:
+                    raise FlawsmithError(f"{other.source}: {name}.{key} is of another recipe; start from its own kind.")
+                parameter.copy_(stored[key])
 
 
 def _export(backbone: Backbone, folder: Path) -> None:

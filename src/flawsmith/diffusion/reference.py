@@ -19,6 +19,27 @@ GRID = 8  # the visual tokens form an 8 x 8 grid ...
 VISUAL_TOKENS = GRID * GRID + 1  # ... behind one pooled token of the masked region
 
 
+CONTRAST = 13  # numbers that `contrast` gives
+
+
+def contrast(image: Tensor, mask: Tensor) -> Tensor:
+    """How the masked region differs from its surroundings, (B, 13) of about unit size: mean colour inside, mean
+    difference, spread inside, spread around, and the logarithm of the region's share.
+
+    image (B, 3, S, S) in [-1, 1], mask (B, 1, S, S) in {0, 1}.
+    """
+    around = 1 - mask
+    found = []
+    for region in (mask, around):
+        area = region.sum((2, 3)).clamp_min(1)  # (B, 1)
+        mean = (image * region).sum((2, 3)) / area  # (B, 3)
+        spread = ((image - mean[..., None, None]).square() * region).sum((2, 3)) / area
+        found += [mean, spread.sqrt()]
+    inside, deviation, outside, outer = found
+    share = mask.mean((2, 3)).clamp_min(1e-4).log() / 4
+    return torch.cat([2 * inside, 4 * (inside - outside), 4 * deviation, 4 * outer, share], 1)
+
+
 class _Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -40,10 +61,11 @@ class ReferenceEncoder(nn.Module):
     """A reference window and its mask -> (B, 65, E): one token of the masked region, then 8 x 8 patch tokens
     in row order.
 
-    The mask is a fourth channel, so the surroundings are seen but known to be surroundings.
+    The mask is a fourth channel, so the surroundings are seen but known to be surroundings. The first token starts
+    from `contrast`, what is known without learning; `say` turns it into words (a unit vector of the word table).
     """
 
-    def __init__(self, width: int = 128, base: int = 48) -> None:
+    def __init__(self, width: int = 128, base: int = 48, words: int = 128) -> None:
         super().__init__()
         self.width, self.base = width, base
         self.stem = nn.Conv2d(4, base, 4, stride=4)  # 128 px -> 32 x 32
@@ -54,8 +76,10 @@ class ReferenceEncoder(nn.Module):
                 _Residual(width),
             ]
         )
+        self.contrast = nn.Linear(CONTRAST, width)
         self.position = nn.Parameter(torch.randn(VISUAL_TOKENS, width) * 0.02)
         self.norm = nn.LayerNorm(width)
+        self.say = nn.Linear(width, words)
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         """image (B, 3, S, S) in [-1, 1], mask (B, 1, S, S) in {0, 1}; S = 128 gives the 8 x 8 grid, other
@@ -68,6 +92,7 @@ class ReferenceEncoder(nn.Module):
             x = nn.functional.adaptive_avg_pool2d(x, GRID)
         share = nn.functional.adaptive_avg_pool2d(mask, GRID)  # (B, 1, 8, 8): how much of each cell is defect
         pooled = (x * share).sum((2, 3)) / share.sum((2, 3)).clamp_min(1e-4)  # (B, E)
+        pooled = pooled + self.contrast(contrast(image, mask))
         tokens = torch.cat([pooled[:, None], x.flatten(2).transpose(1, 2)], 1)  # (B, 65, E)
         return self.norm(tokens + self.position)
 

@@ -111,7 +111,8 @@ NO_DEFECT = ("no defect", "flawless surface", "good part without any damage", "u
 class Windows:
     """All shards of a folder in memory, indexed by split, source and (kind, colour)."""
 
-    def __init__(self, folders: Sequence[Path | str], mix: Mix | None = None) -> None:
+    def __init__(self, folders: Sequence[Path | str], mix: Mix | None = None, size: int | None = None) -> None:
+        """`size`: the side to shrink stored windows to; a quarter of the pixels train four times as fast."""
         self.mix = mix or Mix()
         self.notes: list[Note] = []
         arrays: dict[str, list[np.ndarray]] = {"image": [], "clean": [], "mask": []}
@@ -124,7 +125,7 @@ class Windows:
             for shard in found:
                 with np.load(shard) as stored:
                     for key, held in arrays.items():
-                        held.append(stored[key])
+                        held.append(_shrink(stored[key], size))
                 self.notes += [Note(**n) for n in json.loads(shard.with_suffix(".json").read_text(encoding="utf-8"))]
         self._arrays = arrays
         lengths = [len(a) for a in arrays["image"]]
@@ -221,6 +222,18 @@ class Windows:
             found.rows.append(row)
         found.image, found.clean, found.mask = np.stack(images), np.stack(cleans), np.stack(masks)
         return found
+
+
+def _shrink(stack: np.ndarray, size: int | None) -> np.ndarray:
+    """Pictures (N, S, S, 3) or masks (N, S, S) to a side that S is a multiple of, by area; masks by a quarter."""
+    if size is None or stack.shape[1] == size:
+        return stack
+    factor = stack.shape[1] // size
+    if factor * size != stack.shape[1]:
+        raise FlawsmithError(f"Windows of {stack.shape[1]} px cannot be shrunk to {size}: choose a divisor.")
+    cells = stack.reshape(len(stack), size, factor, size, factor, *stack.shape[3:])
+    mean = cells.mean((2, 4), dtype=np.float32)
+    return mean > 0.25 if stack.dtype == bool else np.rint(mean).astype(stack.dtype)
 
 
 def _turn(rng: np.random.Generator, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:

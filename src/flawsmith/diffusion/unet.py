@@ -46,6 +46,11 @@ class PreconditionedUNet(UNet2DConditionModel):
         """(B, C, S, S) -> its cosine waves, same shape; orthonormal."""
         return self.basis @ latents @ self.basis.T
 
+    def get_aug_embed(self, emb: Tensor, encoder_hidden_states: Any, added_cond_kwargs: Any) -> Tensor | None:
+        """The context, pooled, for the time embedding; an adapter's own tokens go to its own attention only."""
+        context = encoder_hidden_states[0] if isinstance(encoder_hidden_states, tuple) else encoder_hidden_states
+        return super().get_aug_embed(emb, context, added_cond_kwargs)
+
     def forward(
         self, sample: Tensor, timestep: Any, encoder_hidden_states: Any, return_dict: bool = True, **options: Any
     ) -> Any:

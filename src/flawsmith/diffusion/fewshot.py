@@ -6,7 +6,6 @@ five to seven physical parts are copied, not learned (architecture.md, section 1
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,17 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flawsmith import compose, images
 from flawsmith.captions import sentence, words
 from flawsmith.diffusion.backbone import Backbone
+from flawsmith.diffusion.denoise import Conditioning
 from flawsmith.diffusion.losses import batch_loss, stratified_steps
 from flawsmith.diffusion.shards import NO_DEFECT, Batch, _light, _turn, _vary
+from flawsmith.diffusion.tuning import tune
 from flawsmith.errors import FlawsmithError
 from flawsmith.records import Sample
-from flawsmith.trainer import Trainer
 
 TARGETS = ["conv1", "conv2", "conv_shortcut", "conv", "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out"]
 
@@ -198,61 +198,44 @@ def fit(
     With four references or more the last one is held out: its loss decides when to stop and which weights are kept.
     Calling it again with the same `out` resumes. Returns {"steps", "held_out", "stopped"}.
     """
-    out.mkdir(parents=True, exist_ok=True)
     parameters = add_adapter(backbone, name, config)
-    trainer = Trainer(
-        parameters, out, learning_rate=config.learning_rate, weight_decay=config.weight_decay, ema=config.ema
-    )
     kept_out = list(real[-1:]) if len(real) >= 4 else []
     windows = FewShotWindows(real[: len(real) - len(kept_out)], normals, drawn, backbone.size, config)
     judge = FewShotWindows(kept_out or real, (), (), backbone.size, config)
-    shape = (backbone.latent_channels, backbone.size // backbone.factor, backbone.size // backbone.factor)
-    best: dict[str, Any] = {"held_out": math.inf, "step": 0, "weights": None}
-    recent: list[float] = []
+    return tune(
+        parameters,
+        lambda step: batch_loss(
+            backbone, windows.batch(step, config.batch_size), *draw(backbone, config, step), config
+        ).mean(),
+        out,
+        config,
+        held_out=lambda: held_out_loss(backbone, judge.batch(0, 16, real_only=True), config),
+        stop_early=bool(kept_out),
+        preview=preview,
+        progress=progress,
+    )
 
-    def held_out() -> float:
-        generator = torch.Generator().manual_seed(config.seed)
-        t = torch.linspace(200, 990, 16).long()
-        with torch.no_grad(), trainer.averaged():
-            batch = judge.batch(0, 16, real_only=True)
-            return float(batch_loss(backbone, batch, t, torch.randn(16, *shape, generator=generator), config).mean())
 
-    stopped = "all steps done"
-    for step in range(trainer.load(), config.steps):
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        count = config.batch_size
-        t = stratified_steps(count, generator)
-        batch = windows.batch(step, count)
-        loss = batch_loss(backbone, batch, t, torch.randn(count, *shape, generator=generator), config).mean()
-        share = max(0.0, (step - config.warmup) / max(1, config.steps - config.warmup))
-        rate = config.learning_rate * min(1.0, (step + 1) / config.warmup) * (0.05 + 0.95 * (1 - share))
-        trainer.step(loss, rate)
-        recent.append(float(loss.detach()))
-        line: dict[str, Any] = {"step": step + 1, "loss": recent[-1], "lr": rate}
-        if (step + 1) % config.evaluate_every == 0 or step + 1 == config.steps:
-            line = {"step": step + 1, "loss": round(float(np.mean(recent)), 5), "lr": rate, "held_out": held_out()}
-            recent = []
-            trainer.log(line)
-            if line["held_out"] < best["held_out"]:
-                weights = {key: value.clone() for key, value in trainer.ema.items()}
-                best = {"held_out": line["held_out"], "step": step + 1, "weights": weights}
-            elif kept_out and step + 1 - best["step"] >= config.patience * config.evaluate_every:
-                stopped = f"no better for {config.patience} evaluations"
-        if progress:
-            progress(line)
-        if preview and (step + 1) % config.preview_every == 0:
-            with trainer.averaged():
-                preview(step + 1)
-        if (step + 1) % config.save_every == 0:
-            trainer.save()
-        if stopped != "all steps done":
-            break
-    chosen = best["weights"] if kept_out and best["weights"] is not None else trainer.ema
-    with torch.no_grad():
-        for key, parameter in parameters.items():
-            parameter.copy_(chosen[key])
-            parameter.requires_grad_(False)
-    return {"steps": best["step"] if kept_out else trainer.steps, "held_out": best["held_out"], "stopped": stopped}
+def draw(backbone: Backbone, config: FitConfig, step: int) -> tuple[Tensor, Tensor]:
+    """The diffusion steps (B,) and the noise (B, C, h, w) of training step `step`."""
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+    t = stratified_steps(config.batch_size, generator)
+    side = backbone.size // backbone.factor
+    return t, torch.randn(config.batch_size, backbone.latent_channels, side, side, generator=generator)
+
+
+def held_out_loss(
+    backbone: Backbone,
+    batch: Batch,
+    config: FitConfig,
+    condition: Callable[[Batch, Tensor], Conditioning] | None = None,
+) -> float:
+    """Mean loss of one batch at evenly spread steps with fixed noise."""
+    count, side = len(batch.captions), backbone.size // backbone.factor
+    generator = torch.Generator().manual_seed(config.seed)
+    t = torch.linspace(200, 990, count).long()
+    noise = torch.randn(count, backbone.latent_channels, side, side, generator=generator)
+    return float(batch_loss(backbone, batch, t, noise, config, condition).mean())
 
 
 def save_adapter(backbone: Backbone, name: str, path: Path, config: FitConfig) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -97,17 +97,31 @@ def alignment(backbone: Backbone, batch: Batch, visual: Sequence[Tensor | None])
     return (1 - nn.functional.cosine_similarity(found.float(), wanted, dim=-1)).mean()
 
 
-def batch_loss(backbone: Backbone, batch: Batch, t: Tensor, noise: Tensor, config: LossTerms) -> Tensor:
-    """Per-sample loss (B,) of predicting v at steps t (B,) with the given noise (B, C, h, w)."""
+def batch_loss(
+    backbone: Backbone,
+    batch: Batch,
+    t: Tensor,
+    noise: Tensor,
+    config: LossTerms,
+    condition: Callable[[Batch, Tensor], Conditioning] | None = None,
+) -> Tensor:
+    """Per-sample loss (B,) of the denoiser's prediction at steps t (B,) with the given noise (B, C, h, w).
+
+    `condition(batch, t)` is a method's own conditioning; without one, the backbone's words and references are.
+    """
     image, clean, mask, references = batch_tensors(batch)
     latents = backbone.encode(image)
     noisy = backbone.scheduler.add_noise(latents, noise, t)
     target = backbone.scheduler.get_velocity(latents, noise, t)
     with autocast("cpu", config.bf16):
-        visual = backbone.encode_references(references)
-        context = backbone.context(batch.captions, visual)
-        output = predict(backbone.unet, noisy, t, Conditioning(context), backbone.inpaint_input(clean, mask))
-        aligned = alignment(backbone, batch, visual) if config.align and batch.words else None
+        aligned = None
+        if condition is None:
+            visual = backbone.encode_references(references)
+            given = Conditioning(backbone.context(batch.captions, visual))
+            aligned = alignment(backbone, batch, visual) if config.align and batch.words else None
+        else:
+            given = condition(batch, t)
+        output = predict(backbone.unet, noisy, t, given, backbone.inpaint_input(clean, mask))
     error = backbone.decode(output - target)
     loss = masked_loss(error, mask, config.outside, config.edges, config.min_area, config.colour)
     loss = loss * step_weight(backbone.scheduler.alphas_cumprod, t, config.snr_cap)

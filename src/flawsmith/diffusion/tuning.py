@@ -1,0 +1,98 @@
+"""The fitting loop of small trained parts on a frozen backbone: adapters, tokens, projections alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flawsmith.trainer import Trainer
+
+__all__ = ["TuneSettings", "tune"]
+
+
+class TuneSettings(Protocol):
+    """The fields of a config that `tune` reads; see FitConfig."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def ema(self) -> float: ...
+    @property
+    def warmup(self) -> int: ...
+    @property
+    def patience(self) -> int: ...
+    @property
+    def evaluate_every(self) -> int: ...
+    @property
+    def save_every(self) -> int: ...
+    @property
+    def preview_every(self) -> int: ...
+
+
+def tune(
+    parameters: Mapping[str, nn.Parameter],
+    loss: Callable[[int], Tensor],
+    out: Path,
+    config: TuneSettings,
+    *,
+    held_out: Callable[[], float],
+    stop_early: bool,
+    preview: Callable[[int], None] | None = None,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Train `parameters` on `loss(step)`, a scalar and a pure function of the step; they end as the best averages.
+
+    `held_out()` is the loss on what training never sees, called with the averaged weights in place; with
+    `stop_early` it decides when to stop and which weights are kept, without it the last averages are. Calling it
+    again with the same `out` resumes. Returns {"steps", "held_out", "stopped"}.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(
+        parameters, out, learning_rate=config.learning_rate, weight_decay=config.weight_decay, ema=config.ema
+    )
+    best: dict[str, Any] = {"held_out": math.inf, "step": 0, "weights": None}
+    recent: list[float] = []
+    stopped = "all steps done"
+    for step in range(trainer.load(), config.steps):
+        value = loss(step)
+        share = max(0.0, (step - config.warmup) / max(1, config.steps - config.warmup))
+        rate = config.learning_rate * min(1.0, (step + 1) / config.warmup) * (0.05 + 0.95 * (1 - share))
+        trainer.step(value, rate)
+        recent.append(float(value.detach()))
+        line: dict[str, Any] = {"step": step + 1, "loss": recent[-1], "lr": rate}
+        if (step + 1) % config.evaluate_every == 0 or step + 1 == config.steps:
+            with torch.no_grad(), trainer.averaged():
+                judged = held_out()
+            line = {"step": step + 1, "loss": round(float(np.mean(recent)), 5), "lr": rate, "held_out": judged}
+            recent = []
+            trainer.log(line)
+            if judged < best["held_out"]:
+                weights = {key: value.clone() for key, value in trainer.ema.items()}
+                best = {"held_out": judged, "step": step + 1, "weights": weights}
+            elif stop_early and step + 1 - best["step"] >= config.patience * config.evaluate_every:
+                stopped = f"no better for {config.patience} evaluations"
+        if progress:
+            progress(line)
+        if preview and (step + 1) % config.preview_every == 0:
+            with trainer.averaged():
+                preview(step + 1)
+        if (step + 1) % config.save_every == 0:
+            trainer.save()
+        if stopped != "all steps done":
+            break
+    chosen = best["weights"] if stop_early and best["weights"] is not None else trainer.ema
+    with torch.no_grad():
+        for key, parameter in parameters.items():
+            parameter.copy_(chosen[key])
+            parameter.requires_grad_(False)
+    return {"steps": best["step"] if stop_early else trainer.steps, "held_out": best["held_out"], "stopped": stopped}

@@ -133,7 +133,7 @@ def check(
 
 @app.command()
 def train(
-    method: Annotated[str, typer.Argument(help="A diffusion method: inpaint.")] = "inpaint",
+    method: Annotated[str, typer.Argument(help="A diffusion method, for example inpaint.")] = "inpaint",
     data: Annotated[
         str | None, typer.Option(metavar="READER:DIR", help="Good photographs and a few defects with masks.")
     ] = None,
@@ -152,7 +152,8 @@ def train(
 ) -> None:
     """Learn your own defects from 4 to 30 pictures of each type, in minutes on a CPU.
 
-    Each type gets an adapter of a few MB under OUT/adapters; learning another type later leaves the others alone.
+    inpaint gives each type an adapter of a few MB; the papers' methods learn all types together. Learning another type
+    later leaves the others alone.
     OUT/train holds metrics and previews.
 
     Example: `flawsmith train inpaint --data mvtec_ad:data/widget --defect crack --out runs/widget`
@@ -188,7 +189,7 @@ def train(
             bar.update(tasks[what], completed=done, total=total, **({"description": text} if text else {}))
 
         card = training.train(settings, tell)
-    for key, entry in card["adapters"].items():
+    for key, entry in card["learned"].items():
         typer.echo(f"{key}: {entry['steps']} steps, held-out loss {entry['held_out']:.4f} ({entry['stopped']})")
     typer.echo(f"Use it: flawsmith generate {settings.out} --normal {settings.data} -n 20 --out generated")
 
@@ -329,16 +330,16 @@ def _show_run(run: Path) -> None:
     )
     rows = [
         {
-            "adapter": key,
+            "defect": key,
             "file": entry["file"],
             "steps": entry["steps"],
             "held-out loss": f"{entry['held_out']:.4f}",
             "real defects seen": len(entry["support"]),
             "stopped": entry["stopped"],
         }
-        for key, entry in card.get("adapters", {}).items()
+        for key, entry in card.get("learned", {}).items()
     ]
-    _table("Adapters", rows)
+    _table("Learned", rows)
     if card.get("options"):
         typer.echo(f"options: {card['options']}")
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 class Trainer:
     """AdamW over named parameters, an exponential moving average of them, and a state that survives a kill.
 
-    `out` receives `state/` (parameters, averages, moments as safetensors) and `metrics.jsonl`.
+    `out` receives `state/` (parameters, averages, moments as safetensors) and `metrics.jsonl`. `factors` multiply the
+    learning rate of the parameters they name.
     """
 
     def __init__(
@@ -30,11 +31,18 @@ class Trainer:
         weight_decay: float = 0.01,
         ema: float = 0.999,
         clip: float = 1.0,
+        factors: Mapping[str, float] | None = None,
     ) -> None:
         self.parameters = dict(parameters)
         self.out, self.decay, self.clip = Path(out), ema, clip
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in self.parameters.items():
+            groups.setdefault((factors or {}).get(name, 1.0), []).append(parameter)
         self.optimiser = torch.optim.AdamW(
-            self.parameters.values(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay
+            [{"params": members, "factor": factor} for factor, members in groups.items()],
+            lr=learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=weight_decay,
         )
         self.ema = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.steps = 0
@@ -42,7 +50,7 @@ class Trainer:
     def step(self, loss: Tensor, learning_rate: float) -> float:
         """One optimiser step at the given rate; returns the gradient's norm before clipping."""
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["factor"]
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.clip)

@@ -1,63 +1,94 @@
-"""`flawsmith train`: few-shot fitting of one adapter per defect type; adding a type leaves the others alone."""
+"""`flawsmith train`: one adapter per defect type, or one model for all of them; a type can be added to either later."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, get_args
 
-import numpy as np
-
-from flawsmith import __version__, datasets, generation, images, planning
-from flawsmith.config import GenerateConfig, TrainConfig
-from flawsmith.datasets.splits import few_shot
+from flawsmith import __version__, datasets, images, training_data
+from flawsmith.config import TrainConfig
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.fewshot import FitConfig, fit, save_adapter
+from flawsmith.diffusion.losses import Norm
 from flawsmith.errors import FlawsmithError, unknown
-from flawsmith.loading import Loader
 from flawsmith.methods import METHODS
-from flawsmith.methods.latent import DiffusionSynthesizer, fingerprint
-from flawsmith.records import Record, Request, Sample
+from flawsmith.methods.latent import DiffusionSynthesizer
+from flawsmith.methods.runs import fingerprint
+from flawsmith.records import Record
 from flawsmith.registry import resolve
 
 Progress = Callable[[str, int, int, dict[str, Any]], None]
-NORMALS, DRAWN = 40, 33  # good photographs and painted defects a fit draws its windows from
 
 
-def fit_config(config: TrainConfig) -> FitConfig:
-    """The fit's settings from `--steps`, `--seed` and `--set`. Raises FlawsmithError for an unknown one."""
+@dataclass(frozen=True)
+class Settings:
+    """What `--set`, `--steps`, `--seed` and the preset say: of the fit, of the method's Config, of its Options."""
+
+    fit: FitConfig
+    config: dict[str, Any]
+    options: dict[str, Any]
+
+
+def settings_of(config: TrainConfig, kind: type[DiffusionSynthesizer]) -> Settings:
+    """Sort a run's settings. Raises FlawsmithError for an unknown one."""
+    given = dict(config.options)
+    name = given.pop("preset", "default")
+    if name not in kind.presets:
+        raise unknown("Preset", str(name), kind.presets, f"of {config.method}")
+    values = {**kind.presets["default"], **kind.presets[name], **given}
     known = {field.name: field for field in fields(FitConfig)}
-    changes = dict(config.options)
-    for key, value in changes.items():
+    own = kind.Config.model_fields if kind.joint else {}
+    # the options of sampling belong to `generate`; only a preset sets them for a run
+    extra = {key: value for key, value in kind.presets[name].items() if key in kind.Options.model_fields}
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        if key in extra or key in own:
+            continue
         if key not in known:
-            raise unknown("Training option", key, known)
-        kind = type(known[key].default)
-        if kind in (int, float) and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise FlawsmithError(f"Training option {key}={value!r} must be a number.")
+            raise unknown("Training option", key, [*known, *own, "preset"])
+        _check(key, value, type(known[key].default))
+        changes[key] = value
     if config.steps is not None:
         changes["steps"] = config.steps
-    return replace(FitConfig(seed=config.seed % (2**31)), **changes)
+    seed = config.seed % (2**31)
+    chosen = {key: value for key, value in values.items() if key in own}
+    return Settings(replace(FitConfig(seed=seed), **changes), {"seed": seed, **chosen} if kind.joint else {}, extra)
+
+
+def _check(key: str, value: Any, kind: type) -> None:
+    if kind in (int, float) and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        raise FlawsmithError(f"Training option {key}={value!r} must be a number.")
+    if kind is bool and not isinstance(value, bool):
+        raise FlawsmithError(f"Training option {key}={value!r} must be true or false.")
+    if kind is str and value not in get_args(Norm):
+        raise unknown("Loss norm", str(value), get_args(Norm))
 
 
 def train(config: TrainConfig, progress: Progress | None = None) -> dict[str, Any]:
     """Fit every asked-for defect type that the run does not hold yet; returns the card.
 
-    Writes `out/card.json`, `out/adapters/<category>/<defect>.safetensors`, and under `out/train/` metrics, previews
-    and the resumable state. Only the few-shot support pictures and the training normals are read.
+    Writes `out/card.json`, `out/adapters/<category>/<defect>.safetensors` or `out/weights.safetensors`, and under
+    `out/train/` metrics, previews and the resumable state. Only the few-shot support pictures and the training
+    normals are read.
     """
-    settings = fit_config(config)
     kind = resolve(config.method, METHODS, "Method")
     if not issubclass(kind, DiffusionSynthesizer):
         raise FlawsmithError(
             f"Method {config.method!r} has nothing to train: use `flawsmith generate {config.method}`."
         )
+    settings = settings_of(config, kind)
     reader, root = datasets.parse_source(config.data)
     records = datasets.read(reader, root, category=config.category, group_by=config.group_by)
-    wanted = _wanted(config, records)
-    card = _card(config, settings)
+    wanted = training_data.wanted(config, records)
+    card = _card(config, settings.fit)
+    if kind.joint:
+        from flawsmith import joint_training
+
+        return joint_training.train(config, settings, kind, records, wanted, card, progress)
     for category, defect in wanted:
-        _fit_one(config, settings, kind, records, card, category, defect, progress)
+        _fit_one(config, settings.fit, kind, records, card, category, defect, progress)
     return card
 
 
@@ -73,18 +104,13 @@ def _fit_one(
 ) -> None:
     """Fit one adapter and enter it on the card, unless the run already holds it."""
     key = f"{category}/{defect}"
-    file = config.out / "adapters" / category / f"{defect}.safetensors"
-    support = [r for r in _support(config, records, category) if r.defect_type == defect]
-    seen = {record.name: images.file_sha(record.image) for record in support}
-    if key in card["adapters"] and file.is_file():
-        if card["adapters"][key]["support"] != seen:
-            raise FlawsmithError(
-                f"{config.out} holds an adapter for {key} fitted on other pictures: choose another --out."
-            )
+    found = training_data.missing(config, records, card, category, defect)
+    if found is None:
         return
+    support, seen = found
     backbone = Backbone.from_pretrained(config.backbone).freeze()
     card["backbone_fingerprint"] = fingerprint(backbone)
-    normals = [r.load() for r in _some(_training_normals(records, category), NORMALS, config.seed)]
+    normals = training_data.normals(config, records, category)
     real = [record.load() for record in support]
     folder = config.out / "train" / f"{category}-{defect}"
 
@@ -93,14 +119,15 @@ def _fit_one(
             progress(key, line["step"], settings.steps, line)
 
     def preview(step: int) -> None:
-        picture = _preview(kind, backbone, real, normals, config)
+        picture = training_data.preview(kind(backbone=backbone), real, normals, config)
         images.write_image(folder / "previews" / f"{step:06d}.png", picture)
 
-    drawn = _drawn(config, category, config.seed)
+    drawn = training_data.drawn(config, category)
     result = fit(backbone, "adapter", real, normals, drawn, folder, settings, preview, tell)
     preview(result["steps"])
+    file = config.out / "adapters" / category / f"{defect}.safetensors"
     save_adapter(backbone, "adapter", file, settings)
-    card["adapters"][key] = {
+    card["learned"][key] = {
         "file": file.relative_to(config.out).as_posix(),
         "sha": images.file_sha(file),
         **result,
@@ -112,86 +139,9 @@ def _fit_one(
     )
 
 
-def _wanted(config: TrainConfig, records: Sequence[Record]) -> list[tuple[str, str]]:
-    found = dict.fromkeys((r.category, r.defect_type) for r in records if not r.is_good)
-    names = {defect for _, defect in found}
-    for defect in config.defect:
-        if defect not in names:
-            raise unknown("Defect", defect, names, f"in {config.data}")
-    pairs = []
-    for category, defect in found:
-        if config.defect and defect not in config.defect:
-            continue
-        support = [r for r in _support(config, records, category) if r.defect_type == defect]
-        if not support:
-            if config.defect:
-                raise FlawsmithError(
-                    f"{category}/{defect} offers no picture with a mask to learn from: raise --shots, or add masks."
-                )
-            continue
-        pairs.append((category, defect))
-    if not pairs:
-        raise FlawsmithError(f"{config.data} holds no defect with masks to learn from (test/, ground_truth/).")
-    if not any(r.is_good for r in records):
-        raise FlawsmithError(f"{config.data} has no good photographs: put them under train/good.")
-    return pairs
-
-
-def _support(config: TrainConfig, records: Sequence[Record], category: str) -> list[Record]:
-    defects = [r for r in records if r.category == category and not r.is_good]
-    split = few_shot(defects, shots=config.shots, seed=config.split_seed)
-    return [record for record in split.support if record.masks]
-
-
-def _training_normals(records: Sequence[Record], category: str) -> list[Record]:
-    good = [r for r in records if r.category == category and r.is_good]
-    return [r for r in good if r.split == "train"] or good
-
-
-def _some(records: Sequence[Record], count: int, seed: int) -> list[Record]:
-    order = np.random.default_rng(seed).permutation(len(records))[:count]
-    return [records[i] for i in sorted(order)]
-
-
-def _drawn(config: TrainConfig, category: str, seed: int) -> list[Sample]:
-    """Painted defects of every kind on the same product: what keeps a handful of real ones from being copied."""
-    settings = GenerateConfig(
-        method="procedural", normal=config.data, category=category, n=DRAWN, seed=seed, out=config.out / "unused"
-    )
-    synthesizer = generation.load_method("procedural", {})
-    made = planning.plan(settings, planning.read_records(settings), synthesizer)
-    loader = Loader(settings)
-    samples = [synthesizer.generate([loader.request(job)])[0] for job in made.jobs]
-    return [sample for sample in samples if "rejected" not in sample.info]
-
-
-def _preview(
-    kind: type[DiffusionSynthesizer], backbone: Backbone, real: list[Sample], normals: list[Sample], config: TrainConfig
-) -> np.ndarray:
-    """Four rows: a real defect (the reference), a normal, what the present weights paint there, and its zoom."""
-    from flawsmith import compose, masks
-
-    synthesizer = kind(backbone=backbone)
-    rows = []
-    for number in range(4):
-        rng = np.random.default_rng([config.seed % (2**31), number])
-        reference, normal = real[number % len(real)], normals[number % len(normals)]
-        mask, warp = masks.draw(
-            "reference", masks.foreground(normal.image), rng, reference=reference, image=normal.image
-        )
-        caption = reference.caption or synthesizer.default_caption(reference.category, reference.defect_type)
-        request = Request(normal, mask, reference.defect_type, caption, reference, number, warp)
-        sample = synthesizer.generate([request])[0]
-        shown, view = (compose.square_window(m, 64, 1.6).slices for m in (reference.mask, mask))
-        rows.append(
-            [reference.image[shown], normal.image[view], sample.image[view], images.mask_picture(sample.mask[view])]
-        )
-    return images.contact_sheet(rows, ("real", "normal", "generated", "label"))
-
-
 def _card(config: TrainConfig, settings: FitConfig) -> dict[str, Any]:
     path = config.out / "card.json"
-    fresh = {"method": config.method, "backbone": config.backbone, "flawsmith": __version__, "adapters": {}}
+    fresh = {"method": config.method, "backbone": config.backbone, "flawsmith": __version__, "learned": {}}
     if not path.is_file():
         if config.out.is_dir() and any(entry.name != "train" for entry in config.out.iterdir()):
             raise FlawsmithError(
@@ -199,21 +149,20 @@ def _card(config: TrainConfig, settings: FitConfig) -> dict[str, Any]:
             )
         return fresh
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         for key in ("method", "backbone"):
             if card[key] != fresh[key]:
                 raise FlawsmithError(
                     f"{config.out} holds a run with {key} {card[key]!r}, now it is {fresh[key]!r}: "
                     "choose another --out."
                 )
-        changed = [
-            key for key, item in card["adapters"].items() if item["fit"] != json.loads(json.dumps(asdict(settings)))
-        ]
+        now = json.loads(json.dumps(asdict(settings)))
+        changed = [key for key, item in card["learned"].items() if item["fit"] != now]
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, FlawsmithError):
             raise
         raise FlawsmithError(f"{path} is damaged ({error}): choose another --out or remove it.") from error
-    if changed and config.defect == () and set(changed) == set(card["adapters"]):
+    if changed and config.defect == () and set(changed) == set(card["learned"]):
         raise FlawsmithError(
             f"{config.out} was trained with other settings: choose another --out, or give the same ones."
         )

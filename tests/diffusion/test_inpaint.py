@@ -27,7 +27,8 @@ from flawsmith.diffusion.fewshot import (  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
 from flawsmith.methods.canvas import resized, tiles, with_grain  # noqa: E402
-from flawsmith.methods.latent import DiffusionSynthesizer, fingerprint  # noqa: E402
+from flawsmith.methods.latent import DiffusionSynthesizer  # noqa: E402
+from flawsmith.methods.runs import fingerprint  # noqa: E402
 from flawsmith.records import Request, Sample  # noqa: E402
 from methods.test_contract import *  # noqa: F403, E402 - every promise, with the fixture below in place of the classics
 
@@ -155,8 +156,8 @@ def test_train_generate_add_a_type_and_resume(folder: Path, tmp_path: Path, monk
     assert run(monkeypatch, "train", "inpaint", *common, *small, "--out", whole) == 0
     assert (whole / "adapters" / "widget" / "crack.safetensors").read_bytes() == crack
     card = json.loads((whole / "card.json").read_text())
-    assert set(card["adapters"]) == {"widget/crack", "widget/hole"}
-    assert all(len(entry["support"]) == 4 for entry in card["adapters"].values())
+    assert set(card["learned"]) == {"widget/crack", "widget/hole"}
+    assert all(len(entry["support"]) == 4 for entry in card["learned"].values())
     lines = [json.loads(x) for x in (whole / "train" / "widget-hole" / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 4 and np.isfinite(lines[-1]["held_out"])
     assert list((whole / "train" / "widget-hole" / "previews").glob("*.png"))
@@ -166,7 +167,7 @@ def test_train_generate_add_a_type_and_resume(folder: Path, tmp_path: Path, monk
     manifest = [json.loads(x) for x in (out / "manifest.jsonl").read_text().splitlines()]
     assert [line["defect_type"] for line in manifest] == ["crack", "hole"] * 2
     recorded = json.loads((out / "generate.json").read_text())["support"]
-    trained = {k: v for entry in card["adapters"].values() for k, v in entry["support"].items()}
+    trained = {k: v for entry in card["learned"].values() for k, v in entry["support"].items()}
     assert trained.items() <= recorded.items()  # what it was trained on is known to any leak check
     for line in manifest:
         if line["status"] == "kept":

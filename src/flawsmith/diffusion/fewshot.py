@@ -20,7 +20,7 @@ from flawsmith import compose, images
 from flawsmith.captions import sentence, words
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.denoise import Conditioning
-from flawsmith.diffusion.losses import batch_loss, stratified_steps
+from flawsmith.diffusion.losses import Norm, batch_loss, stratified_steps
 from flawsmith.diffusion.shards import NO_DEFECT, Batch, _light, _turn, _vary
 from flawsmith.diffusion.tuning import tune
 from flawsmith.errors import FlawsmithError
@@ -44,7 +44,11 @@ class FitConfig:
     normal: float = 0.15  # share of normal windows, continued under a borrowed mask
     drawn: float = 0.2  # share of painted defects on the same product
     reference: float = 0.5  # share of defect windows that come with a reference
-    drop_text: float = 0.1
+    self_reference: float = 0.15  # share of references that are the window's own defect; the rest another's
+    drop_text: float = 0.1  # share of windows without words, ...
+    drop_tokens: float = 0.0  # ... without the method's own tokens, ...
+    drop_both: float = 0.0  # ... without either
+    name_rate: float = 5.0  # what is learned per name learns this much faster than the rest (joint methods)
     widen: int = 4  # masks are widened by up to this many pixels: the model continues the surface up to the defect
     patience: int = 4  # early stop after so many evaluations without a better held-out loss
     evaluate_every: int = 50
@@ -56,6 +60,7 @@ class FitConfig:
     min_area: int = 64
     colour: float = 4.0
     align: float = 0.0  # the reader is frozen here
+    loss_norm: Norm = "area"  # divide by the mask's area, or as the paper by "all" of the picture
     bf16: bool = True
 
 
@@ -100,6 +105,33 @@ def caption_of(sample: Sample) -> str:
     return sample.caption or sentence(sample.category, words(sample.defect_type))
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """One window of a batch; see the fields of Batch."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    caption: str
+    words: str
+    reference: tuple[np.ndarray, np.ndarray] | None
+    name: str
+    dropped: bool
+
+
+def stack(windows: Sequence[Drawn]) -> Batch:
+    image, mask = np.stack([w.image for w in windows]), np.stack([w.mask for w in windows])
+    return Batch(
+        image,
+        image,
+        mask,
+        [w.caption for w in windows],
+        [w.reference for w in windows],
+        words=[w.words for w in windows],
+        names=[w.name for w in windows],
+        dropped=[w.dropped for w in windows],
+    )
+
+
 class FewShotWindows:
     """Batches from a handful of defects, the product's normal photographs, and painted defects on them."""
 
@@ -113,38 +145,43 @@ class FewShotWindows:
 
     def batch(self, step: int, count: int, real_only: bool = False) -> Batch:
         """Batch number `step`, a pure function of (seed, step)."""
+        rng = np.random.default_rng([self.config.seed, step, int(real_only)])
+        return stack([self.window(rng, real_only) for _ in range(count)])
+
+    def window(self, rng: np.random.Generator, real_only: bool = False, name: str = "") -> Drawn:
+        """One training window; `name` is entered for real defects only, since neither a normal surface nor a painted
+        defect is an example of it.
+        """
         config = self.config
-        rng = np.random.default_rng([config.seed, step, int(real_only)])
-        pictures, masks = [], []
-        texts: list[str] = []
-        references: list[tuple[np.ndarray, np.ndarray] | None] = []
-        for _ in range(count):
-            draw = rng.random()
-            reference = None
-            if not real_only and draw < config.normal and self.normals:
-                image, mask = self._normal(rng)
-                caption = NO_DEFECT[rng.integers(len(NO_DEFECT))]
-            else:
-                use_drawn = not real_only and draw < config.normal + config.drawn and self.drawn
-                pool = self.drawn if use_drawn else self.real
-                sample = pool[rng.integers(len(pool))]
-                image, mask = self._crop(sample, rng)
-                caption = caption_of(sample)
-                if not use_drawn and rng.random() < config.reference:
-                    other = self.real[rng.integers(len(self.real))]
-                    shown, where = self._crop(other, rng)
-                    reference = _vary(rng, shown, where, strong=other is sample)
-            if not real_only:
-                image, mask = _turn(rng, image, mask)
-                (image,) = _light(rng, image)
-                caption = "" if rng.random() < config.drop_text else caption
-            mask = _widened(mask, int(rng.integers(0, config.widen + 1)))
-            pictures.append(np.ascontiguousarray(image))
-            masks.append(mask)
-            texts.append(caption)
-            references.append(reference)
-        image = np.stack(pictures)
-        return Batch(image, image, np.stack(masks), texts, references)
+        draw = rng.random()
+        reference = None
+        if not real_only and draw < config.normal and self.normals:
+            image, mask = self._normal(rng)
+            caption, name = NO_DEFECT[rng.integers(len(NO_DEFECT))], ""
+        else:
+            use_drawn = not real_only and draw < config.normal + config.drawn and self.drawn
+            pool = self.drawn if use_drawn else self.real
+            sample = pool[rng.integers(len(pool))]
+            image, mask = self._crop(sample, rng)
+            caption, name = caption_of(sample), "" if use_drawn else name
+            if not use_drawn and rng.random() < config.reference:
+                reference = self._reference(rng, sample)
+        words, dropped = caption, False
+        if not real_only:
+            image, mask = _turn(rng, image, mask)
+            (image,) = _light(rng, image)
+            place = rng.random() - np.cumsum([config.drop_text, config.drop_tokens, config.drop_both])
+            part = int(np.argmax(place < 0)) if place[-1] < 0 else 3
+            caption, dropped = "" if part in (0, 2) else caption, part in (1, 2)
+        mask = _widened(mask, int(rng.integers(0, config.widen + 1)))
+        return Drawn(np.ascontiguousarray(image), mask, caption, words, reference, name, dropped)
+
+    def _reference(self, rng: np.random.Generator, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        """The window's own defect or another of the type, as another photograph might show it."""
+        others = [other for other in self.real if other is not sample]
+        own = not others or rng.random() < self.config.self_reference
+        shown, where = self._crop(sample if own else others[rng.integers(len(others))], rng)
+        return _vary(rng, shown, where, strong=own)
 
     def _crop(self, sample: Sample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         for _ in range(8):  # a large window may miss a ragged defect
@@ -204,9 +241,7 @@ def fit(
     judge = FewShotWindows(kept_out or real, (), (), backbone.size, config)
     return tune(
         parameters,
-        lambda step: batch_loss(
-            backbone, windows.batch(step, config.batch_size), *draw(backbone, config, step), config
-        ).mean(),
+        lambda step: step_loss(backbone, windows.batch(step, config.batch_size), step, config),
         out,
         config,
         held_out=lambda: held_out_loss(backbone, judge.batch(0, 16, real_only=True), config),
@@ -214,6 +249,18 @@ def fit(
         preview=preview,
         progress=progress,
     )
+
+
+def step_loss(
+    backbone: Backbone,
+    batch: Batch,
+    step: int,
+    config: FitConfig,
+    condition: Callable[[Batch, Tensor], Conditioning] | None = None,
+) -> Tensor:
+    """The scalar loss of training step `step`."""
+    t, noise = draw(backbone, config, step)
+    return batch_loss(backbone, batch, t, noise, config, condition, config.loss_norm).mean()
 
 
 def draw(backbone: Backbone, config: FitConfig, step: int) -> tuple[Tensor, Tensor]:
@@ -235,7 +282,7 @@ def held_out_loss(
     generator = torch.Generator().manual_seed(config.seed)
     t = torch.linspace(200, 990, count).long()
     noise = torch.randn(count, backbone.latent_channels, side, side, generator=generator)
-    return float(batch_loss(backbone, batch, t, noise, config, condition).mean())
+    return float(batch_loss(backbone, batch, t, noise, config, condition, config.loss_norm).mean())
 
 
 def save_adapter(backbone: Backbone, name: str, path: Path, config: FitConfig) -> None:

@@ -1,9 +1,12 @@
-"""What the denoiser is trained on: v-prediction judged in pixels, by the area of the hole, at stratified steps."""
+"""What the denoiser is trained on: its error inside the hole, by the hole's area, at stratified steps.
+
+Judged in pixels where the codec is exact, in latent cells behind a VAE.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +15,20 @@ from flawsmith import tensors
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.denoise import Conditioning, autocast, predict
 from flawsmith.diffusion.shards import Batch
+from flawsmith.errors import FlawsmithError
 
 __all__ = ["LossTerms", "batch_loss", "masked_loss", "step_weight", "stratified_steps"]
 
 
-def batch_tensors(batch: Batch) -> tuple[Tensor, Tensor, Tensor, list[tuple[Tensor, Tensor] | None]]:
+Norm = Literal["area", "all"]
+
+
+def batch_tensors(
+    batch: Batch, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor, Tensor, list[tuple[Tensor, Tensor] | None]]:
     """A batch as tensors: image and clean (B, 3, S, S) in [-1, 1], mask (B, 1, S, S), references or None per row."""
-    image, clean = tensors.from_images(batch.image), tensors.from_images(batch.clean)
-    mask = tensors.from_masks(batch.mask)
+    image, clean = tensors.from_images(batch.image).to(device), tensors.from_images(batch.clean).to(device)
+    mask = tensors.from_masks(batch.mask).to(device)
     references = [
         None if r is None else (tensors.from_images([r[0]])[0], tensors.from_masks([r[1]])[0]) for r in batch.references
     ]
@@ -27,18 +36,27 @@ def batch_tensors(batch: Batch) -> tuple[Tensor, Tensor, Tensor, list[tuple[Tens
 
 
 def masked_loss(
-    error: Tensor, mask: Tensor, outside: float, edges: float, min_area: int, colour: float = 0.0
+    error: Tensor,
+    mask: Tensor,
+    outside: float,
+    edges: float,
+    min_area: float,
+    colour: float = 0.0,
+    norm: Norm = "area",
 ) -> Tensor:
-    """Per-sample loss (B,) of a pixel-space error (B, 3, S, S): mean square inside the mask, a little of the
-    rest, and of its edges.
+    """Per-sample loss (B,) of an error (B, C, h, w) in pixels or latent cells: mean square inside the mask
+    (B, 1, h, w), a little of the rest, and of its edges.
 
     The square of the error's differences between neighbours costs a 4 px grid, which the plain square hardly
-    sees.
+    sees. norm "area" divides by the mask's area, so that small defects count; "all" by the whole picture's, as
+    AnomalyXFusion does.
     """
     square = error.square().mean(1, keepdim=True)
     if colour:
         square = square + colour * (error - error.mean(1, keepdim=True)).square().mean(1, keepdim=True)
     area = mask.sum((1, 2, 3)).clamp_min(min_area)
+    if norm == "all":
+        area = torch.full_like(area, mask[0].numel())
     loss = (square * mask).sum((1, 2, 3)) / area + outside * (square * (1 - mask)).mean((1, 2, 3))
     if edges:
         for axis in (2, 3):
@@ -48,13 +66,27 @@ def masked_loss(
     return loss
 
 
-def step_weight(alphas_cumprod: Tensor, t: Tensor, cap: float) -> Tensor:
+def step_weight(alphas_cumprod: Tensor, t: Tensor, cap: float, prediction: str = "v_prediction") -> Tensor:
     """Weight (B,) of steps t (B,): 1 up to a signal-to-noise ratio of `cap`, then falling so that an error of the
-    clean picture counts no more than at the cap. Unlike min-SNR (Hang et al. 2023) pure noise keeps its full
-    weight, where the picture is composed.
+    clean picture counts no more than at the cap; 1 everywhere for a cap of 0. Unlike min-SNR (Hang et al. 2023) pure
+    noise keeps its full weight, where the picture is composed.
     """
-    signal = alphas_cumprod[t]
+    signal = alphas_cumprod.to(t.device)[t]
+    if not cap:
+        return torch.ones_like(signal)
+    if prediction == "epsilon":  # an error of the noise is SNR times that of the clean picture
+        return (cap * (1 - signal) / signal.clamp_min(1e-8)).clamp_max(1.0)
     return (1 + cap) * (1 - signal).clamp_max(1 / (1 + cap))  # 1 / (SNR + 1) is 1 - alpha_bar
+
+
+def prediction_target(scheduler: Any, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """What the denoiser is asked for, (B, C, h, w): the noise or v, whichever its scheduler says."""
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return noise
+    if kind == "v_prediction":
+        return scheduler.get_velocity(latents, noise, t)
+    raise FlawsmithError(f"A denoiser that predicts {kind!r} cannot be trained here: known are epsilon, v_prediction.")
 
 
 def stratified_steps(count: int, generator: torch.Generator) -> Tensor:
@@ -104,16 +136,23 @@ def batch_loss(
     noise: Tensor,
     config: LossTerms,
     condition: Callable[[Batch, Tensor], Conditioning] | None = None,
+    norm: Norm = "area",
 ) -> Tensor:
     """Per-sample loss (B,) of the denoiser's prediction at steps t (B,) with the given noise (B, C, h, w).
 
     `condition(batch, t)` is a method's own conditioning; without one, the backbone's words and references are.
+    Behind a VAE the error is judged in latent cells under the max-pooled mask, which is never empty.
+    Reference: AnomalyXFusion, masked noise prediction.
     """
-    image, clean, mask, references = batch_tensors(batch)
-    latents = backbone.encode(image)
+    device = backbone.device
+    image, clean, mask, references = batch_tensors(batch, device)
+    t, noise = t.to(device), noise.to(device)
+    with torch.no_grad():
+        latents = backbone.encode(image)
+        extra = backbone.inpaint_input(clean, mask)
     noisy = backbone.scheduler.add_noise(latents, noise, t)
-    target = backbone.scheduler.get_velocity(latents, noise, t)
-    with autocast("cpu", config.bf16):
+    target = prediction_target(backbone.scheduler, latents, noise, t)
+    with autocast(device, config.bf16):
         aligned = None
         if condition is None:
             visual = backbone.encode_references(references)
@@ -121,8 +160,13 @@ def batch_loss(
             aligned = alignment(backbone, batch, visual) if config.align and batch.words else None
         else:
             given = condition(batch, t)
-        output = predict(backbone.unet, noisy, t, given, backbone.inpaint_input(clean, mask))
-    error = backbone.decode(output - target)
-    loss = masked_loss(error, mask, config.outside, config.edges, config.min_area, config.colour)
-    loss = loss * step_weight(backbone.scheduler.alphas_cumprod, t, config.snr_cap)
+        error = predict(backbone.unet, noisy, t, given, extra) - target
+    if backbone.codec is not None:
+        error = backbone.codec.decode(error)
+        loss = masked_loss(error, mask, config.outside, config.edges, config.min_area, config.colour, norm)
+    else:
+        cells = tensors.pool_mask(mask, (error.shape[-2], error.shape[-1]))
+        loss = masked_loss(error, cells, config.outside, 0.0, config.min_area / backbone.factor**2, 0.0, norm)
+    kind = backbone.scheduler.config.prediction_type
+    loss = loss * step_weight(backbone.scheduler.alphas_cumprod, t, config.snr_cap, kind)
     return loss if aligned is None else loss + config.align * aligned

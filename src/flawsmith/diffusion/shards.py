@@ -103,7 +103,8 @@ class Batch:
     references: list[tuple[np.ndarray, np.ndarray] | None] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     words: list[str] = field(default_factory=list)  # the captions before any was dropped
-    names: list[str] = field(default_factory=list)  # "category/defect_type" per sample, where a method asks for it
+    names: list[str] = field(default_factory=list)  # "category/defect_type" of real defects, "" for other windows
+    dropped: list[bool] = field(default_factory=list)  # the method's own tokens are to be left out
 
 
 NO_DEFECT = ("no defect", "flawless surface", "good part without any damage", "undamaged", "clean surface")

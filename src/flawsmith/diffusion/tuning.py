@@ -47,6 +47,7 @@ def tune(
     *,
     held_out: Callable[[], float],
     stop_early: bool,
+    factors: Mapping[str, float] | None = None,
     preview: Callable[[int], None] | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
@@ -54,11 +55,17 @@ def tune(
 
     `held_out()` is the loss on what training never sees, called with the averaged weights in place; with
     `stop_early` it decides when to stop and which weights are kept, without it the last averages are. Calling it
-    again with the same `out` resumes. Returns {"steps", "held_out", "stopped"}.
+    again with the same `out` resumes.
+    Returns {"steps", "held_out", "stopped"}. `factors` multiply the learning rate of the parameters they name.
     """
     out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(
-        parameters, out, learning_rate=config.learning_rate, weight_decay=config.weight_decay, ema=config.ema
+        parameters,
+        out,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        ema=config.ema,
+        factors=factors,
     )
     best: dict[str, Any] = {"held_out": math.inf, "step": 0, "weights": None}
     recent: list[float] = []

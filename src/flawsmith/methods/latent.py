@@ -1,32 +1,32 @@
 """DiffusionSynthesizer: requests to pictures through a backbone, written once for every diffusion method.
 
 A method says what the denoiser attends to (`prepare`, `condition`); windows, tiles, sampling, pasting back and labels
-are the same for all. Used as it is (`inpaint`), it paints from words and an optional reference.
+are the same for all. Used as it is (`inpaint`), it paints from words and an optional reference, and `flawsmith train`
+gives it one adapter per defect type. A `joint` method is one model for many categories and types: it also says what is
+trained (`trainable`) and how a training batch is conditioned (`training_condition`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
 
-from flawsmith import compose, images, tensors
+from flawsmith import compose, tensors
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise
-from flawsmith.diffusion.fewshot import load_adapter, use_adapter
-from flawsmith.errors import FlawsmithError
+from flawsmith.diffusion.fewshot import FitConfig, add_adapter, use_adapter
+from flawsmith.diffusion.shards import Batch
+from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods import base
 from flawsmith.methods.canvas import Canvas, only_real_change, paste, resized, tiles, with_grain
-from flawsmith.methods.copypaste import CopyPaste
 from flawsmith.methods.patches import is_grey
-from flawsmith.methods.procedural import Procedural
+from flawsmith.methods.sketches import SKETCHES
 from flawsmith.records import Request, Sample
 
 BATCH = (
@@ -34,11 +34,21 @@ BATCH = (
 )
 
 
+class DiffusionConfig(BaseModel):
+    """A joint method's architecture: fixed when it is made, written on the card."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = Field(0, ge=0, lt=2**31, description="of the first weights")
+    lora_rank: int = Field(0, ge=0, le=128, description="shared adapter on the denoiser; 0 = frozen, as in the papers")
+
+
 class DiffusionOptions(base.Options):
     """Dials of every diffusion method."""
 
     steps: int = Field(10, ge=1, le=1000, description="denoising steps")
     sampler: Literal["dpm++", "ddim"] = Field("dpm++", description="DPM-Solver++ or DDIM")
+    eta: float = Field(0.0, ge=0, le=1, description="DDIM's fresh noise at every step; 0 = none")
     guidance_scale: float = Field(1.5, ge=0, le=30, description="1 = none; above 3 oversaturates")
     start: Literal["noise", "normal", "reference", "painted"] = Field(
         "noise", description="begin from noise, the normal, the reference laid in place, or the painter's sketch"
@@ -56,80 +66,136 @@ class DiffusionSynthesizer(base.Synthesizer):
     name = "inpaint"
     names_from_data = True
     batched = True
+    joint: ClassVar[bool] = False  # one model for many categories and types, or one adapter for each type
     Options: ClassVar[type[base.Options]] = DiffusionOptions
+    Config: ClassVar[type[DiffusionConfig]] = DiffusionConfig
+    # named settings of `flawsmith train`, each with fields of FitConfig, Config and Options; "default" always counts
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"default": {}}
 
-    def __init__(self, backbone: str | Backbone = "compact", **options: Any) -> None:
+    def __init__(
+        self,
+        backbone: str | Backbone = "compact",
+        config: Mapping[str, Any] | DiffusionConfig | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
+        self.config: Any = config if isinstance(config, self.Config) else self.parse_config(dict(config or {}))
         self.backbone = backbone if isinstance(backbone, Backbone) else Backbone.from_pretrained(backbone).freeze()
         self.adapters: dict[str, str] = {}  # "category/defect" -> name of the attached adapter
+        self.lora: dict[str, nn.Parameter] = {}  # the shared adapter of a joint method, once it is trained
         named = backbone if isinstance(backbone, str) else backbone.source
-        self.card: dict[str, Any] = {"method": self.name, "backbone": named, "adapters": {}}
+        self.card: dict[str, Any] = {"method": self.name, "backbone": named, "learned": {}}
         self.folder: Path | None = None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            self.build()
+
+    @classmethod
+    def parse_config(cls, given: dict[str, Any]) -> DiffusionConfig:
+        """Check a Config and fill in defaults. Raises FlawsmithError naming the field."""
+        for key in given:
+            if key not in cls.Config.model_fields:
+                raise unknown("Setting", key, cls.Config.model_fields, f"of {cls.name}'s config")
+        try:
+            return cls.Config.model_validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            raise FlawsmithError(f"{field}={first['input']!r} for {cls.name}: {first['msg'].lower()}.") from None
 
     def default_mask(self, defect_type: str) -> str:
         return "reference"
 
     def seen(self) -> dict[str, str]:
-        return {name: sha for entry in self.card["adapters"].values() for name, sha in entry["support"].items()}
+        return {name: sha for entry in self.card["learned"].values() for name, sha in entry["support"].items()}
+
+    # -- what a joint method adds ------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        """Make the method's own modules; called once, with torch's generator seeded by the config."""
+
+    def trainable(self) -> dict[str, nn.Module]:
+        """The method's own modules by name: what the optimiser and the checkpoint see. The backbone is not among
+        them.
+        """
+        return {}
+
+    def extend(self, support: Mapping[str, Sequence[Sample]]) -> None:
+        """Make room for new names ("category/defect_type"), starting from their support pictures; those are empty
+        where weights will be loaded next.
+        """
+
+    def own(self, name: str) -> list[str]:
+        """Parameters (as in `parameters`) that belong to one name alone: what adding it to a finished run trains."""
+        return []
+
+    def training_condition(self, batch: Batch, t: Tensor) -> Conditioning:
+        """What `prepare` and `condition` give for requests, for a training batch, with gradients. Rows of
+        `batch.dropped` get the unconditional tokens in place of the method's own.
+        """
+        raise FlawsmithError(f"Method {self.name} has nothing of its own to train.")
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Everything that is trained, by name: "module.parameter", and the shared adapter's."""
+        parts = self.trainable().items()
+        found = {f"{part}.{name}": p for part, module in parts for name, p in module.named_parameters()}
+        return {**found, **self.lora}
+
+    def add_lora(self) -> None:
+        """Attach the config's shared adapter to the denoiser, fresh."""
+        if self.config.lora_rank and not self.lora:
+            self.lora = add_adapter(
+                self.backbone, "shared", FitConfig(rank=self.config.lora_rank, seed=self.config.seed)
+            )
 
     # -- disk ------------------------------------------------------------------------------------------------------
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> DiffusionSynthesizer:
-        """Load a run's card, its backbone and its adapters. Raises FlawsmithError when the backbone is another one."""
-        folder = Path(folder)
-        card = base.read_card(folder)
-        made = cls(card.get("backbone", "compact"), **card.get("options", {}))
-        expected, actual = card.get("backbone_fingerprint"), fingerprint(made.backbone)
-        if expected and expected != actual:
-            raise FlawsmithError(
-                f"{folder} was trained on backbone {card['backbone']!r} with fingerprint {expected}, this one has "
-                f"{actual}: install the flawsmith version named on its card, or train again."
-            )
-        for number, (key, entry) in enumerate(card.get("adapters", {}).items()):
-            made.adapters[key] = f"adapter{number}"
-            load_adapter(made.backbone, made.adapters[key], base.inside(folder, entry["file"]))
-        made.card, made.folder = card, folder
-        return made
+        """Load a run's card, its backbone and what it learned. Raises FlawsmithError when the backbone is another
+        one.
+        """
+        from flawsmith.methods import runs
+
+        return runs.load(cls, Path(folder))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the card and copies of the adapters; the backbone is named, with its fingerprint, not copied."""
-        from flawsmith import __version__
+        """Write the card and what was learned; the backbone is named, with its fingerprint, not copied."""
+        from flawsmith.methods import runs
 
-        folder = Path(folder)
-        card = {**self.card, "options": self.options.model_dump(mode="json"), "flawsmith": __version__}
-        card["backbone_fingerprint"] = fingerprint(self.backbone)
-        for entry in self.card["adapters"].values():
-            if self.folder is not None and self.folder != folder:
-                images.write_bytes(folder / entry["file"], (self.folder / entry["file"]).read_bytes())
-        images.write_bytes(folder / "card.json", (json.dumps(card, indent=2) + "\n").encode())
+        runs.save(self, Path(folder))
 
     # -- the three hooks ---------------------------------------------------------------------------------------------
 
-    def prepare(self, requests: Sequence[Request]) -> Conditioning:
-        """What is computed once for the whole sampling: here, the context tokens of words and references."""
+    def prepare(self, requests: Sequence[Request], masks: Tensor) -> Any:
+        """What is computed once for the whole sampling: here, the context tokens of words and references.
+
+        masks (B, 1, S, S) in {0, 1}: what is to be painted of each request in the windows about to be sampled.
+        """
         return Conditioning(self.backbone.context([r.caption for r in requests], self._references(requests)))
 
-    def condition(self, prepared: Conditioning, t: Tensor) -> Conditioning:
+    def condition(self, prepared: Any, t: Tensor) -> Conditioning:
         """What the denoiser attends to at steps t (B,): here, the same at every step."""
-        return prepared
+        given: Conditioning = prepared
+        return given
 
     def unconditional(self, count: int) -> Conditioning:
+        """What guidance moves away from; as many tokens as `condition` gives."""
         return self.backbone.null(count)
 
     def _references(self, requests: Sequence[Request]) -> list[tuple[Tensor, Tensor] | None] | None:
         if self.backbone.reader is None:
             return None
-        found: list[tuple[Tensor, Tensor] | None] = []
-        for request in requests:
-            sample = request.reference
-            if sample is None or not sample.mask.any():
-                found.append(None)
-                continue
-            view = compose.square_window(sample.mask, self.backbone.size, 1.3)
-            image, mask = resized(sample.image, sample.mask, view, self.backbone.size)
-            found.append((tensors.from_images([image])[0], tensors.from_masks([mask])[0]))
-        return found
+        return [
+            None if r.reference is None or not r.reference.mask.any() else self.reference_window(r.reference)
+            for r in requests
+        ]
+
+    def reference_window(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        """A defect and its surroundings as encoders see them: (3, S, S) in [-1, 1] and (1, S, S) in {0, 1}."""
+        view = compose.square_window(sample.mask, self.backbone.size, 1.3)
+        image, mask = resized(sample.image, sample.mask, view, self.backbone.size)
+        return tensors.from_images([image])[0], tensors.from_masks([mask])[0]
 
     # -- generation --------------------------------------------------------------------------------------------------
 
@@ -194,14 +260,14 @@ class DiffusionSynthesizer(base.Synthesizer):
         options: Any,
     ) -> np.ndarray:
         """Windows (B, S, S, 3) uint8 painted inside their masks."""
-        backbone = self.backbone
-        image = tensors.from_images([v[0] for v in views]).to(backbone.device)
-        mask = tensors.from_masks([v[1] for v in views]).to(backbone.device)
+        backbone, device = self.backbone, self.backbone.device
+        image = tensors.from_images([v[0] for v in views]).to(device)
+        mask = tensors.from_masks([v[1] for v in views]).to(device)
         side = backbone.size // backbone.factor
-        noise = draw_noise(seeds, (backbone.latent_channels, side, side), backbone.device)
+        noise = draw_noise(seeds, (backbone.latent_channels, side, side), device)
         blend = backbone.input_kind == "blend"
         with torch.no_grad():
-            prepared = self.prepare(requests)
+            prepared = self.prepare(requests, mask)
             null = self.unconditional(len(views)) if options.guidance_scale != 1 else None
             latents = denoise(
                 backbone.unet,
@@ -212,6 +278,8 @@ class DiffusionSynthesizer(base.Synthesizer):
                 unconditional=None if null is None else lambda t: null,
                 guidance_scale=options.guidance_scale,
                 num_inference_steps=options.steps,
+                eta=options.eta,
+                step_noise=lambda i: draw_noise([seed + 104_729 * (i + 1) for seed in seeds], noise.shape[1:], device),
                 start=None
                 if options.start == "noise"
                 else backbone.encode(tensors.from_images(starts).to(image.device)),
@@ -241,33 +309,3 @@ class DiffusionSynthesizer(base.Synthesizer):
         else:
             image[view], label[view] = done.image, done.label
         return Sample(image, label, request.normal.category, request.defect_type, request.caption, info)
-
-
-def _laid(request: Request, area: compose.Window, normal: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
-    """The reference's defect laid on the region as `copypaste` would, or None without a reference."""
-    if request.reference is None or not request.reference.mask.any():
-        return None
-    paste = CopyPaste(brightness=0.0)
-    rng = np.random.default_rng(request.seed)
-    return paste.paint(normal, mask, request, area, rng, paste.options)[0]
-
-
-def _painted(request: Request, area: compose.Window, normal: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """What `procedural` paints for the same words: a sketch with the right place, kind and colour."""
-    painter = Procedural()
-    rng = np.random.default_rng(request.seed)
-    return painter.paint(normal, mask, request, area, rng, painter.options)[0]
-
-
-SKETCHES = {"reference": _laid, "painted": _painted}
-
-
-def fingerprint(backbone: Backbone) -> str:
-    """First 16 hex digits of a SHA-256 over names, shapes and a sample of the denoiser's weights, adapters aside."""
-    digest = hashlib.sha256()
-    for name, value in sorted(backbone.unet.state_dict().items()):
-        if "lora_" in name:
-            continue
-        digest.update(f"{name.replace('.base_layer', '')} {tuple(value.shape)}".encode())
-        digest.update(value.detach().reshape(-1)[:64].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -1,0 +1,135 @@
+"""Training a joint method: one fit for all wanted types; a later fit touches only what belongs to its own types."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flawsmith import images, training_data
+from flawsmith.config import TrainConfig
+from flawsmith.diffusion.joint import Material, fit_joint
+from flawsmith.errors import FlawsmithError
+from flawsmith.methods.latent import DiffusionSynthesizer
+from flawsmith.methods.runs import WEIGHTS
+from flawsmith.records import Record
+
+if TYPE_CHECKING:
+    from flawsmith.training import Progress, Settings
+
+
+def train(
+    config: TrainConfig,
+    settings: Settings,
+    kind: type[DiffusionSynthesizer],
+    records: Sequence[Record],
+    wanted: Sequence[tuple[str, str]],
+    card: dict[str, Any],
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """Learn the wanted types that the run does not know yet; returns its card."""
+    _same_config(config, card)
+    support: dict[str, list[Record]] = {}
+    seen: dict[str, dict[str, str]] = {}
+    for category, defect in wanted:
+        found = training_data.missing(config, records, card, category, defect)
+        if found is not None:
+            support[f"{category}/{defect}"], seen[f"{category}/{defect}"] = found
+    if not support:
+        return card
+    method, first = _method(config, settings, kind, card)
+    categories = dict.fromkeys(name.split("/")[0] for name in support)
+    normals = {category: training_data.normals(config, records, category) for category in categories}
+    drawn = {category: training_data.drawn(config, category) for category in categories}
+    real = {name: [record.load() for record in found] for name, found in support.items()}
+    material = {
+        name: Material(found, normals[name.split("/")[0]], drawn[name.split("/")[0]]) for name, found in real.items()
+    }
+    method.extend(real)
+    parameters = method.parameters()
+    own = [parameter for name in support for parameter in method.own(name)]
+    if not first:
+        parameters = {name: parameters[name] for name in own}
+        if not parameters:
+            raise FlawsmithError(
+                f"{config.out} is a finished run of {config.method}, which keeps nothing of its own for a defect type: "
+                "use it as it is, or choose another --out and train all types together."
+            )
+    folder = config.out / "train" / f"fit-{len({json.dumps(e['names']) for e in card['learned'].values()})}"
+    _same_fit(folder, {"names": list(support), "support": seen, "fit": asdict(settings.fit), "config": settings.config})
+    for parameter in method.parameters().values():
+        parameter.requires_grad_(False)
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    what = next(iter(support)) if len(support) == 1 else f"{len(support)} types"
+
+    def tell(line: dict[str, Any]) -> None:
+        if progress:
+            progress(what, line["step"], settings.fit.steps, line)
+
+    pictures = [found[turn % len(found)] for turn in range(4) for found in real.values()]
+    photographs = [photo for found in normals.values() for photo in found]
+
+    def preview(step: int) -> None:
+        picture = training_data.preview(method, pictures, photographs, config)
+        images.write_image(folder / "previews" / f"{step:06d}.png", picture)
+
+    result = fit_joint(
+        method.backbone,
+        parameters,
+        method.training_condition,
+        material,
+        folder,
+        settings.fit,
+        faster=own,
+        preview=preview,
+        progress=tell,
+    )
+    preview(result["steps"])
+    for name in support:
+        method.card["learned"][name] = {
+            "file": WEIGHTS,
+            **result,
+            "names": list(support),
+            "fit": asdict(settings.fit),
+            "support": seen[name],
+        }
+    method.save_pretrained(config.out)
+    return method.card
+
+
+def _method(
+    config: TrainConfig, settings: Settings, kind: type[DiffusionSynthesizer], card: dict[str, Any]
+) -> tuple[DiffusionSynthesizer, bool]:
+    """The method as the run holds it, or a fresh one; and whether this is its first fit."""
+    if not card["learned"]:
+        method = kind(config.backbone, settings.config, **settings.options)
+        method.card = {**method.card, "method": config.method}
+        method.save_pretrained(config.out)  # a run that is stopped is known as one
+        method.add_lora()
+        return method, True
+    return kind.from_pretrained(config.out), False
+
+
+def _same_config(config: TrainConfig, card: dict[str, Any]) -> None:
+    """What is fixed when a run is made cannot be set differently later."""
+    for key, value in config.options.items():
+        held = card.get("config", {}).get(key, value)
+        if held != value:
+            raise FlawsmithError(
+                f"{config.out} was made with {key}={held!r}, not {value!r}: leave it out, or choose another --out."
+            )
+
+
+def _same_fit(folder: Path, plan: dict[str, Any]) -> None:
+    """A stopped fit is resumed only by the same one. Raises FlawsmithError when another one was begun here."""
+    file = folder / "fit.json"
+    text = json.dumps(plan, indent=2, ensure_ascii=False)
+    if (folder / "state").is_dir() and file.is_file() and file.read_text(encoding="utf-8") != text:
+        raise FlawsmithError(
+            f"{folder} holds a stopped fit of other types, pictures or settings: give the same ones to resume it, or "
+            f"remove {folder}."
+        )
+    images.write_bytes(file, text.encode("utf-8"))

@@ -1,0 +1,88 @@
+"""A diffusion method's run on disk: its card, the weights of what it learned, and the backbone it was learned on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+
+from flawsmith import images
+from flawsmith.diffusion.backbone import Backbone
+from flawsmith.diffusion.fewshot import FitConfig, load_adapter, save_adapter
+from flawsmith.errors import FlawsmithError
+from flawsmith.methods import base
+
+if TYPE_CHECKING:
+    from flawsmith.methods.latent import DiffusionSynthesizer
+
+WEIGHTS, LORA = "weights.safetensors", "lora.safetensors"  # of a joint method
+
+
+def load(kind: type[DiffusionSynthesizer], folder: Path) -> DiffusionSynthesizer:
+    """The synthesizer of a run. Raises FlawsmithError when the backbone is another one or a file is damaged."""
+    card = base.read_card(folder)
+    made = kind(card.get("backbone", "compact"), card.get("config"), **card.get("options", {}))
+    expected, actual = card.get("backbone_fingerprint"), fingerprint(made.backbone)
+    if expected and expected != actual:
+        raise FlawsmithError(
+            f"{folder} was trained on backbone {card['backbone']!r} with fingerprint {expected}, this one has "
+            f"{actual}: install the flawsmith version named on its card, or train again."
+        )
+    made.card, made.folder = {**card, "learned": card.get("learned", {})}, folder
+    if made.joint and made.card["learned"]:
+        _load_joint(made, folder)
+    if not made.joint:
+        for number, (key, entry) in enumerate(made.card["learned"].items()):
+            made.adapters[key] = f"adapter{number}"
+            load_adapter(made.backbone, made.adapters[key], base.inside(folder, entry["file"]))
+    return made
+
+
+def _load_joint(made: DiffusionSynthesizer, folder: Path) -> None:
+    made.extend({name: () for name in made.card["learned"]})
+    try:
+        stored = load_file(folder / WEIGHTS)
+        for part, module in made.trainable().items():
+            # A run that was stopped while it learned another name may hold more than its card says.
+            module.load_state_dict({key: stored[f"{part}.{key}"] for key in module.state_dict()})
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+        raise FlawsmithError(f"{folder / WEIGHTS} does not fit its card ({error}): train again.") from error
+    if made.config.lora_rank:
+        load_adapter(made.backbone, "shared", folder / LORA)
+        made.lora = {key: p for key, p in made.backbone.unet.named_parameters() if ".shared." in key}
+
+
+def save(method: DiffusionSynthesizer, folder: Path) -> None:
+    """Write what was learned, then the card, each file whole or not at all."""
+    from flawsmith import __version__
+
+    card: dict[str, Any] = {**method.card, "options": method.options.model_dump(mode="json"), "flawsmith": __version__}
+    card["backbone_fingerprint"] = fingerprint(method.backbone)
+    if method.joint:
+        card["config"] = method.config.model_dump(mode="json")
+        if card["learned"]:  # a run that was only begun has nothing but its card
+            parts = method.trainable().items()
+            weights = {f"{part}.{key}": v.contiguous() for part, m in parts for key, v in m.state_dict().items()}
+            images.write_bytes(folder / WEIGHTS, to_bytes(weights))
+            if method.lora:
+                save_adapter(method.backbone, "shared", folder / LORA, FitConfig(rank=method.config.lora_rank))
+    elif method.folder is not None and method.folder != folder:
+        for entry in card["learned"].values():
+            images.write_bytes(folder / entry["file"], (method.folder / entry["file"]).read_bytes())
+    images.write_bytes(folder / "card.json", (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def fingerprint(backbone: Backbone) -> str:
+    """First 16 hex digits of a SHA-256 over names, shapes and a sample of the denoiser's weights, adapters aside."""
+    digest = hashlib.sha256()
+    for name, value in sorted(backbone.unet.state_dict().items()):
+        if "lora_" in name:
+            continue
+        digest.update(f"{name.replace('.base_layer', '')} {tuple(value.shape)}".encode())
+        digest.update(value.detach().reshape(-1)[:64].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -103,7 +103,7 @@ def measure_spectrum(backbone: Backbone, windows: Windows, batches: int = 24) ->
         mean, typical = mean + (area * level).sum(0), typical + (area * level.log()).sum(0)
         total += float(area.sum())
     level = ((mean / total) * (typical / total).exp()).sqrt()  # (C, 1, 1)
-    return (level * (shape / total).clamp_max(1.0)).sqrt().clamp_min(0.5 / 127.5)
+    return (level * shape / total).sqrt().clamp_min(0.5 / 127.5)
 
 
 @torch.no_grad()

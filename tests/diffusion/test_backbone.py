@@ -15,6 +15,7 @@ from flawsmith import tensors  # noqa: E402
 from flawsmith.diffusion import compact  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone, PixelCodec  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise, scheduler_for  # noqa: E402
+from flawsmith.diffusion.unet import smooth_fill  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 
 
@@ -64,7 +65,7 @@ def test_every_grey_level_survives_the_conversion() -> None:
 
 
 def test_preconditioning_is_the_best_linear_guess(tiny: Backbone) -> None:
-    """On latents with the assumed spectrum, what the skip leaves of v is as large as the scale says, wave by wave."""
+    """Under a hole over everything, with the assumed spectrum, the skip leaves of v what the scale says."""
     unet = compact.build(dataclasses.replace(compact.CompactConfig(**tiny.info["recipe"]), spread=0.2)).unet
     clean = 0.2 * torch.randn(400, 48, 8, 8, generator=torch.Generator().manual_seed(0))
     noise = torch.randn(400, 48, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -74,10 +75,60 @@ def test_preconditioning_is_the_best_linear_guess(tiny: Backbone) -> None:
         t = torch.full((400,), step)
         noisy, v = (f(clean, noise, t) for f in (tiny.scheduler.add_noise, tiny.scheduler.get_velocity))
         with torch.no_grad():
-            guess = unet(torch.cat([noisy, torch.zeros(400, 64, 8, 8)], 1), t, torch.zeros(400, 1, 32)).sample
+            given = torch.cat([torch.ones(400, 16, 8, 8), torch.zeros(400, 48, 8, 8)], 1)
+            guess = unet(torch.cat([noisy, given], 1), t, torch.zeros(400, 1, 32)).sample
         alpha = unet.signal[step]
         left = (0.2**2 / (alpha * 0.2**2 + 1 - alpha)).sqrt()
         assert (v - guess).std().item() == pytest.approx(left.item(), rel=0.01)
+
+
+def test_outside_the_hole_v_is_known(tiny: Backbone) -> None:
+    image, mask = windows(4)
+    latents = tiny.encode(image)
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+    for step in (0, 300, 999):
+        t = torch.full((4,), step)
+        noisy, v = (f(latents, noise, t) for f in (tiny.scheduler.add_noise, tiny.scheduler.get_velocity))
+        with torch.no_grad():
+            extra = tiny.inpaint_input(image, mask)
+            guess = tiny.unet(torch.cat([noisy, extra], 1), t, tiny.context(["crack"] * 4)).sample
+        error = tiny.decode(guess - v)
+        assert (error * (1 - mask)).abs().max() < 1e-3
+        assert (error * mask).abs().max() > 0.1
+
+
+def test_planes_and_waves_are_rotations_of_the_picture(tiny: Backbone) -> None:
+    unet, latents = tiny.unet, torch.randn(2, 48, 8, 8, generator=torch.Generator().manual_seed(3))
+    planes = unet.planes(latents)
+    assert torch.allclose(unet.latents(planes), latents, atol=1e-5)
+    assert unet.waves(planes).square().sum().item() == pytest.approx(latents.square().sum().item(), rel=1e-5)
+    grey = tensors.from_images(np.full((1, 32, 32, 3), 204, np.uint8))  # 0.6 in [-1, 1]
+    assert torch.allclose(unet.planes(tiny.encode(grey))[0, 0], torch.full((32, 32), 0.6 * 3**0.5), atol=1e-5)
+    waves = unet.waves(unet.planes(tiny.encode(grey)))
+    assert waves[0, 0, 0, 0].item() == pytest.approx(0.6 * 3**0.5 * 32, rel=1e-5)  # all in the coarsest wave
+    waves[0, 0, 0, 0] = 0
+    assert waves.abs().max() < 1e-4
+
+
+def test_power_of_every_channel_in_closed_form(tiny: Backbone) -> None:
+    unet = compact.build(compact.CompactConfig(**tiny.info["recipe"])).unet
+    generator = torch.Generator().manual_seed(5)
+    unet.spectrum.copy_(torch.rand(unet.spectrum.shape, generator=generator))
+    waves = unet.spectrum * torch.randn(4000, *unet.spectrum.shape, generator=generator)
+    drawn = unet.latents(unet.basis.T @ waves @ unet.basis)
+    assert torch.allclose(drawn.square().mean((0, 2, 3)), unet.power(), rtol=0.03)
+
+
+def test_the_fill_keeps_what_is_known_and_continues_it() -> None:
+    image, mask = windows(4)
+    filled = smooth_fill(image * (1 - mask), mask)
+    assert torch.allclose(filled * (1 - mask), image * (1 - mask), atol=1e-5)
+    even = torch.full((1, 3, 24, 24), 0.3)  # 24 halves only three times
+    hole = torch.zeros(1, 1, 24, 24)
+    hole[..., 3:20, 5:19] = 1
+    assert torch.allclose(smooth_fill(even * (1 - hole), hole), even, atol=1e-5)
+    everything = torch.ones(1, 1, 24, 24)
+    assert smooth_fill(even * 0, everything).abs().max() == 0
 
 
 def test_a_one_pixel_mask_survives_pooling() -> None:

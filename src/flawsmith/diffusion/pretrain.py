@@ -81,28 +81,27 @@ def read_config(path: Path | str, **changes: Any) -> PretrainConfig:
 
 
 def measure_spectrum(backbone: Backbone, windows: Windows, batches: int = 24) -> Tensor:
-    """Standard deviation (C, S, S) of every cosine wave of what the hole hides, per unit of area.
+    """Standard deviation (3, P, P) of every cosine wave of what the hole hides, per unit of area.
 
-    That is the picture under the mask minus the mean of its surroundings: the surroundings are given, so the waves of
-    the whole window would be the wrong prior. Windows differ a hundredfold in contrast and colour; the level of a
-    channel is between their typical and their mean power, since the mean alone lets colour noise through in the many
-    windows without colour. No wave counts more than its channel: the few coarsest ones would otherwise rule the
-    gradient. Waves that hardly occur get half a grey level, the rounding of 8-bit pictures.
+    That is the picture under the mask minus the smooth continuation of its surroundings: the waves of the whole
+    window would be the wrong prior. Windows differ a hundredfold in contrast and colour; the level of brightness and
+    of each colour difference is between their typical and their mean power, since the mean alone lets colour noise
+    through in the many windows without colour. Coarse waves keep their full power: capped, every cell's brightness
+    was guessed for itself. Waves that hardly occur get half a grey level, the rounding of 8-bit pictures.
     """
     shape, mean, typical, total = torch.zeros(1), torch.zeros(1), torch.zeros(1), 0.0
     for part in range(batches):
         batch = windows.batch(64, 99, part)
-        latents = backbone.encode(tensors.from_images(batch.image))
-        cells = backbone.encode_mask(tensors.from_masks(batch.mask)).mean(1, keepdim=True)  # (B, 1, S, S) in 0..1
-        around = (latents * (1 - cells)).sum((2, 3), keepdim=True) / (1 - cells).sum((2, 3), keepdim=True).clamp_min(1)
-        power = backbone.unet.waves((latents - around) * cells).square()
-        area = cells.square().mean((1, 2, 3), keepdim=True)  # (B, 1, 1, 1); large holes count by their area
-        power = power / area  # (B, C, S, S)
+        image, mask = tensors.from_images(batch.image), tensors.from_masks(batch.mask)
+        unet = backbone.unet
+        power = unet.waves(unet.beyond_fill(backbone.encode(image), backbone.encode_mask(mask))).square()
+        area = mask.mean((1, 2, 3), keepdim=True)  # (B, 1, 1, 1); large holes count by their area
+        power = power / area.clamp_min(1 / mask[0].numel())  # (B, 3, P, P)
         level = power.mean((2, 3), keepdim=True).clamp_min((0.5 / 127.5) ** 2)
         shape = shape + (area * power / level).sum(0)
         mean, typical = mean + (area * level).sum(0), typical + (area * level.log()).sum(0)
         total += float(area.sum())
-    level = ((mean / total) * (typical / total).exp()).sqrt()  # (C, 1, 1)
+    level = ((mean / total) * (typical / total).exp()).sqrt()  # (3, 1, 1)
     return (level * shape / total).sqrt().clamp_min(0.5 / 127.5)
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel, UNet2DConditionOutput
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["PreconditionedUNet", "cosine_basis"]
+__all__ = ["PreconditionedUNet", "cosine_basis", "smooth_fill"]
 
 
 def cosine_basis(size: int) -> Tensor:
@@ -19,32 +19,84 @@ def cosine_basis(size: int) -> Tensor:
     return basis
 
 
-class PreconditionedUNet(UNet2DConditionModel):
-    """Predicts v as the best linear guess from the noisy latents plus a correction by the network.
+def smooth_fill(picture: Tensor, hole: Tensor) -> Tensor:
+    """The picture (B, C, P, P) with its hole (B, 1, P, P) in {0, 1} filled smoothly from what is around it.
 
-    Pixel latents are many channels of mostly noise, which a narrow network would have to learn to carry from input to
-    output. Pictures have a known mean spectrum, so the best linear guess is a Wiener filter, wave by wave. The
-    network's own answer is shaped by the same spectrum: it has unit spread at every step and wave, and what it gets
-    wrong looks like a smooth change rather than like the codec's 4 px grid.
+    Pull-push (Gortler et al. 1996): averages of the known pixels on ever coarser grids, taken back to the fine ones
+    where nothing is known. A hole over everything becomes 0, mid grey.
+    """
+    known = [(picture * (1 - hole), 1 - hole)]
+    while known[-1][0].shape[-1] % 2 == 0:
+        known.append(tuple(nn.functional.avg_pool2d(part, 2) for part in known[-1]))  # type: ignore[arg-type]
+    value, weight = known.pop()
+    filled = value.sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp_min(1e-4)
+    filled = value + (1 - weight) * filled
+    for value, weight in reversed(known):
+        finer = nn.functional.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
+        filled = value + (1 - weight) * finer
+    return filled
+
+
+class PreconditionedUNet(UNet2DConditionModel):
+    """Predicts v as the best linear guess from what is given plus a correction by the network.
+
+    Outside the hole the picture is known, so v is too. Inside, the surroundings are continued smoothly, and what the
+    picture has beyond that is guessed from the noisy latents by a Wiener filter, wave by wave: a narrow network would
+    have to learn to carry all this from input to output. The network's own answer is shaped by the same spectrum, so
+    that it has unit spread at every step and wave. The waves are those of the *picture*, not of one channel of cells:
+    what the network gets wrong then looks like a smooth cloud, while with channels filtered each for itself it was a
+    mosaic of 4 px cells.
     Reference: Karras et al. 2022, section 5, written for v-prediction on a variance-preserving schedule, per wave.
     """
 
     signal: Tensor  # (T,) alpha^2 of the schedule
-    basis: Tensor  # (S, S)
-    spectrum: Tensor  # (C, S, S) standard deviation of every wave of clean latents; saved with the weights
+    basis: Tensor  # (P, P) cosine waves of a whole side, P = S * f pixels
+    cell: Tensor  # (f, f) cosine waves of a cell's side
+    spectrum: Tensor  # (3, P, P) standard deviation of every wave of what holes hide; saved with the weights
 
     def precondition(self, alphas_cumprod: Tensor, spectrum: Tensor | float) -> PreconditionedUNet:
-        """Set schedule (T,) and spectrum (C, S, S), or one number for a flat one."""
-        channels, size = int(self.config["out_channels"]), int(self.config["sample_size"])
-        table = torch.as_tensor(spectrum, dtype=torch.float32).expand(channels, size, size).clone()
+        """Set schedule (T,) and spectrum (3, P, P), or one number for a flat one."""
+        factor = round((int(self.config["out_channels"]) / 3) ** 0.5)
+        side = int(self.config["sample_size"]) * factor
+        table = torch.as_tensor(spectrum, dtype=torch.float32).expand(3, side, side).clone()
         self.register_buffer("spectrum", table)
         self.register_buffer("signal", alphas_cumprod.detach().float().clone(), persistent=False)
-        self.register_buffer("basis", cosine_basis(size).float(), persistent=False)
+        self.register_buffer("basis", cosine_basis(side).float(), persistent=False)
+        self.register_buffer("cell", cosine_basis(factor).float(), persistent=False)
         return self
 
-    def waves(self, latents: Tensor) -> Tensor:
-        """(B, C, S, S) -> its cosine waves, same shape; orthonormal."""
-        return self.basis @ latents @ self.basis.T
+    def planes(self, latents: Tensor) -> Tensor:
+        """Latents (B, 3 f^2, S, S) of PixelCodec -> brightness and two colour differences (B, 3, P, P)."""
+        factor, (count, _, height, width) = len(self.cell), latents.shape
+        cells = latents.unflatten(1, (3, factor, factor))  # (B, 3, f, f, S, S): waves down and across a cell
+        found = torch.einsum("uy,vx,bguvhw->bghywx", self.cell, self.cell, cells)
+        return found.reshape(count, 3, height * factor, width * factor)
+
+    def latents(self, planes: Tensor) -> Tensor:
+        """Exact inverse of `planes`."""
+        factor = len(self.cell)
+        cells = planes.unflatten(2, (-1, factor)).unflatten(4, (-1, factor))  # (B, 3, S, f, S, f)
+        return torch.einsum("uy,vx,bghywx->bguvhw", self.cell, self.cell, cells).flatten(1, 3)
+
+    def waves(self, planes: Tensor) -> Tensor:
+        """(B, 3, P, P) -> its cosine waves, same shape; orthonormal."""
+        return self.basis @ planes @ self.basis.T
+
+    def beyond_fill(self, latents: Tensor, mask: Tensor) -> Tensor:
+        """What the hole holds beyond the smooth continuation of its surroundings, (B, 3, P, P), 0 outside of it.
+
+        latents (B, 3 f^2, S, S) of a whole picture, mask (B, f^2, S, S) as `Backbone.encode_mask` gives it.
+        """
+        picture, hole = self.planes(latents), nn.functional.pixel_shuffle(mask, len(self.cell))
+        return (picture - smooth_fill(picture, hole)) * hole
+
+    def power(self) -> Tensor:
+        """Mean variance (3 f^2,) of every latent channel under the spectrum, in closed form."""
+        factor = len(self.cell)
+        share = torch.einsum("wsx,ux->wsu", self.basis.unflatten(1, (-1, factor)), self.cell).square().sum(1)  # (P, f)
+        per_side = self.basis.shape[0] // factor
+        found = share.T @ self.spectrum.float().square() @ share / per_side**2  # (3, f, f)
+        return found.flatten()
 
     def get_aug_embed(self, emb: Tensor, encoder_hidden_states: Any, added_cond_kwargs: Any) -> Tensor | None:
         """The context, pooled, for the time embedding; an adapter's own tokens go to its own attention only."""
@@ -56,22 +108,28 @@ class PreconditionedUNet(UNet2DConditionModel):
     ) -> Any:
         """sample (B, in_channels, S, S): the noisy latents first, the clean context last; else as in diffusers."""
         channels = int(self.config["out_channels"])
-        noisy, given = sample[:, :channels].float(), sample[:, channels:]
+        noisy, mask, given = sample.float().split([channels, sample.shape[1] - 2 * channels, channels], 1)
         t = torch.as_tensor(timestep, device=sample.device).long().expand(len(sample))
         signal = self.signal[t][:, None, None, None]  # alpha^2
         noise = 1 - signal  # sigma^2
-        variance = self.spectrum.float().square()  # (C, S, S)
-        per_channel = variance.mean((1, 2))[:, None, None]
-        spread = (signal * per_channel + noise).rsqrt()
-        # the context's fine channels are made visible too
-        context = given[:, -channels:] * per_channel.sqrt().clamp_min(0.1).reciprocal()
-        x = torch.cat([noisy * spread, given[:, :-channels], context], 1)
-        out = super().forward(x, timestep, encoder_hidden_states, return_dict=False, **options)[0]
+        hole = nn.functional.pixel_shuffle(mask, len(self.cell))  # (B, 1, P, P)
+        filled = smooth_fill(self.planes(given), hole)
+        rest = self.planes(noisy) - signal.sqrt() * filled  # alpha (x0 - filled) + sigma eps
+        power = self.power()[:, None, None]
+        x = [
+            self.latents(rest * hole) * (signal * power + noise).rsqrt(),
+            mask,
+            self.latents(filled) * power.sqrt().clamp_min(0.1).reciprocal(),  # its fine channels are made visible
+        ]
+        out = super().forward(torch.cat(x, 1), timestep, encoder_hidden_states, return_dict=False, **options)[0]
         with torch.autocast(sample.device.type, enabled=False):
+            variance = self.spectrum.float().square()  # (3, P, P)
             total = signal * variance + noise  # variance of a noisy wave
             skip = (signal * noise).sqrt() * (1 - variance) / total  # cov(v, noisy) / var(noisy)
-            waves = skip * self.waves(noisy) + (variance / total).sqrt() * self.waves(out.float())
-            out = self.basis.T @ waves @ self.basis
+            waves = skip * self.waves(rest * hole) + (variance / total).sqrt() * self.waves(self.planes(out.float()))
+            inside = self.basis.T @ waves @ self.basis
+            outside = (signal / noise).sqrt() * rest  # there x0 is `filled`, so the noise is known
+            out = self.latents(hole * inside + (1 - hole) * outside - noise.sqrt() * filled)
         if not return_dict:
             return (out,)
         return UNet2DConditionOutput(sample=out)

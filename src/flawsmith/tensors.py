@@ -42,6 +42,24 @@ def pool_mask(mask: Tensor, size: int | tuple[int, int]) -> Tensor:
     return torch.nn.functional.adaptive_max_pool2d(mask, size)
 
 
+def smooth_fill(picture: Tensor, hole: Tensor) -> Tensor:
+    """The picture (B, C, P, P) with its hole (B, 1, P, P) in {0, 1} filled smoothly from what is around it.
+
+    Pull-push (Gortler et al. 1996): averages of the known pixels on ever coarser grids, taken back to the fine ones
+    where nothing is known. A hole over everything becomes 0, mid grey.
+    """
+    known = [(picture * (1 - hole), 1 - hole)]
+    while known[-1][0].shape[-1] % 2 == 0:
+        known.append(tuple(torch.nn.functional.avg_pool2d(part, 2) for part in known[-1]))  # type: ignore[arg-type]
+    value, weight = known.pop()
+    filled = value.sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp_min(1e-4)
+    filled = value + (1 - weight) * filled
+    for value, weight in reversed(known):
+        finer = torch.nn.functional.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
+        filled = value + (1 - weight) * finer
+    return filled
+
+
 def resize(tensor: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Bicubic, antialiased resize of (B, C, H, W) to `size` (one side for a square, or height and width)."""
     target = (size, size) if isinstance(size, int) else size

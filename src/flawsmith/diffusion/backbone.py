@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from flawsmith.diffusion.denoise import Conditioning, scheduler_for
 from flawsmith.errors import FlawsmithError
-from flawsmith.tensors import pool_mask
+from flawsmith.tensors import pool_mask, smooth_fill
 
 __all__ = ["Backbone", "PixelCodec"]
 
@@ -154,12 +154,15 @@ class Backbone:
         return pool_mask(mask, (mask.shape[-2] // self.factor, mask.shape[-1] // self.factor))
 
     def inpaint_input(self, images: Tensor, mask: Tensor) -> Tensor | None:
-        """Mask and masked context (B, m + C, h, w), the channels after the noisy latents; None for a blending
-        backbone.
+        """Mask and context (B, m + C, h, w), the channels after the noisy latents; None for a blending backbone.
+
+        The context is the picture without what the hole hides: mid grey there, as Stable Diffusion expects it, or for
+        pixel codecs the smooth continuation of the surroundings.
         """
         if self.input_kind == "blend":
             return None
-        return torch.cat([self.encode_mask(mask), self.encode(images * (1 - mask))], 1)
+        context = images * (1 - mask) if self.codec is None else smooth_fill(images, mask)
+        return torch.cat([self.encode_mask(mask), self.encode(context)], 1)
 
     # ---- words and references --------------------------------------------------------------------------------------
 

@@ -93,8 +93,8 @@ def measure_spectrum(backbone: Backbone, windows: Windows, batches: int = 24) ->
     for part in range(batches):
         batch = windows.batch(64, 99, part)
         image, mask = tensors.from_images(batch.image), tensors.from_masks(batch.mask)
-        unet = backbone.unet
-        power = unet.waves(unet.beyond_fill(backbone.encode(image), backbone.encode_mask(mask))).square()
+        hidden = (image - tensors.smooth_fill(image, mask)) * mask
+        power = backbone.unet.waves(backbone.unet.planes(backbone.encode(hidden))).square()
         area = mask.mean((1, 2, 3), keepdim=True)  # (B, 1, 1, 1); large holes count by their area
         power = power / area.clamp_min(1 / mask[0].numel())  # (B, 3, P, P)
         level = power.mean((2, 3), keepdim=True).clamp_min((0.5 / 127.5) ** 2)

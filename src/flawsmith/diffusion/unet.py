@@ -8,7 +8,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel, UNet2DConditionOutput
 from torch import Tensor, nn
 
-__all__ = ["PreconditionedUNet", "cosine_basis", "smooth_fill"]
+__all__ = ["PreconditionedUNet", "cosine_basis"]
 
 
 def cosine_basis(size: int) -> Tensor:
@@ -19,22 +19,12 @@ def cosine_basis(size: int) -> Tensor:
     return basis
 
 
-def smooth_fill(picture: Tensor, hole: Tensor) -> Tensor:
-    """The picture (B, C, P, P) with its hole (B, 1, P, P) in {0, 1} filled smoothly from what is around it.
-
-    Pull-push (Gortler et al. 1996): averages of the known pixels on ever coarser grids, taken back to the fine ones
-    where nothing is known. A hole over everything becomes 0, mid grey.
-    """
-    known = [(picture * (1 - hole), 1 - hole)]
-    while known[-1][0].shape[-1] % 2 == 0:
-        known.append(tuple(nn.functional.avg_pool2d(part, 2) for part in known[-1]))  # type: ignore[arg-type]
-    value, weight = known.pop()
-    filled = value.sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp_min(1e-4)
-    filled = value + (1 - weight) * filled
-    for value, weight in reversed(known):
-        finer = nn.functional.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
-        filled = value + (1 - weight) * finer
-    return filled
+def _both_sides(basis: Tensor, planes: Tensor) -> Tensor:
+    """basis (P, P) @ planes (..., P, P) @ basis.T, as convolutions: on some processors ten times faster than matmul."""
+    x = planes.flatten(0, -3)
+    for _ in range(2):
+        x = nn.functional.conv1d(x, basis[:, :, None]).transpose(1, 2)
+    return x.reshape(planes.shape)
 
 
 class PreconditionedUNet(UNet2DConditionModel):
@@ -67,28 +57,24 @@ class PreconditionedUNet(UNet2DConditionModel):
 
     def planes(self, latents: Tensor) -> Tensor:
         """Latents (B, 3 f^2, S, S) of PixelCodec -> brightness and two colour differences (B, 3, P, P)."""
-        factor, (count, _, height, width) = len(self.cell), latents.shape
-        cells = latents.unflatten(1, (3, factor, factor))  # (B, 3, f, f, S, S): waves down and across a cell
-        found = torch.einsum("uy,vx,bguvhw->bghywx", self.cell, self.cell, cells)
-        return found.reshape(count, 3, height * factor, width * factor)
+        factor, (count, channels, height, width) = len(self.cell), latents.shape
+        waves = torch.kron(self.cell, self.cell)  # (f^2, f^2)
+        cells = waves.T @ latents.reshape(3 * count, factor**2, height * width)
+        return nn.functional.pixel_shuffle(cells.view(count, channels, height, width), factor)
 
     def latents(self, planes: Tensor) -> Tensor:
         """Exact inverse of `planes`."""
-        factor = len(self.cell)
-        cells = planes.unflatten(2, (-1, factor)).unflatten(4, (-1, factor))  # (B, 3, S, f, S, f)
-        return torch.einsum("uy,vx,bghywx->bguvhw", self.cell, self.cell, cells).flatten(1, 3)
+        cells = nn.functional.pixel_unshuffle(planes, len(self.cell))  # (B, 3 f^2, S, S)
+        waves = torch.kron(self.cell, self.cell)
+        return (waves @ cells.reshape(3 * len(cells), len(waves), -1)).view(cells.shape)
 
     def waves(self, planes: Tensor) -> Tensor:
         """(B, 3, P, P) -> its cosine waves, same shape; orthonormal."""
-        return self.basis @ planes @ self.basis.T
+        return _both_sides(self.basis, planes)
 
-    def beyond_fill(self, latents: Tensor, mask: Tensor) -> Tensor:
-        """What the hole holds beyond the smooth continuation of its surroundings, (B, 3, P, P), 0 outside of it.
-
-        latents (B, 3 f^2, S, S) of a whole picture, mask (B, f^2, S, S) as `Backbone.encode_mask` gives it.
-        """
-        picture, hole = self.planes(latents), nn.functional.pixel_shuffle(mask, len(self.cell))
-        return (picture - smooth_fill(picture, hole)) * hole
+    def pixels(self, waves: Tensor) -> Tensor:
+        """Exact inverse of `waves`."""
+        return _both_sides(self.basis.T, waves)
 
     def power(self) -> Tensor:
         """Mean variance (3 f^2,) of every latent channel under the spectrum, in closed form."""
@@ -106,20 +92,19 @@ class PreconditionedUNet(UNet2DConditionModel):
     def forward(
         self, sample: Tensor, timestep: Any, encoder_hidden_states: Any, return_dict: bool = True, **options: Any
     ) -> Any:
-        """sample (B, in_channels, S, S): the noisy latents first, the clean context last; else as in diffusers."""
+        """sample (B, in_channels, S, S): noisy latents, mask, and the surroundings continued into the hole."""
         channels = int(self.config["out_channels"])
-        noisy, mask, given = sample.float().split([channels, sample.shape[1] - 2 * channels, channels], 1)
+        noisy, mask, filled = sample.float().split([channels, sample.shape[1] - 2 * channels, channels], 1)
         t = torch.as_tensor(timestep, device=sample.device).long().expand(len(sample))
         signal = self.signal[t][:, None, None, None]  # alpha^2
         noise = 1 - signal  # sigma^2
         hole = nn.functional.pixel_shuffle(mask, len(self.cell))  # (B, 1, P, P)
-        filled = smooth_fill(self.planes(given), hole)
-        rest = self.planes(noisy) - signal.sqrt() * filled  # alpha (x0 - filled) + sigma eps
+        rest = self.planes(noisy - signal.sqrt() * filled)  # alpha (x0 - filled) + sigma eps
         power = self.power()[:, None, None]
         x = [
             self.latents(rest * hole) * (signal * power + noise).rsqrt(),
             mask,
-            self.latents(filled) * power.sqrt().clamp_min(0.1).reciprocal(),  # its fine channels are made visible
+            filled * power.sqrt().clamp_min(0.1).reciprocal(),  # its fine channels are made visible
         ]
         out = super().forward(torch.cat(x, 1), timestep, encoder_hidden_states, return_dict=False, **options)[0]
         with torch.autocast(sample.device.type, enabled=False):
@@ -127,9 +112,8 @@ class PreconditionedUNet(UNet2DConditionModel):
             total = signal * variance + noise  # variance of a noisy wave
             skip = (signal * noise).sqrt() * (1 - variance) / total  # cov(v, noisy) / var(noisy)
             waves = skip * self.waves(rest * hole) + (variance / total).sqrt() * self.waves(self.planes(out.float()))
-            inside = self.basis.T @ waves @ self.basis
             outside = (signal / noise).sqrt() * rest  # there x0 is `filled`, so the noise is known
-            out = self.latents(hole * inside + (1 - hole) * outside - noise.sqrt() * filled)
+            out = self.latents(hole * self.pixels(waves) + (1 - hole) * outside) - noise.sqrt() * filled
         if not return_dict:
             return (out,)
         return UNet2DConditionOutput(sample=out)

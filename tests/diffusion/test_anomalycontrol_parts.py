@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("transformers")
 
 from safetensors.torch import save_file  # noqa: E402
 
@@ -22,39 +22,6 @@ from flawsmith.methods.anomalycontrol.enhanced_attention import (  # noqa: E402
     token_mask,
 )
 from flawsmith.methods.anomalycontrol.semantic import Blip2Reader, CompactReader, plain  # noqa: E402
-
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "this", "is", "an", "image", "with", "holes", "a", "crack", ","]
-
-
-@pytest.fixture(scope="session")
-def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """BLIP-2's image-text model: 6 layers, a 4 x 4 grid, random weights, on disk as a user would have it."""
-    folder = tmp_path_factory.mktemp("blip")
-    torch.manual_seed(0)
-    common = {"num_attention_heads": 2, "intermediate_size": 32}
-    config = transformers.Blip2Config(
-        vision_config={"hidden_size": 16, "num_hidden_layers": 2, "image_size": 56, "initializer_range": 0.2, **common},
-        qformer_config={
-            "vocab_size": len(WORDS),
-            "hidden_size": 24,
-            "num_hidden_layers": 4,
-            "initializer_range": 0.3,
-            "use_qformer_text_input": True,
-            **common,
-        },
-        text_config={"model_type": "opt", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
-                     "ffn_dim": 8, "vocab_size": 8, "word_embed_proj_dim": 8},
-        num_query_tokens=6,
-        image_text_hidden_size=8,
-    )  # fmt: skip
-    model = transformers.Blip2ForImageTextRetrieval(config).eval()
-    with torch.no_grad():
-        model.query_tokens.normal_()
-        model.vision_model.embeddings.position_embedding.normal_()
-    model.save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    transformers.BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(params=["compact", "blip2"])
@@ -74,7 +41,7 @@ def pictures(size: int, count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
 TEXTS = ["a crack", "this is an image with holes", "holes"]
 
 
-def guided(reader: CompactReader | Blip2Reader, updates: int = 5, rows: slice = slice(None)):  # noqa: ANN201
+def guided(reader: CompactReader | Blip2Reader, updates: int = 5, rows: slice = slice(None)):
     image, mask = (x[rows] for x in pictures(reader.size))
     prompt = reader.prompt(image, mask, TEXTS[rows])
     return prompt, optimise_guidance(prompt.read, prompt.visual, token_mask(mask, reader.grid), reader.prefix, updates)

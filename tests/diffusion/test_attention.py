@@ -107,9 +107,7 @@ def test_the_formula_on_one_layer(unet: torch.nn.Module) -> None:
 
 def test_it_starts_as_a_copy_of_the_layers_own_keys_and_values(unet: torch.nn.Module) -> None:
     semantic = SemanticAttention(unet)
-    for layer, key, value in zip(
-        cross_attention(unet).values(), semantic.to_k_ip, semantic.to_v_ip, strict=True
-    ):
+    for layer, key, value in zip(cross_attention(unet).values(), semantic.to_k_ip, semantic.to_v_ip, strict=True):
         assert torch.equal(layer.to_k.weight, key.weight) and torch.equal(layer.to_v.weight, value.weight)
         assert key.weight.data_ptr() != layer.to_k.weight.data_ptr()
 

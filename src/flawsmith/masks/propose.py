@@ -1,7 +1,8 @@
 """A first guess of where the defect of a photograph is, without a model: for `--reference-mask auto`.
 
-What differs most from the colour around it is proposed, judged by how much the surface varies anyway. It is a proposal
-to be looked at, which is why it is always written beside the output.
+The one place that differs most from the colour around it is proposed, judged by how much the surface varies anyway;
+where several do, nothing is. It works for a spot, pit or crack on an even surface seen from near, and is a proposal to
+be looked at, which is why it is always written beside the output.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from flawsmith.errors import FlawsmithError
 from flawsmith.masks.segment import foreground
 
 REDUCED = 256  # longest side of the copy that is looked at
-CLEAR = 5.0  # robust standard deviations from the surface that something must reach
+CLEAR = 6.0  # robust standard deviations from the surface that something must reach
 LARGEST = 0.4  # of the object: more than that is no defect but another part of it
 WIDE = 0.35  # width of the surroundings, in parts of the longest side
+ALONE = 0.9  # share of all strangeness that the one proposed place must hold
 SMALLEST = 6  # pixels of the reduced copy
 
 
@@ -34,16 +36,19 @@ def propose(image: np.ndarray) -> np.ndarray | None:
     seeds = (strange > CLEAR) & inside
     if not seeds.any():
         return None
-    # Grow from what is clearly strange into what is half as strange, then keep the parts that weigh most.
+    # Grow from what is clearly strange into what is half as strange, and keep the place that weighs most.
     soft = ((strange > 0.5 * max(CLEAR, float(np.quantile(strange[seeds], 0.8)))) & inside).astype(np.uint8)
     soft = cv2.morphologyEx(soft, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
     count, parts, stats, _ = cv2.connectedComponentsWithStats(soft, connectivity=8)
     weight = np.bincount(parts.ravel(), weights=(strange * seeds).ravel(), minlength=count)
     weight[0] = 0
-    keep = (weight >= 0.25 * weight.max()) & (stats[:, cv2.CC_STAT_AREA] >= SMALLEST)
-    keep[0] = False
-    found = keep[parts]
-    if not found.any() or found.sum() > LARGEST * inside.sum():
+    strongest = int(weight.argmax())
+    found = parts == strongest
+    if stats[strongest, cv2.CC_STAT_AREA] < SMALLEST or found.sum() > LARGEST * inside.sum():
+        return None
+    # Several strange places, or one that runs out of the picture, are the product's own shape more often than not.
+    frame = np.concatenate([found[0], found[-1], found[:, 0], found[:, -1]])
+    if weight[strongest] < ALONE * weight.sum() or frame.mean() > 0.15:
         return None
     outline, _ = cv2.findContours(found.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = cv2.drawContours(np.zeros(found.shape, np.uint8), outline, -1, 1, cv2.FILLED)

@@ -88,6 +88,9 @@ class Synthesizer:
         """Real defects this synthesizer was trained on, by name and hash: no evaluation may test on them."""
         return {}
 
+    def check_reference(self, reference: Sample, name: str = "The reference") -> None:
+        """Raises FlawsmithError saying why this method cannot use a reference; called before any picture is made."""
+
     # -- the job ---------------------------------------------------------------------------------------------------
 
     def generate(self, requests: Sequence[Request], **options: Any) -> list[Sample]:

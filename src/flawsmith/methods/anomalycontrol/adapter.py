@@ -6,6 +6,7 @@ Reference: He et al. 2024 (AnomalyControl), semantic guided adapter; Ye et al. 2
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,9 @@ class Resampler(nn.Module):
         self.queries = nn.Parameter(torch.randn(tokens, width) * width**-0.5)
         self.attend = nn.MultiheadAttention(width, heads, batch_first=True)
         self.before = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
         self.proj = nn.Linear(width, context)
         self.norm = nn.LayerNorm(context)
 
@@ -75,10 +78,10 @@ def load_ip_adapter(path: Path | str, projection: nn.Module, attention: Semantic
         stored = load_file(path)
     except (OSError, SafetensorError) as error:
         raise FlawsmithError(f"IP-Adapter file {path} cannot be read ({error}).") from error
-    targets: dict[str, Tensor] = {}
-    for number, key, value in zip(attention.positions, attention.to_k_ip, attention.to_v_ip, strict=True):
-        targets[f"ip_adapter.{number}.to_k_ip.weight"] = key.weight
-        targets[f"ip_adapter.{number}.to_v_ip.weight"] = value.weight
+    targets: dict[str, Any] = {}
+    for number, to_k, to_v in zip(attention.positions, attention.to_k_ip, attention.to_v_ip, strict=True):
+        targets[f"ip_adapter.{number}.to_k_ip.weight"] = to_k.weight
+        targets[f"ip_adapter.{number}.to_v_ip.weight"] = to_v.weight
     if isinstance(projection, SemanticProjection):
         for part, module in (("proj", projection.proj), ("norm", projection.norm)):
             targets[f"image_proj.{part}.weight"], targets[f"image_proj.{part}.bias"] = module.weight, module.bias

@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -29,8 +28,8 @@ from flawsmith.records import Sample
 
 __all__ = ["Asea", "Reading", "ReferenceFeatures", "cache_folder", "invisible", "seen"]
 
-View = Literal["window", "full"]
 MIN_SIDE, MIN_PIXELS = 16, 4  # of a reference photograph, and of its defect at the size the reader sees
+CONTEXT = 1.3  # side of the reader's window over the defect's
 BATCH, KEPT = 8, 1024  # references optimised together; readings held in memory
 
 
@@ -56,34 +55,35 @@ def cache_folder() -> Path:
     return Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "flawsmith"
 
 
-def invisible(sample: Sample, size: int, view: View = "window") -> str:
+def invisible(sample: Sample, size: int) -> str:
     """Why a reader of `size` pixels cannot see this reference's defect; "" when it can."""
     height, width = sample.mask.shape
     if not sample.mask.any():
         return "its mask is empty: paint the defect white"
     if min(height, width) < MIN_SIDE:
-        return f"it is {width} x {height} pixels, {MIN_SIDE} x {MIN_SIDE} are needed: give the photograph, not a thumbnail"
-    side = max(compose.square_window(sample.mask, size, 1.3).shape if view == "window" else (height, width))
+        return (
+            f"it is {width} x {height} pixels, {MIN_SIDE} x {MIN_SIDE} are needed: give the photograph, not a thumbnail"
+        )
+    side = max(compose.square_window(sample.mask, size, CONTEXT).shape)
     pixels = int(sample.mask.sum()) * min(1.0, size / side) ** 2
     if pixels < MIN_PIXELS:
-        closer = " Give a photograph from nearer, or a part of this one." if side > size else ""
         return (
             f"its defect covers {pixels:.2g} pixels of the {size} x {size} that the reader sees, {MIN_PIXELS} are "
-            f"needed.{closer}"
+            "needed: give a photograph from nearer, or mark the whole defect"
         )
     if np.ptp(sample.image.reshape(-1, 3), axis=0).max() < 2:
         return "it is one flat colour: the photograph did not load as it should, or shows nothing"
     return ""
 
 
-def seen(sample: Sample, size: int, view: View = "window") -> tuple[np.ndarray, np.ndarray]:
-    """The picture (S, S, 3) uint8 and mask (S, S) bool given to the reader: the defect's surroundings, or as in the
-    paper the whole photograph squeezed to a square. The mask keeps every cell that it touches.
+def seen(sample: Sample, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The picture (S, S, 3) uint8 and mask (S, S) bool given to the reader: the defect and its surroundings.
+
+    The paper squeezes the whole photograph to 224 x 224, where small defects vanish. The mask keeps every pixel that
+    it touches.
     """
-    if view == "window":
-        return resized(sample.image, sample.mask, compose.square_window(sample.mask, size, 1.3), size, keep=True)
-    touched = tensors.pool_mask(tensors.from_masks([sample.mask]), size)[0, 0].bool().numpy()
-    return images.resize(sample.image, size, size), touched
+    view = compose.square_window(sample.mask, size, CONTEXT)
+    return resized(sample.image, sample.mask, view, size, keep=True)
 
 
 class ReferenceFeatures:

@@ -78,7 +78,7 @@ class CompactReader:
     def prompt(self, images: Tensor, masks: Tensor, texts: Sequence[str]) -> Prompt:
         backbone = self.backbone
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            visual = backbone.reference(images, masks)  # (B, 65, V)
+            visual = backbone.reference(images.to(backbone.device), masks.to(backbone.device))  # (B, 65, V)
             words, keep = backbone.text_tokens(texts)
         return Prompt(visual, lambda e_g: backbone.reader.features(visual, words, keep, e_g))
 
@@ -114,6 +114,10 @@ class Blip2Reader:
                 "folder with its config, safetensors and tokenizer, or the hub id Salesforce/blip2-itm-vit-g."
             ) from error
         return cls(model, tokenizer)
+
+    def to(self, device: torch.device | str) -> Blip2Reader:
+        self.model.to(device)
+        return self
 
     def prompt(self, images: Tensor, masks: Tensor, texts: Sequence[str]) -> Prompt:
         model, count = self.model, self.queries

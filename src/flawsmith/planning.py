@@ -78,6 +78,10 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
     jobs = []
     # A painter that happens to share a type's name with the data set must not be recorded as having seen its defects.
     looks = synthesizer.needs_reference or synthesizer.names_from_data or config.mask == "reference"
+    if config.references_from is not None and not looks:
+        raise FlawsmithError(f"{synthesizer.name} reads no references: leave references_from out.")
+    if config.references > 1 and not synthesizer.blends_references:
+        raise FlawsmithError(f"{synthesizer.name} reads one reference per picture, not {config.references}.")
     for index in range(total):
         category, defect = pairs[index % len(pairs)]
         turn = index // len(pairs)

@@ -473,6 +473,10 @@ def test_references_of_another_product(folder: Path, data: Path, tmp_path: Path)
     assert "LICENSE.txt" in made.description["licences"] and not made.notes
     summary = run(asked)
     assert summary.kept + summary.rejected == 4
+    for other, reason in (("procedural", "reads no references"), ("copypaste", "one reference per picture")):
+        plain = {"method": other, "backbone": None, "options": {}, "references": 2 if other == "copypaste" else 1}
+        with pytest.raises(FlawsmithError, match=reason):
+            prepare(asked.model_copy(update=plain))
     with pytest.raises(FlawsmithError, match="both given"):
         prepare(asked.model_copy(update={"reference": tile, "reference_mask": tile}))
 
@@ -525,3 +529,68 @@ def test_the_command_line(finished: Path, data: Path, tmp_path: Path, monkeypatc
     assert (tmp_path / "d/manifest.jsonl").read_bytes() == first
     assert command(monkeypatch, *common, "--reference-mask", mask, "--adapter-scale", -1, "--out", tmp_path / "c") == 2
     assert not (tmp_path / "b").exists() and not (tmp_path / "c").exists()
+
+
+# -- Stable Diffusion's shapes -------------------------------------------------------------------------------------
+
+
+def stable_diffusion(channels: int) -> Backbone:
+    """A diffusers-format backbone with VAE, CLIP text encoder and tokenizer, thin: 9 channels inpaint, 4 blend."""
+    import transformers
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=channels,
+        out_channels=4,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        cross_attention_dim=24,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=2,
+        norm_num_groups=8,
+    )
+    kinds = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    vae = AutoencoderKL(block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=8, **kinds)
+    letters = [*"abcdefghijklmnopqrstuvwxyz", *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz")]
+    vocabulary = {piece: i for i, piece in enumerate(["<|startoftext|>", "<|endoftext|>", *letters])}
+    tokenizer = transformers.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
+    text = transformers.CLIPTextConfig(
+        vocab_size=len(vocabulary), hidden_size=24, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    encoder = transformers.CLIPTextModel(text)
+    scheduler = DDIMScheduler(prediction_type="epsilon", beta_schedule="scaled_linear", clip_sample=False)
+    return Backbone(unet, scheduler, vae=vae, text_encoder=encoder, tokenizer=tokenizer, source="thin").freeze()
+
+
+@pytest.mark.parametrize("channels", [9, 4])
+def test_on_stable_diffusion_with_blip2(channels: int, blip: Path) -> None:
+    backbone = stable_diffusion(channels)
+    made = AnomalyControl(backbone, {"reader": str(blip)}, steps=2, min_visibility=0, min_share=0, threshold=0)
+    with pytest.raises(FlawsmithError, match="learned nothing"):
+        made.generate([request()])
+    assert made.projection.entry.in_features == made.reader.width and made.projection.context == 24
+    for parameter in made.parameters().values():
+        parameter.requires_grad_(True)
+    config = FitConfig(normal=0, drawn=0, reference=1.0, drop_text=0, bf16=False)
+    few = FewShotWindows([reference(s) for s in range(3)], [], [], backbone.size, config)
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    optimiser = torch.optim.AdamW(made.parameters().values(), lr=0.05)
+    losses = []
+    for _ in range(8):
+        loss = batch_loss(
+            backbone, few.batch(0, 2), torch.tensor([300, 700]), noise, config, made.training_condition
+        ).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+    first, second = picture(made, request(shown=0)), picture(made, request(shown=3))
+    assert not np.array_equal(first, second)
+    normal = request().normal.image
+    assert np.array_equal(first[~request().mask], normal[~request().mask])
+    zero = [picture(made, request(shown=shown), adapter_scale=0.0) for shown in (0, 3)]
+    assert np.array_equal(*zero)  # at lambda = 0 no reference is seen

@@ -60,6 +60,7 @@ class AnomalyControl(DiffusionSynthesizer):
     name = "anomalycontrol"
     joint = True
     needs_reference = True
+    blends_references = True
     Options: ClassVar[type[DiffusionOptions]] = AnomalyControlOptions
     Config: ClassVar[type[DiffusionConfig]] = AnomalyControlConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {

@@ -97,22 +97,26 @@ def test_features_of_two_references_differ(folder: Path) -> None:
 
 
 def test_adapter_scale_zero_is_the_frozen_backbone(folder: Path) -> None:
-    """lambda = 0 without the context's reference: the very pixels of `inpaint` without one."""
+    """lambda = 0: the very pixels of `inpaint` without a reference, whichever way the reference comes in."""
     from flawsmith.methods.latent import DiffusionSynthesizer
 
-    made = trained(folder, context_reference=False)
+    made = trained(folder)
     frozen = DiffusionSynthesizer(str(folder), steps=2, min_visibility=0, min_share=0)
     asked = request()
     plain = picture(frozen, replace(asked, reference=None))
     assert np.array_equal(picture(made, asked, adapter_scale=0.0), plain)
     assert not np.array_equal(picture(made, asked), plain)
+    untrained = AnomalyControl(str(folder), steps=2, min_visibility=0, min_share=0)
+    assert np.array_equal(picture(untrained, asked, adapter_scale=0.0), plain)
+    assert not np.array_equal(picture(untrained, asked), plain)
     for guidance in (1.0, 3.0):
         same = picture(made, asked, adapter_scale=0.0, guidance_scale=guidance)
         assert np.array_equal(same, picture(frozen, replace(asked, reference=None), guidance_scale=guidance))
 
 
-def test_lambda_is_a_dial_with_guidance(folder: Path) -> None:
-    made = trained(folder, context_reference=False)
+@pytest.mark.parametrize("context_reference", [True, False])
+def test_lambda_is_a_dial_with_guidance(folder: Path, context_reference: bool) -> None:
+    made = trained(folder, context_reference=context_reference)
     frozen, half, full = (
         picture(made, request(), adapter_scale=x, guidance_scale=1.5).astype(int) for x in (0.0, 0.05, 1.0)
     )
@@ -594,3 +598,8 @@ def test_on_stable_diffusion_with_blip2(channels: int, blip: Path) -> None:
     assert np.array_equal(first[~request().mask], normal[~request().mask])
     zero = [picture(made, request(shown=shown), adapter_scale=0.0) for shown in (0, 3)]
     assert np.array_equal(*zero)  # at lambda = 0 no reference is seen
+
+
+def test_a_backbone_without_a_reader_names_the_setting() -> None:
+    with pytest.raises(FlawsmithError, match="reader=FOLDER"):
+        AnomalyControl(stable_diffusion(9))

@@ -70,7 +70,10 @@ class CompactReader:
 
     def __init__(self, backbone: Backbone) -> None:
         if backbone.reader is None or backbone.reference is None:
-            raise FlawsmithError(f"Backbone {backbone.source} has no reader of its own: name one, a BLIP-2 folder.")
+            raise FlawsmithError(
+                f"Backbone {backbone.source} has no reader of its own: name one, --set reader=FOLDER with BLIP-2, or "
+                "a hub id."
+            )
         self.backbone = backbone
         self.size, self.grid, self.prefix = backbone.size, (GRID, GRID), 1
         self.queries, self.width = (int(n) for n in backbone.reader.queries.shape)

@@ -48,7 +48,9 @@ class AnomalyControlConfig(DiffusionConfig):
 class AnomalyControlOptions(DiffusionOptions):
     """Dials of a call."""
 
-    adapter_scale: float = Field(1.0, ge=0, le=4, description="lambda: how much the reference counts; 0 = not at all")
+    adapter_scale: float = Field(
+        1.0, ge=0, le=4, description="lambda: how much the reference counts; 0 = not at all, 1 = as trained"
+    )
     asea: bool = Field(True, description="make the reader look at the defect")
     e_g_updates: int = Field(5, ge=1, le=100, description="steps of ASEA; 4 reproduces the released code's feature")
     cache: bool = Field(True, description="keep what was read of a reference on disk (FLAWSMITH_CACHE)")
@@ -184,10 +186,11 @@ class AnomalyControl(DiffusionSynthesizer):
         states, shown = states.to(backbone.device), shown.to(backbone.device)
         context = backbone.encode_text(captions)
         if backbone.reader is not None:
-            tokens = backbone.reader.absent(len(context)).to(context.dtype)
-            if self.speaks:
-                tokens = torch.where(shown[:, None, None], backbone.reader.project(states).to(context.dtype), tokens)
-            context = torch.cat([context, tokens], 1)
+            tokens = backbone.reader.absent(len(context)).float()
+            if self.speaks:  # lambda fades these, too: at 0 nothing of the reference is left
+                share = min(weight, 1.0) * shown.float()[:, None, None]
+                tokens = torch.lerp(tokens, backbone.reader.project(states).float(), share)
+            context = torch.cat([context, tokens.to(context.dtype)], 1)
         return Conditioning(context, self.projection(states) if self.adapting else None, weight)
 
     # -- generation --------------------------------------------------------------------------------------------------

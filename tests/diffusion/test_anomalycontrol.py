@@ -346,6 +346,53 @@ def test_the_mask_channel_is_zero_or_one_in_training_and_in_sampling(folder: Pat
         assert context[hole == 1].abs().max() < 1e-5 < context[hole == 0].abs().max()
 
 
+def spot(seed: int, colour: tuple[int, int, int]) -> Sample:
+    rng = np.random.default_rng(seed)
+    image, mask = rng.integers(90, 150, (48, 48, 3), dtype=np.uint8), np.zeros((48, 48), bool)
+    top, left = rng.integers(8, 28, 2)
+    mask[top : top + 12, left : left + 12] = True
+    image[mask] = colour
+    return Sample(image, mask, "w", "spot", "a spot")
+
+
+def test_the_adapter_learns_to_follow_the_reference(folder: Path) -> None:
+    """Red and blue spots with the same words: after a fit the own reference gives a lower loss than the other's."""
+    made = AnomalyControl(str(folder), {"context_reference": False})
+    for parameter in made.parameters().values():
+        parameter.requires_grad_(True)
+    config = FitConfig(normal=0, drawn=0, reference=1.0, self_reference=0.5, drop_text=0, bf16=False, widen=0)
+    colours = ((200, 20, 20), (20, 20, 200))
+    kinds = [FewShotWindows([spot(10 * k + i, c) for i in range(6)], [], [], 32, config) for k, c in enumerate(colours)]
+    t = torch.linspace(600, 990, 6).long()
+    shape = (6, made.backbone.latent_channels, 8, 8)
+
+    def margin() -> float:
+        """How much the smaller of the two losses rises when red and blue windows swap their references."""
+        first, second = (windows_of.batch(999, 6, real_only=True) for windows_of in kinds)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        found = []
+        with torch.no_grad():
+            for batch, other in ((first, second), (second, first)):
+                swapped = replace(batch, references=other.references)
+                own, wrong = (
+                    float(batch_loss(made.backbone, b, t, noise, config, made.training_condition).mean())
+                    for b in (batch, swapped)
+                )
+                found.append(wrong - own)
+        return min(found)
+
+    assert margin() < 0.002
+    optimiser = torch.optim.AdamW(made.parameters().values(), lr=1e-2)
+    for step in range(80):
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(step + 7))
+        steps = (torch.rand(6, generator=torch.Generator().manual_seed(step)) * 1000).long()
+        batch = kinds[step % 2].batch(step, 6)
+        optimiser.zero_grad()
+        batch_loss(made.backbone, batch, steps, noise, config, made.training_condition).mean().backward()
+        optimiser.step()
+    assert margin() > 0.006
+
+
 SMALL = {"batch_size": 3, "save_every": 2, "evaluate_every": 2, "bf16": False, "warmup": 1, "learning_rate": 0.01}
 
 

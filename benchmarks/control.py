@@ -41,9 +41,10 @@ from flawsmith.evaluation import features
 from flawsmith.evaluation.scores import paired_bootstrap
 from flawsmith.methods.base import Synthesizer
 from flawsmith.methods.copypaste import CopyPaste
-from flawsmith.methods.latent import DiffusionSynthesizer, fingerprint
+from flawsmith.methods.latent import DiffusionSynthesizer
 from flawsmith.methods.painter.colours import PIGMENTS
 from flawsmith.methods.procedural import MASK_OF, Procedural
+from flawsmith.methods.runs import fingerprint
 from flawsmith.records import Request, Sample
 
 SIDE = 192  # photographs are cut to squares of this side

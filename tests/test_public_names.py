@@ -27,4 +27,4 @@ def test_public_names() -> None:
 def test_tables() -> None:
     assert set(DATASETS) == {"folder", "mvtec_ad"}
     assert set(MASKS) == {"blob", "box", "polygon", "perlin", "scratch", "crack", "spots", "reference"}
-    assert set(METHODS) == {"copypaste", "cutpaste", "inpaint", "nsa", "perlin", "procedural"}
+    assert set(METHODS) == {"anomalycontrol", "copypaste", "cutpaste", "inpaint", "nsa", "perlin", "procedural"}

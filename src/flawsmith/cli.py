@@ -218,8 +218,13 @@ def generate(
     ] = None,
     roi: Annotated[Path | None, typer.Option(help="Picture that is white where defects may sit.")] = None,
     reference: Annotated[Path | None, typer.Option(help="One photograph of a defect to imitate.")] = None,
-    reference_mask: Annotated[Path | None, typer.Option(help="The defect's mask in --reference.")] = None,
+    reference_mask: Annotated[
+        Path | None, typer.Option(help="The defect's mask in --reference; auto proposes one, to be looked at.")
+    ] = None,
     reference_text: Annotated[str | None, typer.Option(help="What --reference shows.")] = None,
+    adapter_scale: Annotated[
+        float | None, typer.Option(help="anomalycontrol: how much the reference counts. Default 1.")
+    ] = None,
     shots: Annotated[
         int | None, typer.Option(help="Real defects per type the method may see. Default: the first third.")
     ] = None,
@@ -269,7 +274,8 @@ def generate(
         "batch_size": batch_size,
         "with_normals": with_normals,
     }
-    settings = configs.generate_config(values, config, set_ or ())
+    scale = [] if adapter_scale is None else [f"options.adapter_scale={adapter_scale}"]
+    settings = configs.generate_config(values, config, [*(set_ or ()), *scale])
     if dry_run:
         made, _, _ = generation.prepare(settings)
         typer.echo(settings.model_dump_json(indent=2))

@@ -36,6 +36,8 @@ class GenerateConfig(BaseModel):
     reference: Path | None = Field(None, description="a photograph of a defect to imitate")
     reference_mask: Path | None = Field(None, description="the defect's mask in the reference")
     reference_text: str | None = Field(None, description="what the reference shows")
+    references_from: str | None = Field(None, description="READER:DIR whose defects are imitated, of other products")
+    references: int = Field(1, ge=1, le=8, description="references that a picture blends (anomalycontrol)")
     shots: int | None = Field(None, ge=1, description="real defects per type a method may see; default: first third")
     group_by: str = Field("group", description="column of origin.csv that names the physical part")
     split_seed: int = Field(0, ge=0, description="which real defects the method may see; 0 = in file order")
@@ -56,9 +58,10 @@ class GenerateConfig(BaseModel):
     def identity(self) -> dict[str, Any]:
         """The fields that decide the pixels: all but where they are written and how many there are.
 
-        Files stand by name and content, so that a run resumes from any folder and however its paths are spelled.
+        Data sets stand in the plan by their files. Files stand by name and content, so that a run resumes from any
+        folder and however its paths are spelled.
         """
-        fields = json.loads(self.model_dump_json(exclude={"out", "n", "normal", "with_normals"}))
+        fields = json.loads(self.model_dump_json(exclude={"out", "n", "normal", "references_from", "with_normals"}))
         for key in ("roi", "reference", "reference_mask", "mask"):
             if fields[key] is not None and Path(fields[key]).is_file():
                 fields[key] = f"{Path(fields[key]).name} {images.file_sha(fields[key])}"

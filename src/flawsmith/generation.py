@@ -13,6 +13,7 @@ from flawsmith.config import GenerateConfig
 from flawsmith.datasets.writer import PARTIAL, Writer
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.loading import Loader
+from flawsmith.masks import propose
 from flawsmith.methods.base import Synthesizer
 from flawsmith.planning import Plan, plan, read_records
 from flawsmith.records import GOOD, Job, Request, Sample
@@ -35,15 +36,23 @@ class Summary:
 
 
 def prepare(config: GenerateConfig, progress: Progress | None = None) -> tuple[Plan, Synthesizer, Loader]:
-    """Read, plan and check: every refusal that can be known before slow work happens here, nothing is written."""
+    """Read, plan and check: every refusal that can be known before slow work happens here, nothing is written but a
+    proposed reference mask.
+    """
+    notes = []
+    if str(config.reference_mask) == "auto" and config.reference is not None:
+        mask, shown = propose.write_proposal(config.reference, config.out)
+        config = config.model_copy(update={"reference_mask": mask})
+        notes.append(f"The reference's mask was proposed: look at {shown}, and where it is wrong, correct {mask}.")
     synthesizer = load_method(config.method, config.options, config.backbone)
     if config.mask is not None and config.mask not in masks.MASKS and not Path(config.mask).is_file():
         raise unknown("Mask", config.mask, masks.MASKS, "and is no picture file")
     records = read_records(config)
     made = plan(config, records, synthesizer)
+    made.notes.extend(notes)
     loader = Loader(config)
     Writer.check(config.out, made.description)
-    _check_sources(made.jobs, loader, progress)
+    _check_sources(made.jobs, loader, synthesizer, progress)
     loader.request(made.jobs[0])
     for defect in config.defect:  # a name of the user's own may mean nothing to the method: one try, nothing written
         job = next((job for job in made.jobs if job.defect_type == defect), None)
@@ -52,9 +61,9 @@ def prepare(config: GenerateConfig, progress: Progress | None = None) -> tuple[P
     return made, synthesizer, loader
 
 
-def _check_sources(jobs: Sequence[Job], loader: Loader, progress: Progress | None) -> None:
+def _check_sources(jobs: Sequence[Job], loader: Loader, synthesizer: Synthesizer, progress: Progress | None) -> None:
     """Refuse damaged files and sizes that disagree now, by name, not after an hour of painting."""
-    references = list(dict.fromkeys(job.reference for job in jobs if job.reference is not None))
+    references = list(dict.fromkeys(r for job in jobs for r in (job.reference, *job.others) if r is not None))
     normals = list(dict.fromkeys(job.normal for job in jobs))
     shapes = []
     if loader.config.roi is not None:
@@ -72,6 +81,8 @@ def _check_sources(jobs: Sequence[Job], loader: Loader, progress: Progress | Non
             raise FlawsmithError(
                 f"Mask {record.masks[0]} of {record.image.name} is empty: paint the defect white, or remove both files."
             )
+        else:
+            synthesizer.check_reference(loader.sample(record), f"Reference {record.image}")
 
 
 def load_method(method: str, options: dict[str, Any], backbone: str | None = None) -> Synthesizer:
@@ -201,6 +212,7 @@ def _write(
         "reference": {"file": job.reference.name, "sha": loader.sha(job.reference.image), "group": job.reference.group}
         if job.reference
         else None,
+        "others": [record.name for record in job.others],
         "mask_source": Path(job.mask).name if loader.mask_is_picture else job.mask,
         "warp": request.warp.to_json() if request.warp is not None else None,
         "requested_mask_sha": images.array_sha(request.mask),

@@ -106,6 +106,7 @@ def _method(
     """The method as the run holds it, or a fresh one; and whether this is its first fit."""
     if not card["learned"]:
         method = kind(config.backbone, settings.config, **settings.options)
+        method.begin()
         method.card = {**method.card, "method": config.method}
         method.save_pretrained(config.out)  # a run that is stopped is known as one
         method.add_lora()

@@ -140,7 +140,8 @@ class Loader:
             if drawn.shape != allowed.shape:
                 mask = np.zeros(allowed.shape, dtype=bool)
                 mask[tile] = drawn
-        return Request(normal, mask, job.defect_type, job.caption, reference, seed, warp)
+        others = tuple(self.sample(record) for record in job.others)
+        return Request(normal, mask, job.defect_type, job.caption, reference, seed, warp, others)
 
 
 def _load(record: Record) -> Sample:

@@ -70,12 +70,18 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         defects = [record for record in found if not record.is_good]
         support = few_shot(defects, shots=config.shots, seed=config.split_seed).support if defects else []
         supports[category] = [record for record in support if record.masks]
+    if config.references_from is not None:
+        supports = dict.fromkeys(supports, _foreign(config))
     own = _own_reference(config, next(iter(by_category)))
     pairs = _pairs(config, synthesizer, normals, by_category, supports, own)
     total = config.n * len(pairs) if config.per_defect else config.n
     jobs = []
     # A painter that happens to share a type's name with the data set must not be recorded as having seen its defects.
     looks = synthesizer.needs_reference or synthesizer.names_from_data or config.mask == "reference"
+    if config.references_from is not None and not looks:
+        raise FlawsmithError(f"{synthesizer.name} reads no references: leave references_from out.")
+    if config.references > 1 and not synthesizer.blends_references:
+        raise FlawsmithError(f"{synthesizer.name} reads one reference per picture, not {config.references}.")
     for index in range(total):
         category, defect = pairs[index % len(pairs)]
         turn = index // len(pairs)
@@ -83,21 +89,22 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         if synthesizer.needs_reference and not references:
             raise FlawsmithError(_no_reference(config, synthesizer, category, defect))
         caption = config.prompt or ""
+        walk = hash_seed(config.seed, "reference", category, defect)
+        shown = [_shuffled(references, walk, turn + more) for more in range(config.references)] if references else []
         jobs.append(
             Job(
                 index=index,
                 normal=_shuffled(normals[category], hash_seed(config.seed, "normal", category, defect), turn),
-                reference=_shuffled(references, hash_seed(config.seed, "reference", category, defect), turn)
-                if references
-                else None,
+                reference=shown[0] if shown else None,
                 mask=config.mask or _default_mask(synthesizer, defect, bool(references)),
                 defect_type=defect,
                 caption=caption or synthesizer.default_caption(category, defect),
                 seed=hash_seed(config.seed, index),
+                others=tuple(record for record in dict.fromkeys(shown[1:]) if record != shown[0]),
             )
         )
     everything = sorted(f"{record.name} {record.image.stat().st_size}" for record in records)
-    support = [record for supported in supports.values() for record in supported if looks]
+    support = list(dict.fromkeys(record for supported in supports.values() for record in supported if looks))
     description = {
         "flawsmith": __version__,
         "source": config.normal,
@@ -109,9 +116,10 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         "options": synthesizer.options.model_dump(mode="json"),
         **{key: value for key, value in config.identity().items() if key != "options"},
         "support": {**synthesizer.seen(), **{record.name: images.file_sha(record.image) for record in support}},
-        "licences": _licences(records),
+        "licences": _licences([*records, *support]),
     }
-    notes = _notes(synthesizer, records, supports, config.defect) if synthesizer.needs_reference and not own else []
+    from_here = synthesizer.needs_reference and not own and config.references_from is None
+    notes = _notes(synthesizer, records, supports, config.defect) if from_here else []
     return Plan(jobs, description, support, normals, notes)
 
 
@@ -145,7 +153,8 @@ def _pairs(
     """(category, defect type) of every kind of picture asked for, in order."""
     pairs: list[tuple[str, str]] = []
     for category in normals:
-        in_data = list(dict.fromkeys(r.defect_type for r in by_category[category] if not r.is_good))
+        known_here = supports[category] if config.references_from else by_category[category]
+        in_data = list(dict.fromkeys(r.defect_type for r in known_here if not r.is_good))
         with_reference = [name for name in in_data if any(r.defect_type == name for r in supports[category])]
         if config.defect:
             known = set(in_data) if synthesizer.needs_reference and not own else None
@@ -183,6 +192,22 @@ def _no_reference(config: GenerateConfig, synthesizer: Synthesizer, category: st
     )
 
 
+def _foreign(config: GenerateConfig) -> list[Record]:
+    """The few-shot support of another data set, of all its categories: references of one material for another."""
+    if config.reference is not None:
+        raise FlawsmithError("--reference and references_from were both given: name one photograph or a data set.")
+    reader, root = datasets.parse_source(str(config.references_from))
+    found = [r for r in datasets.read(reader, root, group_by=config.group_by) if not r.is_good]
+    support = few_shot(found, shots=config.shots, seed=config.split_seed).support if found else []
+    support = [record for record in support if record.masks]
+    if not support:
+        raise FlawsmithError(
+            f"{config.references_from} offers no defect with a mask as a reference: name a data set with test/<defect> "
+            "and ground_truth/<defect>, or raise --shots."
+        )
+    return support
+
+
 def _own_reference(config: GenerateConfig, category: str) -> Record | None:
     if config.reference is None:
         if config.reference_mask is not None:
@@ -191,7 +216,8 @@ def _own_reference(config: GenerateConfig, category: str) -> Record | None:
     if config.reference_mask is None:
         raise FlawsmithError(
             f"--reference {config.reference} has no mask, so nobody knows which pixels are the defect: give "
-            "--reference-mask, a black picture of the same size that is white on the defect."
+            "--reference-mask, a black picture of the same size that is white on the defect, or let one be proposed "
+            "with --reference-mask auto."
         )
     defect = config.defect[0] if config.defect else "defect"
     record = Record(

@@ -108,6 +108,7 @@ class Job:
     defect_type: str
     caption: str
     seed: int
+    others: tuple[Record, ...] = ()  # further references, for methods that blend several
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ class Request:
     """One picture to make, in pixels. `mask` (H, W) bool says where the picture may change; never empty.
 
     `warp` is set when the mask is a warped copy of the reference's own mask: it maps reference pixels to the
-    normal image, so that a method may lay the reference's pixels exactly under the mask.
+    normal image, so that a method may lay the reference's pixels exactly under the mask. `others` are further
+    references, for methods that blend several.
     """
 
     normal: Sample
@@ -125,6 +127,7 @@ class Request:
     reference: Sample | None = None
     seed: int = 0
     warp: Warp | None = None
+    others: tuple[Sample, ...] = ()
 
     def __post_init__(self) -> None:
         _check_pair("Request", self.normal.image, self.mask)

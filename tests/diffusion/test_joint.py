@@ -62,7 +62,7 @@ class OneToken(DiffusionSynthesizer):
     def training_condition(self, batch: Any, t: torch.Tensor) -> Conditioning:
         return self.context(batch.captions, batch.names)
 
-    def prepare(self, requests: Any, masks: torch.Tensor) -> Conditioning:
+    def prepare(self, requests: Any, masks: torch.Tensor, options: Any) -> Conditioning:
         names = [f"{r.normal.category}/{r.defect_type}" for r in requests]
         return self.context([r.caption for r in requests], [n if n in self.known else "" for n in names])
 

@@ -30,7 +30,9 @@ class Conditioning:
 
     @staticmethod
     def join(first: Conditioning, second: Conditioning) -> Conditioning:
-        """Both along the batch, for guidance; they must agree in length and in what they hold."""
+        """Both along the batch, for guidance; they must agree in length and in what they hold. The second's weight
+        counts.
+        """
         if first.context.shape != second.context.shape or (first.semantic is None) != (second.semantic is None):
             raise FlawsmithError(
                 f"Guidance needs two conditions of one shape, got contexts {tuple(first.context.shape)} and "
@@ -39,7 +41,7 @@ class Conditioning:
         semantic = None
         if first.semantic is not None and second.semantic is not None:
             semantic = torch.cat([first.semantic, second.semantic])
-        return Conditioning(torch.cat([first.context, second.context]), semantic, first.weight)
+        return Conditioning(torch.cat([first.context, second.context]), semantic, second.weight)
 
 
 Condition = Callable[[Tensor], Conditioning]  # t (B,) long -> Conditioning

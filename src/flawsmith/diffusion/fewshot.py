@@ -45,6 +45,8 @@ class FitConfig:
     drawn: float = 0.2  # share of painted defects on the same product
     reference: float = 0.5  # share of defect windows that come with a reference
     self_reference: float = 0.15  # share of references that are the window's own defect; the rest another's
+    drawn_reference: float = 0.0  # share of painted windows that come with themselves as the reference
+    reference_views: int = 0  # of each reference only so many pictures, for a slow reader; 0 = a new one every time
     drop_text: float = 0.1  # share of windows without words, ...
     drop_tokens: float = 0.0  # ... without the method's own tokens, ...
     drop_both: float = 0.0  # ... without either
@@ -164,8 +166,8 @@ class FewShotWindows:
             sample = pool[rng.integers(len(pool))]
             image, mask = self._crop(sample, rng)
             caption, name = caption_of(sample), "" if use_drawn else name
-            if not use_drawn and rng.random() < config.reference:
-                reference = self._reference(rng, sample)
+            if rng.random() < (config.drawn_reference if use_drawn else config.reference):
+                reference = self._reference(rng, sample, [] if use_drawn else self.real)
         words, dropped = caption, False
         if not real_only:
             image, mask = _turn(rng, image, mask)
@@ -176,11 +178,17 @@ class FewShotWindows:
         mask = _widened(mask, int(rng.integers(0, config.widen + 1)))
         return Drawn(np.ascontiguousarray(image), mask, caption, words, reference, name, dropped)
 
-    def _reference(self, rng: np.random.Generator, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        """The window's own defect or another of the type, as another photograph might show it."""
-        others = [other for other in self.real if other is not sample]
+    def _reference(
+        self, rng: np.random.Generator, sample: Sample, pool: Sequence[Sample]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The window's own defect or another of the pool, as another photograph might show it."""
+        others = [other for other in pool if other is not sample]
         own = not others or rng.random() < self.config.self_reference
-        shown, where = self._crop(sample if own else others[rng.integers(len(others))], rng)
+        chosen = sample if own else others[rng.integers(len(others))]
+        if self.config.reference_views:
+            view = int(rng.integers(self.config.reference_views))
+            rng = np.random.default_rng([self.config.seed, view, 3])
+        shown, where = self._crop(chosen, rng)
         return _vary(rng, shown, where, strong=own)
 
     def _crop(self, sample: Sample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from flawsmith.methods.base import Synthesizer
 
 METHODS = {
+    "anomalycontrol": "flawsmith.methods.anomalycontrol.synthesizer:AnomalyControl",
     "copypaste": "flawsmith.methods.copypaste:CopyPaste",
     "cutpaste": "flawsmith.methods.cutpaste:CutPaste",
     "inpaint": "flawsmith.methods.latent:DiffusionSynthesizer",

@@ -49,6 +49,7 @@ class Synthesizer:
     name: ClassVar[str] = ""
     Options: ClassVar[type[BaseOptions]] = BaseOptions
     needs_reference: ClassVar[bool] = False
+    blends_references: ClassVar[bool] = False  # reads a request's `others`, too
     names_from_data: ClassVar[bool] = False  # makes the data set's defect types where it has some to show
     batched: ClassVar[bool] = False  # True where several requests share one forward pass
     defect_types: ClassVar[tuple[str, ...]] = ()  # the method's own types; () = named by the data set or the user
@@ -87,6 +88,9 @@ class Synthesizer:
     def seen(self) -> dict[str, str]:
         """Real defects this synthesizer was trained on, by name and hash: no evaluation may test on them."""
         return {}
+
+    def check_reference(self, reference: Sample, name: str = "The reference") -> None:
+        """Raises FlawsmithError saying why this method cannot use a reference; called before any picture is made."""
 
     # -- the job ---------------------------------------------------------------------------------------------------
 

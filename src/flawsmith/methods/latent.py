@@ -129,6 +129,9 @@ class DiffusionSynthesizer(base.Synthesizer):
         """Parameters (as in `parameters`) that belong to one name alone: what adding it to a finished run trains."""
         return []
 
+    def begin(self) -> None:
+        """Start from the files that the config names; called once, before the first fit."""
+
     def training_condition(self, batch: Batch, t: Tensor) -> Conditioning:
         """What `prepare` and `condition` give for requests, for a training batch, with gradients. Rows of
         `batch.dropped` get the unconditional tokens in place of the method's own.
@@ -167,10 +170,11 @@ class DiffusionSynthesizer(base.Synthesizer):
 
     # -- the three hooks ---------------------------------------------------------------------------------------------
 
-    def prepare(self, requests: Sequence[Request], masks: Tensor) -> Any:
+    def prepare(self, requests: Sequence[Request], masks: Tensor, options: Any) -> Any:
         """What is computed once for the whole sampling: here, the context tokens of words and references.
 
-        masks (B, 1, S, S) in {0, 1}: what is to be painted of each request in the windows about to be sampled.
+        masks (B, 1, S, S) in {0, 1}: what is to be painted of each request in the windows about to be sampled;
+        options: the dials of this call.
         """
         return Conditioning(self.backbone.context([r.caption for r in requests], self._references(requests)))
 
@@ -267,7 +271,7 @@ class DiffusionSynthesizer(base.Synthesizer):
         noise = draw_noise(seeds, (backbone.latent_channels, side, side), device)
         blend = backbone.input_kind == "blend"
         with torch.no_grad():
-            prepared = self.prepare(requests, mask)
+            prepared = self.prepare(requests, mask, options)
             null = self.unconditional(len(views)) if options.guidance_scale != 1 else None
             latents = denoise(
                 backbone.unet,

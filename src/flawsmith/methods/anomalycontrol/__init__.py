@@ -1,0 +1,1 @@
+"""AnomalyControl: a reference picture and a sentence about it steer a frozen denoiser (arXiv 2412.06510)."""

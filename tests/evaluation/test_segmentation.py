@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 import fakes  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
-from flawsmith.evaluation import segmentation  # noqa: E402
+from flawsmith.evaluation import networks, segmentation  # noqa: E402
 from flawsmith.evaluation.segmentation import SegmentationConfig  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
 
@@ -31,15 +31,19 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def weights(model: segmentation.TinyUNet) -> list[torch.Tensor]:
-    return [p.detach() for p in model.parameters()]
+def weights(trained: segmentation.Trained) -> list[torch.Tensor]:
+    return [p.detach() for p in trained.model.parameters()]
+
+
+def untrained(config: SegmentationConfig = QUICK) -> segmentation.Trained:
+    return segmentation.Trained(networks.TinyUNet().eval(), "last", 0, config)
 
 
 def test_learns_a_tiny_set_and_scores_it() -> None:
     real = [defect(kind, seed) for seed, kind in enumerate(["hole", "hole", "crack", "crack"])]
     normals = [good(seed) for seed in range(20, 24)]
     model = segmentation.train(real, [], normals, QUICK)
-    found = segmentation.pixel_ap(model, real, normals, QUICK)
+    found = segmentation.pixel_ap(model, real, normals)
     assert set(found) == {"hole", "crack", "mean"}
     assert found["hole"] > 0.9 and found["mean"] > 0.7
     assert found["mean"] == pytest.approx((found["hole"] + found["crack"]) / 2)
@@ -65,7 +69,9 @@ def test_global_random_state_is_left_alone() -> None:
 def test_all_steps_are_reported_and_only_generated_defects_will_do() -> None:
     seen: list[tuple[int, int]] = []
     config = replace(QUICK, steps=4)
-    segmentation.train([], [defect("hole", 0)], [good(1)], config, lambda done, total: seen.append((done, total)))
+    segmentation.train(
+        [], [defect("hole", 0)], [good(1)], config, progress=lambda done, total: seen.append((done, total))
+    )
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
@@ -77,11 +83,10 @@ def test_refuses_without_normals_or_defects() -> None:
 
 
 def test_prediction_has_the_size_of_the_shrunk_mask_whatever_the_photograph() -> None:
-    model = segmentation.TinyUNet().eval()
     for size in ((50, 70), (33, 41), (64, 64)):
         image, mask = fakes.with_defect(fakes.photo(1, size), "hole", 1)
         config = replace(QUICK, scale=0.7)
-        scores, truth = segmentation.predict(model, Sample(image, mask, "w", "hole"), config)
+        scores, truth = segmentation.predict(untrained(config), Sample(image, mask, "w", "hole"))
         assert scores.shape == truth.shape == tuple(round(0.7 * side) for side in size)
         assert scores.min() >= 0 and scores.max() <= 1 and truth.any()
 
@@ -94,10 +99,10 @@ def test_shrinking_keeps_a_mask_of_one_pixel() -> None:
 
 
 def test_an_all_normal_test_set_scores_none() -> None:
-    model = segmentation.TinyUNet().eval()
+    model = untrained()
     empty = replace(defect("hole", 0), mask=np.zeros((64, 80), bool))
-    assert segmentation.pixel_ap(model, [empty], [good(1)], QUICK) == {"hole": None, "mean": None}
-    assert segmentation.pixel_ap(model, [], [good(1)], QUICK) == {"mean": None}
+    assert segmentation.pixel_ap(model, [empty], [good(1)]) == {"hole": None, "mean": None}
+    assert segmentation.pixel_ap(model, [], [good(1)]) == {"mean": None}
 
 
 def test_picking_follows_the_shares() -> None:

@@ -1,29 +1,31 @@
 """The downstream question on a CPU: a small U-Net trained on few real and many generated defects, tested on real ones.
 
-Reference: evaluation.md, sections 5 and 8 (`tiny-unet`). Every arm of a comparison gets the same initial weights, the
+Reference: docs/evaluation.md. Every arm of a comparison gets the same initial weights, the
 same number of steps and the same share of normal pictures; only where the defects come from differs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from flawsmith import images, tensors
-from flawsmith.errors import FlawsmithError
-from flawsmith.evaluation.scores import average_precision
-from flawsmith.records import Sample
+from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.evaluation import scores
+from flawsmith.evaluation.networks import MULTIPLE, NETWORKS
+from flawsmith.records import GOOD, Sample
 
 
 @dataclass(frozen=True)
 class SegmentationConfig:
     """Training of the tiny U-Net. `scale` shrinks pictures first; crops are square, in shrunk pixels."""
 
-    steps: int = 800
+    network: str = "tiny-unet"  # a name in networks.NETWORKS
+    steps: int = 1000
     batch_size: int = 12
     crop: int = 96
     scale: float = 0.7
@@ -31,40 +33,9 @@ class SegmentationConfig:
     learning_rate: float = 2e-3
     normals: float = 0.3  # share of crops from normal pictures
     synthetic: float = 0.5  # share of the defect crops that are generated, where there are any
-    average_last: float = 0.25  # weights are averaged over this last share of the steps: less spread between seeds
+    looks: int = 6  # at the validation pictures, over the second half of the steps
+    device: str = "cpu"
     seed: int = 0
-
-
-class TinyUNet(nn.Module):
-    """(B, 3, H, W) in [-1, 1] to logits (B, 1, H, W); H and W divisible by 8."""
-
-    def __init__(self, widths: Sequence[int] = (16, 32, 64, 96)) -> None:
-        super().__init__()
-        self.down = nn.ModuleList(_block(i, o) for i, o in zip((3, *widths[:-1]), widths, strict=True))
-        self.up = nn.ModuleList(
-            _block(low + high, high) for low, high in zip(widths[:0:-1], widths[-2::-1], strict=True)
-        )
-        self.head = nn.Conv2d(widths[0], 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        kept: list[Tensor] = []
-        for number, block in enumerate(self.down):
-            x = block(nn.functional.max_pool2d(x, 2) if number else x)
-            kept.append(x)
-        for block, skip in zip(self.up, kept[-2::-1], strict=True):
-            x = block(torch.cat([nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"), skip], 1))
-        return self.head(x)
-
-
-def _block(inward: int, outward: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inward, outward, 3, padding=1, bias=False),
-        nn.BatchNorm2d(outward),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(outward, outward, 3, padding=1, bias=False),
-        nn.BatchNorm2d(outward),
-        nn.ReLU(inplace=True),
-    )
 
 
 @dataclass(frozen=True)
@@ -121,44 +92,85 @@ def _loss(logits: Tensor, truth: Tensor) -> Tensor:
     return nn.functional.binary_cross_entropy_with_logits(logits, truth) + dice
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A segmenter in evaluation mode, and where it was taken from: `selected` is "val-selected" or "last"."""
+
+    model: nn.Module
+    selected: str
+    step: int
+    config: SegmentationConfig
+    validation: dict[int, float] = field(default_factory=dict)  # step -> mean pixel AP on validation pictures
+
+
 def train(
-    real: Sequence[Sample],
-    synthetic: Sequence[Sample],
-    normals: Sequence[Sample],
+    real: Iterable[Sample],
+    synthetic: Iterable[Sample],
+    normals: Iterable[Sample],
     config: SegmentationConfig,
+    validation: Sequence[Sample] = (),
     progress: Callable[[int, int], None] | None = None,
-) -> TinyUNet:
-    """Train on real and generated defects (types in equal shares) and normal pictures; returns averaged weights."""
+) -> Trained:
+    """Train on real and generated defects (types in equal shares) and normal pictures.
+
+    The weights are a moving average over the second half of the steps. Of `looks` such averages the one with the best
+    mean pixel AP on the `validation` pictures (real defects and good ones) is kept; the last one without validation.
+    Raises FlawsmithError without normal pictures or without any defect.
+    """
     pools = [_by_type([shrink(s, config) for s in group]) for group in (real, synthetic)]
     good = [shrink(sample, config) for sample in normals]
     if not good or not any(pools):
         raise FlawsmithError("Segmentation needs normal pictures and at least one real or generated defect.")
+    if config.network not in NETWORKS:
+        raise unknown("Network", config.network, NETWORKS)
     rng = np.random.default_rng(config.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model: TinyUNet = TinyUNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model: nn.Module = NETWORKS[config.network]()
+    model.to(config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=config.steps)
-    averaged = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)
+    # A moving average over a twentieth of the steps: less spread between seeds than single weights.
+    decay = 1 - 1 / max(2.0, config.steps / 20)
+    averaged = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay), use_buffers=True
+    )
+    usable = [sample for sample in validation if sample.mask.any()]
+    looks = _looks(config) if usable else set()
+    best: tuple[float, int, dict[str, Tensor]] = (-1.0, config.steps, {})
+    found: dict[int, float] = {}
     model.train()
-    for step in range(config.steps):
+    for step in range(1, config.steps + 1):
         crops = [_crop(_draw(pools, good, config, rng), config.crop, rng) for _ in range(config.batch_size)]
-        x = tensors.from_images([c[0] for c in crops]).to(memory_format=torch.channels_last)
-        y = tensors.from_masks([c[1] for c in crops])
-        with torch.autocast("cpu", torch.bfloat16):
+        x = tensors.from_images([c[0] for c in crops]).to(config.device, memory_format=torch.channels_last)
+        y = tensors.from_masks([c[1] for c in crops]).to(config.device)
+        with torch.autocast(torch.device(config.device).type, torch.bfloat16):
             logits = model(x)
         loss = _loss(logits.float(), y)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         schedule.step()
-        if step >= config.steps * (1 - config.average_last):
+        if step > config.steps // 2:
             averaged.update_parameters(model)
+        if step in looks:
+            now = averaged.module.eval()
+            value = pixel_ap(Trained(now, "", step, config), usable, [s for s in validation if not s.mask.any()])
+            found[step] = value["mean"] or 0.0
+            if found[step] >= best[0]:  # of equals the later: it has learnt longer
+                best = (found[step], step, {k: v.detach().clone() for k, v in now.state_dict().items()})
         if progress:
-            progress(step + 1, config.steps)
+            progress(step, config.steps)
     result = averaged.module.eval()
-    assert isinstance(result, TinyUNet)  # for the type checker
-    return result
+    if found:
+        result.load_state_dict(best[2])
+    return Trained(result, "val-selected" if found else "last", best[1], config, found)
+
+
+def _looks(config: SegmentationConfig) -> set[int]:
+    """The steps at which validation is looked at: evenly spaced over the second half, the last among them."""
+    half = config.steps // 2
+    return {half + round((config.steps - half) * (i + 1) / config.looks) for i in range(config.looks)}
 
 
 def _by_type(items: Sequence[Shrunk]) -> dict[str, list[Shrunk]]:
@@ -182,28 +194,80 @@ def _draw(
 
 
 @torch.no_grad()
-def predict(model: TinyUNet, sample: Sample, config: SegmentationConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Anomaly map (h, w) in [0, 1] and mask (h, w) bool, both at the segmenter's scale."""
-    item = shrink(sample, config)
+def predict(trained: Trained, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """Anomaly map (h, w) float32 in [0, 1] and mask (h, w) bool, both at the segmenter's scale."""
+    item = shrink(sample, trained.config)
     height, width = item.mask.shape
-    pad = [-side % 8 for side in (height, width)]
-    padded = np.pad(item.image, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="edge")
-    logits = model(tensors.from_images([padded]))[0, 0, :height, :width]
-    return logits.sigmoid().numpy(), item.mask
+    pad = [-side % MULTIPLE for side in (height, width)]
+    padded = np.pad(item.image, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="symmetric")
+    x = tensors.from_images([padded]).to(trained.config.device)
+    logits = trained.model(x)[0, 0, :height, :width]
+    return logits.sigmoid().float().cpu().numpy(), item.mask
 
 
-def pixel_ap(model: TinyUNet, defects: Sequence[Sample], good: Sequence[Sample], config: SegmentationConfig) -> dict:
+@dataclass(frozen=True)
+class Judged:
+    """What a segmenter said of a test set, picture by picture, at its own scale."""
+
+    levels: list[np.ndarray]  # (h, w) uint16, see scores.levels
+    masks: list[np.ndarray]  # (h, w) bool
+    image_scores: list[float]
+    types: list[str]  # "good" for pictures without a defect
+
+
+def judge(trained: Trained, samples: Iterable[Sample]) -> Judged:
+    """Score real pictures one after the other; each is let go before the next is read."""
+    found = Judged([], [], [], [])
+    for sample in samples:
+        anomaly, mask = predict(trained, sample)
+        found.levels.append(scores.levels(anomaly))
+        found.masks.append(mask)
+        found.image_scores.append(scores.image_score(anomaly))
+        found.types.append(sample.defect_type if sample.mask.any() else GOOD)
+    return found
+
+
+def pooled(judged: Judged, kind: str | None = None) -> scores.Tally:
+    """The pixels of one defect type's pictures and of all good ones; of every picture without a type."""
+    whole = scores.empty()
+    for levels, mask, name in zip(judged.levels, judged.masks, judged.types, strict=True):
+        if kind in (None, name) or name == GOOD:
+            whole = whole + scores.tally(levels, mask)
+    return whole
+
+
+def table(judged: Judged, level: int | None = None) -> dict[str, dict[str, float | None]]:
+    """metric -> defect type -> value, and "all" (every picture); names follow anomalib.
+
+    A type's row holds its pictures and all good ones. `level` is the threshold of pixel_IoU, fixed on validation
+    (`Tally.f1max`); None leaves pixel_IoU out. None as a value: no positives or no negatives.
+    """
+    kinds = [kind for kind in dict.fromkeys(judged.types) if kind != GOOD]
+    found: dict[str, dict[str, float | None]] = {}
+    for kind in [*kinds, "all"]:
+        pixels = pooled(judged, None if kind == "all" else kind)
+        chosen = [kind in ("all", name) or name == GOOD for name in judged.types]
+        picture = scores.count(
+            np.array(judged.image_scores)[chosen], np.array([name != GOOD for name in judged.types])[chosen]
+        )
+        for prefix, side in (("image", picture), ("pixel", pixels)):
+            f1 = side.f1max()
+            for name, value in (
+                *(("AUROC", side.auroc()), ("AP", side.ap()), ("AUPR", side.aupr())),
+                ("F1Max", f1[0] if f1 else None),
+            ):
+                found.setdefault(f"{prefix}_{name}", {})[kind] = value
+        found.setdefault("pixel_AUPRO", {})[kind] = pixels.aupro()
+        if level is not None:
+            found.setdefault("pixel_IoU", {})[kind] = pixels.iou(level)
+    return found
+
+
+def pixel_ap(trained: Trained, defects: Sequence[Sample], good: Sequence[Sample]) -> dict[str, float | None]:
     """pixel AP per defect type (its pictures and all good ones pooled) and "mean" over the types."""
-    clean = [predict(model, sample, config)[0].ravel() for sample in good]
-    by_type: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for sample in defects:
-        scores, mask = predict(model, sample, config)
-        by_type.setdefault(sample.defect_type, []).append((scores.ravel(), mask.ravel()))
-    values: dict[str, float | None] = {}
-    for name, pairs in by_type.items():
-        scores = np.concatenate([p[0] for p in pairs] + clean)
-        truth = np.concatenate([p[1] for p in pairs] + [np.zeros(len(c), bool) for c in clean])
-        values[name] = average_precision(scores, truth)
+    judged = judge(trained, [*defects, *good])
+    kinds = dict.fromkeys(sample.defect_type for sample in defects)
+    values = {kind: pooled(judged, kind).ap() if kind in judged.types else None for kind in kinds}
     found = [value for value in values.values() if value is not None]
     values["mean"] = float(np.mean(found)) if found else None
     return values

@@ -1,0 +1,72 @@
+"""The segmenters: a light U-Net for CPUs, and the U-Net of the papers' protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class TinyUNet(nn.Module):
+    """(B, 3, H, W) in [-1, 1] to logits (B, 1, H, W); H and W divisible by 8. 0.3 M parameters."""
+
+    def __init__(self, widths: Sequence[int] = (16, 32, 64, 96)) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(_block(i, o) for i, o in zip((3, *widths[:-1]), widths, strict=True))
+        self.up = nn.ModuleList(
+            _block(low + high, high) for low, high in zip(widths[:0:-1], widths[-2::-1], strict=True)
+        )
+        self.head = nn.Conv2d(widths[0], 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept: list[Tensor] = []
+        for number, block in enumerate(self.down):
+            x = block(nn.functional.max_pool2d(x, 2) if number else x)
+            kept.append(x)
+        for block, skip in zip(self.up, kept[-2::-1], strict=True):
+            x = block(torch.cat([nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"), skip], 1))
+        return self.head(x)
+
+
+class UNet(nn.Module):
+    """DRAEM's discriminative sub-network on one picture: (B, 3, H, W) to logits (B, 1, H, W); H, W divisible by 32.
+
+    Five reductions, `base` channels at full size, bilinear enlargement with a convolution, as in the papers' protocol
+    (Zavrtanik et al., ICCV 2021, section 3.2). Their two output channels with a softmax are one with a sigmoid here:
+    the difference of the two logits.
+    """
+
+    def __init__(self, base: int = 64) -> None:
+        super().__init__()
+        widths = [base, 2 * base, 4 * base, 8 * base, 8 * base, 8 * base]
+        ups = [8 * base, 4 * base, 2 * base, base, base]
+        self.down = nn.ModuleList(_block(i, o) for i, o in zip((3, *widths[:-1]), widths, strict=True))
+        inward = (widths[-1], *ups[:-1])
+        self.grow = nn.ModuleList(_unit(i, o) for i, o in zip(inward, ups, strict=True))
+        self.up = nn.ModuleList(_block(o + s, o) for o, s in zip(ups, widths[-2::-1], strict=True))
+        self.head = nn.Conv2d(base, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept: list[Tensor] = []
+        for number, block in enumerate(self.down):
+            x = block(nn.functional.max_pool2d(x, 2) if number else x)
+            kept.append(x)
+        for grow, block, skip in zip(self.grow, self.up, kept[-2::-1], strict=True):
+            x = grow(nn.functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True))
+            x = block(torch.cat([x, skip], 1))
+        return self.head(x)
+
+
+def _unit(inward: int, outward: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inward, outward, 3, padding=1, bias=False), nn.BatchNorm2d(outward), nn.ReLU(inplace=True)
+    )
+
+
+def _block(inward: int, outward: int) -> nn.Sequential:
+    return nn.Sequential(*_unit(inward, outward), *_unit(outward, outward))
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {"tiny-unet": TinyUNet, "unet": UNet}
+MULTIPLE = 32  # sides of a picture are padded to this, enough for both

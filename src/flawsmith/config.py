@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -90,6 +91,113 @@ class TrainConfig(BaseModel):
     steps: int | None = Field(None, ge=1, le=1_000_000, description="optimiser steps per defect type")
     seed: int = Field(0, ge=0, lt=2**63, description="same seed, same weights")
     options: dict[str, Any] = Field(default_factory=dict, description="settings of the fit, see FitConfig")
+
+
+class JudgingConfig(BaseModel):
+    """What every evaluation is told: real data, what may be seen of it, and how it is looked at."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    real: str = Field(description="READER:DIR with good photographs and real defects with masks")
+    out: Path = Field(description="folder of the results; the same command again resumes")
+    category: str | None = Field(None, description="one category of the data set")
+    defect: tuple[str, ...] = Field((), description="defect types to judge; default: all")
+    group_by: str = Field("group", description="column of origin.csv that names the physical part")
+    features: str = Field("compact", description="vision model: a folder, a hub id, or compact (smoke only)")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="one downstream run per seed")
+    seen: Path | None = Field(None, description="text file of pictures the weights have seen: never tested on")
+    device: str = Field("cpu", description="cpu, or cuda where there is one")
+    segmentation: dict[str, Any] = Field(default_factory=dict, description="see SegmentationConfig")
+    classification: dict[str, Any] = Field(default_factory=dict, description="see ClassificationConfig")
+
+    @field_validator("seeds", "shots", "ratios", "arms", "metrics", "export", check_fields=False)
+    @classmethod
+    def _distinct(cls, value: Any) -> Any:
+        """A thing named twice is done once."""
+        return tuple(dict.fromkeys(value)) if isinstance(value, tuple) else value
+
+
+class EvaluateConfig(JudgingConfig):
+    """What `flawsmith evaluate OUT` was asked for."""
+
+    generated: str = Field(description="the folder of generated pictures, flawsmith's or another tool's")
+    metrics: tuple[str, ...] = Field(("kid", "ic-lpips", "prdc", "copies"), description="see evaluation.folder.METRICS")
+    shots: int | None = Field(
+        None, ge=1, description="real defects per type used for training; default: those the generator saw"
+    )
+    protocol: Literal["leak-safe", "paper-protocol"] = Field("leak-safe", description="how the segmenter is selected")
+    export: tuple[str, ...] = Field((), description="onnx, openvino: formats of the trained segmenter")
+    paper: dict[str, Any] = Field(default_factory=dict, description="see PaperConfig")
+
+
+class CompareConfig(JudgingConfig):
+    """What `flawsmith evaluate --compare` was asked for."""
+
+    metrics: tuple[str, ...] = Field(("segmentation",), description="see evaluation.folder.METRICS")
+    arms: tuple[str, ...] = Field(
+        ("real", "copypaste", "perlin", "cutpaste", "nsa", "procedural", "inpaint"),
+        min_length=1,
+        description="real, a method, several with +, or NAME=FOLDER made elsewhere ({seed} in FOLDER is replaced)",
+    )
+    seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1, description="each redoes support, pictures, training")
+    shots: tuple[int | Literal["third"], ...] = Field(("third",), min_length=1, description="real defects per type")
+    ratios: tuple[float, ...] = Field(
+        (0.5,), min_length=1, description="shares of generated among the defects trained on"
+    )
+    pictures: int = Field(100, ge=2, le=100_000, description="generated per defect type and arm")
+    normals: int = Field(120, ge=1, description="good photographs that are painted on and trained on")
+    backbone: str = Field("compact", description="of the diffusion methods: compact, a folder, or a hub id")
+    fit: dict[str, Any] = Field(default_factory=dict, description="settings of the few-shot fit, see FitConfig")
+    generate: dict[str, Any] = Field(default_factory=dict, description="options of the diffusion methods")
+
+    @field_validator("shots")
+    @classmethod
+    def _shots(cls, value: Any) -> Any:
+        if any(isinstance(one, int) and one < 0 for one in value):
+            raise ValueError("give 0 or more, or third")
+        return value
+
+    @field_validator("ratios")
+    @classmethod
+    def _ratios(cls, value: Any) -> Any:
+        if any(not 0 < one <= 1 for one in value):
+            raise ValueError("a share lies above 0 and up to 1; the arm real is the share 0")
+        return value
+
+
+GROUPS = ("segmentation", "classification", "paper", "fit", "generate")
+
+
+def judged_config(model: type[Any], values: dict[str, Any], file: Path | None = None, sets: Sequence[str] = ()) -> Any:
+    """As `generate_config`, for EvaluateConfig or CompareConfig: `--set segmentation.steps=600`."""
+    merged: dict[str, Any] = _read_file(file) if file else {}
+    merged.update({key: value for key, value in values.items() if value is not None and value != ()})
+    groups = [name for name in GROUPS if name in model.model_fields]
+    for text in sets:
+        key, value = _parse_set(text)
+        group, dot, name = key.partition(".")
+        if not dot or group not in groups:
+            raise FlawsmithError(f"--set {text!r} names no part: write {', '.join(f'{g}.KEY=VALUE' for g in groups)}.")
+        merged[group] = {**merged.get(group, {}), name: value}
+    for key in merged:
+        if key not in model.model_fields:
+            raise unknown("Setting", key, model.model_fields, f"in {file}" if file else "")
+    try:
+        return model.model_validate(merged)
+    except ValidationError as error:
+        raise FlawsmithError(explain(error, model)) from None
+
+
+def overlay(defaults: Any, changes: dict[str, Any], what: str) -> Any:
+    """A dataclass with some fields changed. Raises FlawsmithError for an unknown field or a value of another kind."""
+    known = {field.name: getattr(defaults, field.name) for field in fields(defaults)}
+    for key, value in changes.items():
+        if key not in known:
+            raise unknown(f"{what} setting", key, known)
+        wanted = (int, float) if isinstance(known[key], float) else type(known[key])
+        if isinstance(value, bool) or not isinstance(value, wanted):
+            raise FlawsmithError(f"{what} setting {key}={value!r} must be like its default, {known[key]!r}.")
+    return replace(defaults, **changes)
 
 
 def train_config(values: dict[str, Any], file: Path | None = None, sets: Sequence[str] = ()) -> TrainConfig:

@@ -88,6 +88,18 @@ def few_shot(
     return _divide(records, kinds, support, validation)
 
 
+def around(records: Sequence[Record], support: Sequence[Record], validation: float = 0.0) -> Split:
+    """The split around a support set that was chosen elsewhere: as in `few_shot`, nothing tied to it is tested.
+
+    `support` are members of `records`, for example the defects a generator was trained on.
+    """
+    kinds: dict[tuple[str, str], list[Record]] = {}
+    for record in sorted(records, key=_order):
+        if not record.is_good:
+            kinds.setdefault((record.category, record.defect_type), []).append(record)
+    return _divide(records, kinds, list(support), validation)
+
+
 def _order(record: Record) -> tuple[object, ...]:
     return tree.natural(record.name)
 

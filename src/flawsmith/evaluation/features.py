@@ -70,10 +70,18 @@ class Features:
 class Extractor:
     """A frozen vision model with its preprocessing. Call it with uint8 RGB pictures of any sizes."""
 
-    def __init__(self, model: nn.Module, name: str, preprocessing: Preprocessing, smoke: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        name: str,
+        preprocessing: Preprocessing,
+        smoke: bool = False,
+        joint: tuple[nn.Module, Any] | None = None,
+    ) -> None:
         self.model = model.float().eval().requires_grad_(False)
         self.name, self.preprocessing = name, preprocessing
         self.smoke = smoke  # a figure of merit that proves little: ours, and it grew up with our generator
+        self.joint = joint  # (model of pictures and words, tokenizer), where the extractor reads words
         self.hash = _fingerprint(self.model, preprocessing)
 
     def describe(self) -> dict[str, Any]:
@@ -94,19 +102,56 @@ class Extractor:
             batch = self._batch(images[start : start + batch_size])
             with torch.inference_mode():
                 vectors, scores, levels = self._look(batch)
-                pooled.append(vectors.float())
-                logits += [] if scores is None else [scores.float()]
-                stacks += [_unit(levels).half()] if maps else []
+                pooled.append(vectors.float().cpu())
+                logits += [] if scores is None else [scores.float().cpu()]
+                stacks += [_unit(levels).half().cpu()] if maps else []
         return Features(
             torch.cat(pooled).numpy(),
             torch.cat(logits).numpy() if logits else None,
             torch.cat(stacks).numpy() if maps else None,
         )
 
+    def to(self, device: str) -> Extractor:
+        """Move the model to a device; features come back to the CPU."""
+        self.model.to(device)
+        if self.joint is not None:
+            self.joint[0].to(device)
+        return self
+
+    def at(self, size: int) -> Extractor:
+        """The same weights with pictures brought to another size; itself where the model takes one size only."""
+        if self.smoke or size == self.preprocessing.size or not _takes_any_size(self.model):
+            return self
+        name = f"{self.name.split('@')[0]}@{size}"
+        return Extractor(self.model, name, replace(self.preprocessing, size=size))
+
+    def agreement(self, images: Sequence[np.ndarray], words: Sequence[str], batch_size: int = 16) -> np.ndarray | None:
+        """Cosines (N, K) float32 of N pictures with K texts, in [-1, 1]; None for a model that reads no words."""
+        if self.joint is None:
+            return None
+        model, tokenizer = self.joint
+        sides: list[Tensor] = []
+        with torch.inference_mode():
+            seen = [
+                _embedding(model.get_image_features(pixel_values=self._batch(images[start : start + batch_size])))  # type: ignore[operator]
+                for start in range(0, len(images), batch_size)
+            ]
+            device = next(model.parameters()).device
+            read = []
+            for start in range(0, len(words), 64):
+                tokens = tokenizer(
+                    list(words[start : start + 64]), padding=True, truncation=True, return_tensors="pt"
+                ).to(device)
+                read.append(_embedding(model.get_text_features(**tokens)))  # type: ignore[operator]
+        for side in (seen, read):
+            sides.append(nn.functional.normalize(torch.cat(side).float(), dim=-1))
+        return (sides[0] @ sides[1].T).cpu().numpy()
+
     def _batch(self, images: Sequence[np.ndarray]) -> Tensor:
         given, size = self.preprocessing, self.preprocessing.size
         batch = torch.cat([tensors.resize(tensors.from_images([image]), size) for image in images]).clamp_(-1, 1)
-        return tensors.normalise(batch, given.mean, given.std)
+        device = next(self.model.parameters()).device
+        return tensors.normalise(batch.to(device), given.mean, given.std)
 
     def _look(self, batch: Tensor) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         """(B, 3, S, S) -> pooled (B, D), logits (B, K) or None, and the levels' feature maps (B, C, ...)."""
@@ -164,7 +209,7 @@ def load(source: str | Path, size: int | None = None) -> Extractor:
             f"Extractor {source} cannot be loaded: {first}. Give a folder in transformers format, a hub id, "
             "or 'compact'."
         ) from error
-    model = getattr(model, "vision_model", model)
+    whole, model = model, getattr(model, "vision_model", model)
     given = getattr(config, "vision_config", config)
     if not hasattr(given, "num_channels"):
         raise FlawsmithError(f"Extractor {source} is a {config.model_type} model, which does not read pictures.")
@@ -172,7 +217,32 @@ def load(source: str | Path, size: int | None = None) -> Extractor:
     own = _preprocessing(source, given, config.model_type)
     if size is not None and size != own.size:
         name, own = f"{name}@{size}", replace(own, size=size)
-    return Extractor(model, name, own)
+    return Extractor(model, name, own, joint=_joint(source, whole))
+
+
+def _joint(source: str | Path, model: nn.Module) -> tuple[nn.Module, Any] | None:
+    """The model and its tokenizer where it puts words and pictures into one space (CLIP, SigLIP), else None."""
+    if not (hasattr(model, "get_text_features") and hasattr(model, "get_image_features")):
+        return None
+    import transformers
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError, ImportError):
+        return None  # a folder without its tokenizer still judges pictures
+    return model.float().eval().requires_grad_(False), tokenizer
+
+
+def _embedding(found: Any) -> Tensor:
+    """transformers 5 wraps the projected features, 4 returns them bare."""
+    embedding = found if isinstance(found, Tensor) else found.pooler_output
+    assert isinstance(embedding, Tensor)
+    return embedding
+
+
+def _takes_any_size(model: nn.Module) -> bool:
+    """Convolutional models do; patch models have learned positions of one grid."""
+    return not hasattr(getattr(model, "config", None), "patch_size")
 
 
 def _preprocessing(source: str | Path, config: Any, model_type: str) -> Preprocessing:

@@ -17,6 +17,7 @@ except KeyboardInterrupt:  # this import is most of the start
     os._exit(130)
 
 from flawsmith import __version__
+from flawsmith.cli_evaluate import evaluate
 
 app = typer.Typer(
     name="flawsmith",
@@ -297,6 +298,9 @@ def generate(
     typer.echo(f"Look at them: flawsmith show {summary.out}")
 
 
+app.command()(evaluate)
+
+
 @app.command()
 def show(
     target: Annotated[Path, typer.Argument(help="A generated folder or a trained run.")],
@@ -420,8 +424,12 @@ def _fail(message: str, code: int = 2) -> NoReturn:
 
 
 def _stopped() -> NoReturn:
-    resumes = bool({"generate", "demo"} & set(sys.argv[1:3]))
-    word = "Whole pictures are kept; run the same command again to resume." if resumes else "Nothing was changed."
+    resumes = bool({"generate", "demo", "evaluate"} & set(sys.argv[1:3]))
+    word = (
+        "Whole pictures and finished parts are kept; run the same command again to resume."
+        if resumes
+        else "Nothing was changed."
+    )
     typer.secho(f"\nStopped. {word}", fg="yellow", err=True, color=_colour())
     sys.stdout.flush()
     os._exit(130)  # Python itself would leave by the signal where it struck inside an import

@@ -135,7 +135,7 @@ class CompareConfig(JudgingConfig):
 
     metrics: tuple[str, ...] = Field(("segmentation",), description="see evaluation.folder.METRICS")
     arms: tuple[str, ...] = Field(
-        ("real", "copypaste", "perlin", "cutpaste", "nsa", "procedural", "inpaint"),
+        ("real", "copypaste", "perlin", "cutpaste", "nsa", "procedural", "inpaint", "anomalycontrol"),
         min_length=1,
         description="real, a method, several with +, or NAME=FOLDER made elsewhere ({seed} in FOLDER is replaced)",
     )

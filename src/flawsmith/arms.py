@@ -1,0 +1,182 @@
+"""The arms of a comparison: their names, the data set a method may see, and the pictures it makes from that."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flawsmith import datasets, generation, images, training
+from flawsmith.config import CompareConfig, GenerateConfig, TrainConfig
+from flawsmith.diffusion.backbone import SHIPPED
+from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.evaluation.division import Division, refuse_leaks, used_by
+from flawsmith.methods import METHODS
+from flawsmith.records import Record
+from flawsmith.registry import resolve
+
+REAL = "real"
+EVERYTHING = 100_000  # shots of a method whose data set holds nothing but its support
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row: real defects, plus the pictures of some methods. `folders` names those made elsewhere."""
+
+    name: str
+    methods: tuple[str, ...]
+    folders: dict[str, str]
+
+    def label(self, shots: int | str, share: float | None = None) -> str:
+        """The arm's name in tables, for example "4 real + copypaste, share 0.5"; no share where there is one side."""
+        count = {0: "no real", "third": "a third real"}.get(shots, f"{shots} real")
+        own = f" + {self.name}" if self.methods else ""
+        return f"{count}{own}" + (f", share {share:g}" if share and self.methods and shots else "")
+
+
+def parse(text: str) -> Arm:
+    """Parse "real", "copypaste", "real+copypaste", "copypaste+inpaint" or "NAME=FOLDER". Refuses unknown methods."""
+    if "=" in text:
+        name, folder = text.split("=", 1)
+        return Arm(name, (name,), {name: folder})
+    methods = tuple(part for part in text.split("+") if part != REAL)
+    for method in methods:
+        if method not in METHODS and ":" not in method:
+            raise unknown("Arm", method, (REAL, *METHODS), "(or write NAME=FOLDER)")
+    return Arm(text.removeprefix("real+"), methods, {})
+
+
+@dataclass
+class Source:
+    """Where one seed's generated pictures come from; they are made when first asked for, and checked for leaks once."""
+
+    config: CompareConfig
+    folder: Path
+    data: Path  # what methods may see
+    division: Division
+    support: list[Record]
+    seed: int
+    progress: Progress | None
+    made: dict[str, list[Record]] = field(default_factory=dict)
+
+    def pictures(self, one: Arm) -> list[Record]:
+        """The generated defect pictures of an arm."""
+        found: list[Record] = []
+        for method in one.methods:
+            if method not in self.made:
+                out = Path(one.folders[method].replace("{seed}", str(self.seed))) if method in one.folders else None
+                out = self._generate(method) if out is None else out
+                records = [r for r in datasets.read("mvtec_ad", out) if not r.is_good and r.masks]
+                records = [r for r in records if any(images.read_mask(path).any() for path in r.masks)]
+                refuse_leaks(used_by(out, [record.image for record in records]), self.support, self.division)
+                self.made[method] = records
+            found += self.made[method]
+        if one.methods and not found:
+            raise FlawsmithError(f"Arm {one.name} made no picture at all: see the reasons in its manifest.jsonl.")
+        return found
+
+    def out(self, method: str) -> Path:
+        """Where the pictures of a method are; those of other weights or settings lie elsewhere."""
+        return self.folder / f"{method.replace(':', '-')}{self._settings(method).replace(' ', '-')}"
+
+    def stamp(self, one: Arm | None) -> str:
+        """What tells an arm's values from others of its name: weights and settings, or a strange folder's content."""
+        methods = one.methods if one else ()
+        return "".join(self._content(one, m) if one and m in one.folders else self._settings(m) for m in methods)
+
+    def _settings(self, method: str) -> str:
+        if not resolve(method, METHODS, "Method").batched:
+            return ""
+        config = self.config
+        return " " + _short([_weights(config.backbone), config.fit, config.generate])
+
+    def _content(self, one: Arm, method: str) -> str:
+        folder = Path(one.folders[method].replace("{seed}", str(self.seed)))
+        files = sorted(path for path in folder.rglob("*.png") if path.is_file())
+        return " " + _short([images.file_sha(path) for path in files])
+
+    def _generate(self, method: str) -> Path:
+        """Make the pictures of a method, fitted on the support first where it learns; resumes."""
+        out, types = self.out(method), self.division.types
+        kind = resolve(method, METHODS, "Method")
+        values: dict[str, Any] = {"method": method, "normal": f"mvtec_ad:{self.data}", "out": out, "seed": self.seed}
+        values |= {"n": self.config.pictures, "per_defect": True, "defect": tuple(types), "shots": EVERYTHING}
+        if kind.batched:
+            values |= {"options": self.config.generate}
+            if self.support:
+                values["method"] = str(self._fit(method))
+            else:
+                values["backbone"] = self.config.backbone
+        elif not kind.needs_reference and not kind.names_from_data:  # it has types of its own
+            values |= {"defect": (), "per_defect": False, "n": self.config.pictures * len(types)}
+        generation.run(GenerateConfig(**values), self._tell(f"seed {self.seed}, {method}"))
+        return out
+
+    def _fit(self, method: str) -> Path:
+        run = self.out(method).with_name(f"{self.out(method).name}-run")
+        fit = dict(self.config.fit)
+        settings = TrainConfig(
+            method=method,
+            data=f"mvtec_ad:{self.data}",
+            out=run,
+            shots=EVERYTHING,
+            backbone=self.config.backbone,
+            steps=fit.pop("steps", None),
+            seed=self.seed,
+            options=fit,
+        )
+        tell = self._tell(f"seed {self.seed}, fitting {method}")
+        training.train(settings, lambda what, done, total, line: tell(done, total, what))
+        return run
+
+    def _tell(self, name: str) -> Callable[[int, int, str], None]:
+        def tell(done: int, total: int, what: str) -> None:
+            if self.progress:
+                self.progress(f"{name}: {what}", done, total)
+
+        return tell
+
+
+def materialise(folder: Path, support: Sequence[Record], normals: Sequence[Record]) -> Path:
+    """A data set in MVTec layout that holds nothing but what a method may see, so that nothing else can leak."""
+    root = folder / "data" / (normals[0].category or "product")
+    if root.is_dir():
+        return root
+    partial = root.with_name("partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for number, record in enumerate(normals):
+        _link(record.image, partial / "train" / "good" / f"{number:04d}{record.image.suffix}")
+    for number, record in enumerate(support):
+        _link(record.image, partial / "test" / record.defect_type / f"{number:04d}{record.image.suffix}")
+        for part, mask in enumerate(record.masks):
+            _link(mask, partial / "ground_truth" / record.defect_type / f"{number:04d}" / f"{part}{mask.suffix}")
+        if record.caption:
+            prompt = partial / "prompt" / record.defect_type / f"{number:04d}.txt"
+            images.write_bytes(prompt, record.caption.encode(), durable=False)
+    partial.rename(root)
+    return root
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link, or a copy where the file system has none across these folders."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _short(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _weights(backbone: str) -> list[str]:
+    """Hashes of a backbone's weight files; its name where it is no folder (a hub id)."""
+    folder = SHIPPED.get(backbone, Path(backbone))
+    return [images.file_sha(path) for path in sorted(Path(folder).rglob("*.safetensors"))] or [backbone]

@@ -1,0 +1,210 @@
+"""`flawsmith evaluate`: parse, build a configuration, call one function, print. Heavy imports wait until needed."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flawsmith.errors import FlawsmithError
+
+COMPARED = frozenset({"KID", "near_copies", "image_AUROC", "pixel_AUROC", "pixel_AP", "pixel_AUPRO", "accuracy"})
+SHOWN = frozenset(  # what stands on the terminal; the files hold every value
+    {
+        *("KID", "FID", "IS", "IC-FD", "coverage", "near_copies", "caption_retrieval", "duplicates", "refused_share"),
+        *("label_IoU", "changed_outside_label", "visibility", "accuracy", "image_AUROC", "pixel_AUROC", "pixel_AP"),
+        *("pixel_AUPRO", "pixel_F1Max", "pixel_IoU"),
+    }
+)
+
+
+def evaluate(
+    generated: Annotated[
+        str | None,
+        typer.Argument(metavar="OUT", help="Folder of generated pictures, or READER:DIR of another tool's."),
+    ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Instead of judging a folder: does it help? Trains the same network in arms."),
+    ] = False,
+    real: Annotated[
+        str | None, typer.Option(metavar="READER:DIR", help="Good photographs and real defects with masks.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; the same command again resumes.")] = None,
+    category: Annotated[str | None, typer.Option(help="The category of the data set, where it holds several.")] = None,
+    defect: Annotated[list[str] | None, typer.Option(help="Defect type to judge; repeat for several.")] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Of kid, fid, is, ic-lpips, prdc, clip, copies, segmentation, classification; with commas. "
+            "Default kid,ic-lpips,prdc,copies; with --compare segmentation. Labels are always judged."
+        ),
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="Vision model that looks: a folder, a hub id, or compact (smoke test only).")
+    ] = None,
+    shots: Annotated[
+        str | None,
+        typer.Option(
+            help="Real defects per type to train on. Default: those the generator saw. With --compare a list, "
+            "0,1,4,third (0: none at all); default third."
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Of the downstream runs. Default 0; with --compare 0,1,2,3,4.")
+    ] = None,
+    arms: Annotated[
+        str | None,
+        typer.Option(
+            help="--compare: real, methods, METHOD+METHOD, NAME=FOLDER (with {seed} if wanted). Default: all."
+        ),
+    ] = None,
+    ratios: Annotated[
+        str | None, typer.Option(help="--compare: shares of generated defects in training: 0.25,0.5.")
+    ] = None,
+    pictures: Annotated[
+        int | None, typer.Option(help="--compare: pictures per defect type and arm. Default 100.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="--compare: of diffusion methods: compact, a folder, a hub id.")
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="leak-safe, or paper-protocol: chosen on the test set as the papers do; an upper bound."),
+    ] = None,
+    export: Annotated[
+        str | None,
+        typer.Option(help="Write the trained segmenter for the line: onnx, openvino; checked against torch."),
+    ] = None,
+    group_by: Annotated[str | None, typer.Option(help="Column of origin.csv that names the physical part.")] = None,
+    seen: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file: hash or CATEGORY/GROUP of pictures the weights were pretrained on; never tested on."
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu (default) or cuda.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="PART.KEY=VALUE", help="segmentation.steps=600, classification.network=FOLDER, ..."
+        ),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="JSON or YAML file with the same settings.")] = None,
+) -> None:
+    """Judge generated pictures against real ones, or ask whether they help a detector.
+
+    Real defects that a method saw, their physical parts and their look-alikes are never tested on; an overlap is
+    refused. Results are results.json, results.csv and results.md in --out, with the command and versions inside.
+    Metrics of pictures say whether they look real and varied; only --compare says whether they help.
+
+    Examples:
+
+    `flawsmith evaluate out/painted --real mvtec_ad:data/widget --features models/dinov2-small --out results/painted`
+
+    `flawsmith evaluate out/painted --real mvtec_ad:data/widget --metrics segmentation --export onnx --out results/line`
+
+    `flawsmith evaluate --compare --real mvtec_ad:data/widget --arms real,copypaste,procedural --out results/help`
+    """
+    from flawsmith import config as configs
+
+    values: dict[str, Any] = {
+        "real": real,
+        "out": out,
+        "category": category,
+        "defect": tuple(defect or ()),
+        "metrics": _words(metrics),
+        "features": features,
+        "seeds": _numbers(seeds, "--seeds"),
+        "group_by": group_by,
+        "seen": seen,
+        "device": device,
+    }
+    compared = {"--arms": arms, "--ratios": ratios, "--pictures": pictures, "--backbone": backbone}
+    folder = {"OUT": generated, "--protocol": protocol, "--export": export}
+    wrong = next((name for name, value in (folder if compare else compared).items() if value is not None), None)
+    if wrong is not None:
+        raise FlawsmithError(
+            f"{wrong} does not go with --compare: name a folder as an arm, --arms real,NAME=FOLDER."
+            if compare
+            else f"{wrong} belongs to --compare: add --compare, or leave it out."
+        )
+    if not compare and generated is None and config is None:
+        raise FlawsmithError("evaluate needs a folder of generated pictures: flawsmith evaluate OUT, or --compare.")
+    if compare:
+        chosen = tuple(int(one) if one.isdecimal() else one for one in _words(shots) or ())
+        values |= {"arms": _words(arms), "shots": chosen, "ratios": _numbers(ratios, "--ratios"), "pictures": pictures}
+        values |= {"backbone": backbone}
+        model = configs.CompareConfig
+    else:
+        values |= {"generated": generated, "protocol": protocol, "export": _words(export)}
+        values |= {"shots": (_numbers(shots, "--shots") or (None,))[0]}
+        model = configs.EvaluateConfig  # type: ignore[assignment]
+    settings = configs.judged_config(model, values, config, set_ or ())
+    _run(settings, compare)
+
+
+def _run(settings: Any, compare: bool) -> None:
+    """Import what is needed, saying what to install where it is missing; run with progress; print."""
+    from flawsmith.cli import _notes, _progress, _table
+    from flawsmith.registry import resolve
+
+    table = {"evaluate": "flawsmith.evaluation.folder:evaluate", "compare": "flawsmith.comparison:compare"}
+    function = resolve("compare" if compare else "evaluate", table, "Command")
+    command = shlex.join(["flawsmith", *sys.argv[1:]])
+    with _progress() as bar:
+        bar.speed_estimate_period = 7200.0  # an arm takes minutes; the default forgets after 30 seconds
+        tasks: dict[bool, Any] = {}
+        shown = ""
+
+        def tell(what: str, done: int, total: int) -> None:
+            """One line for the whole comparison, one for what is being done now."""
+            nonlocal shown
+            whole = compare and what == "arms"
+            if whole not in tasks:
+                tasks[whole] = bar.add_task(what, total=total)
+            if not whole and what != shown:
+                bar.reset(tasks[whole], total=total, description=what)
+                shown = what
+            bar.update(tasks[whole], completed=done, total=total)
+
+        values, sentences = function(settings, command, tell)
+    _table(str(settings.out), _rows(values, COMPARED if compare else SHOWN))
+    for sentence in sentences if compare else ():
+        typer.echo(sentence)
+    _notes([] if compare else sentences)
+    typer.echo(f"All values: {settings.out / 'results.md'} (and results.json, results.csv)")
+
+
+def _rows(values: Any, names: frozenset[str]) -> list[dict[str, Any]]:
+    """What fits a terminal: one number per key and arm, over the defect types' mean where every arm has one."""
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}  # key -> type -> arm -> a value per seed
+    for one in values:
+        if one.key.split("/")[0] in names and one.type in ("mean", "all", ""):
+            numbers = found.setdefault(one.key, {}).setdefault(one.type, {}).setdefault(one.method, [])
+            numbers += [] if one.value is None else [one.value]
+    rows = []
+    for key, types in found.items():
+        kind = max(types, key=lambda name: (len(types[name]), name == "mean"))
+        for arm, numbers in types[kind].items():
+            text = f"{sum(numbers) / len(numbers):.4g}" if numbers else None
+            rows.append({"key": key, "arm": arm or "-", "types": kind or "-", "value": text, "seeds": len(numbers)})
+    return rows
+
+
+def _words(text: str | None) -> tuple[str, ...] | None:
+    """ "a, b" -> ("a", "b"); None stays None."""
+    return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _numbers(text: str | None, name: str) -> tuple[float | int, ...] | None:
+    words = _words(text)
+    if words is None:
+        return None
+    try:
+        return tuple(int(word) if word.isdecimal() else float(word) for word in words)
+    except ValueError:
+        raise FlawsmithError(f"{name} {text!r} is not a list of numbers: write for example {name} 0,1,2.") from None

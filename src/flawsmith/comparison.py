@@ -1,0 +1,290 @@
+"""`flawsmith evaluate --compare`: does it help? Arms that differ only in where their generated defects come from.
+
+Per seed the real data is divided anew by physical part; every arm of the seed gets the same support, the same initial
+weights, the same number of steps and the same normal pictures. A method reads a data set on disk that holds nothing
+but the support and the training normals, so that nothing else can leak. Validation and test are the same for every
+number of shots. Reference: docs/evaluation.md, "Does it help?".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from flawsmith import __version__, images
+from flawsmith.arms import REAL, Arm, Source, materialise, parse
+from flawsmith.config import CompareConfig, overlay
+from flawsmith.datasets.splits import few_shot
+from flawsmith.errors import FlawsmithError
+from flawsmith.evaluation import anchors, downstream, features, pictures, results, verdict
+from flawsmith.evaluation.classification import ClassificationConfig
+from flawsmith.evaluation.division import VALIDATION, Division, Real, read_real, use
+from flawsmith.evaluation.folder import check_metrics
+from flawsmith.evaluation.results import Ledger, Value, as_values
+from flawsmith.evaluation.segmentation import SegmentationConfig
+from flawsmith.methods import METHODS
+from flawsmith.records import Record
+from flawsmith.registry import resolve
+
+TOTAL = "arms"  # what progress over the whole comparison is called
+BASELINES = (REAL, "copypaste")  # what an arm must beat to be said to help
+BY_TEXT = ("perlin", "cutpaste", "procedural")  # the same without any real defect
+Progress = Callable[[str, int, int], None]
+
+
+def compare(
+    config: CompareConfig, command: str = "", progress: Progress | None = None
+) -> tuple[list[Value], list[str]]:
+    """Run every missing part and write results.json, .csv and .md to `config.out`: (values, verdict sentences).
+
+    A killed run loses the part it was in; the same command resumes. Raises FlawsmithError for a leak, an unknown arm or
+    setting, before anything slow.
+    """
+    check_metrics(config.metrics)
+    downstream.refuse_device(config.device)
+    arms = [parse(text) for text in config.arms]
+    segmenting = overlay(SegmentationConfig(device=config.device), config.segmentation, "Segmentation")
+    classifying = overlay(ClassificationConfig(device=config.device), config.classification, "Classification")
+    wanted = sorted(set(config.metrics) & set(pictures.METRICS))
+    extractor = features.load(config.features).to(config.device) if wanted else None
+    real = read_real(config)
+    ledger = Ledger(config.out)
+    run = Run(config, arms, segmenting, classifying, wanted, extractor, ledger, progress)
+    values: list[Value] = []
+    notes: list[str] = []
+    for seed in config.seeds:  # outermost, so that a stopped comparison holds whole pairs
+        division = divide(real, seed)
+        for shots in config.shots:
+            values += run.part(division, seed, shots, notes)
+    notes = list(dict.fromkeys(notes))
+    sentences = run.verdicts()
+    about = {
+        "command": command,
+        "config": json.loads(config.model_dump_json(exclude={"out"})),
+        "protocol": "leak-safe",
+        "extractors": {e.name: e.describe() for e in ([extractor, extractor.at(pictures.CLOSE)] if extractor else [])},
+        "verdicts": sentences,
+        "leaks": [],
+        "notes": notes,
+    }
+    told = [*sentences, *(f"Note: {note}" for note in notes)]
+    results.write(config.out, values, about, ["", *(f"- {sentence}" for sentence in told)])
+    return results.with_means(values), told
+
+
+def divide(real: Real, seed: int) -> Division:
+    """The division of one seed: a third of the physical parts is what shots are taken from, whatever their number."""
+    return use(few_shot(real.records, rule="group", seed=seed + 1, validation=VALIDATION), real)
+
+
+def support_of(division: Division, shots: int | str, seed: int) -> list[Record]:
+    """The real defects of an arm: none, `shots` of each type, or the whole third."""
+    if shots == 0:
+        return []
+    pool = [record for record in division.support if record.masks]
+    if shots == "third":
+        return pool
+    return list(few_shot(pool, int(shots), rule="group", seed=seed + 1).support)
+
+
+@dataclass
+class Run:
+    """What all parts of a comparison share."""
+
+    config: CompareConfig
+    arms: list[Arm]
+    segmenting: SegmentationConfig
+    classifying: ClassificationConfig
+    wanted: list[str]
+    extractor: features.Extractor | None
+    ledger: Ledger
+    progress: Progress | None
+    scored: dict[tuple[int | str, str, float], dict[int, str]] = field(default_factory=dict)  # seed -> part
+    done: int = 0
+
+    def total(self) -> int:
+        """How many arms will be run, all seeds, shots and shares together."""
+        each = sum(
+            len(self._shares(one, shots)) for shots in self.config.shots for one in self.arms if self._fits(one, shots)
+        )
+        return each * len(self.config.seeds)
+
+    def _shares(self, one: Arm, shots: int | str) -> tuple[float, ...]:
+        """The shares of generated defects; without generated or without real ones there is nothing to share."""
+        if one.methods and shots:
+            return self.config.ratios
+        return (1.0,) if one.methods else (0.0,)
+
+    def part(self, division: Division, seed: int, shots: int | str, notes: list[str]) -> list[Value]:
+        """All arms of one seed and number of shots."""
+        support = support_of(division, shots, seed)
+        order = np.random.default_rng(seed).permutation(len(division.normals))[: self.config.normals]
+        normals = [division.normals[i] for i in sorted(order)]
+        types = division.types
+        if shots not in (0, "third"):
+            for kind in types:
+                count = sum(record.defect_type == kind for record in support)
+                if count < int(shots):
+                    notes.append(f"seed {seed}: {kind} offers {count} of {shots} shots, a third of it being set aside.")
+        identity = self._identity(division, support, normals, seed)
+        folder = self.config.out / "work" / f"seed{seed}-{shots}-{identity[:8]}"
+        data = materialise(folder, support, normals)
+        source = Source(self.config, folder, data, division, support, seed, self.progress)
+        values = self._pictures(identity, source, seed, shots)
+        for one in self.arms:
+            if not self._fits(one, shots):
+                if one.name not in BASELINES:
+                    notes.append(f"{one.name} needs real defects and has no arm without any.")
+                continue
+            for share in self._shares(one, shots):
+                values += self._downstream(identity, one, source, division, support, normals, seed, shots, share)
+                self.done += 1
+                if self.progress:
+                    self.progress(TOTAL, self.done, self.total())
+        return values
+
+    def _pictures(self, identity: str, source: Source, seed: int, shots: int | str) -> list[Value]:
+        """Generation metrics of every arm's pictures, and of the anchors: held-out defects, photographs untouched."""
+        if self.extractor is None:
+            return []
+        support, test = source.support, [r for r in source.division.test if not r.is_good]
+        judge: pictures.Judge | None = None
+        values: list[Value] = []
+        arms = [one for one in self.arms if self._fits(one, shots) and (one.methods or support)]
+        extra = [("anchors", None)] if shots == self.config.shots[0] else []  # the same for every number of shots
+        for label, one in [*((one.label(shots), one) for one in arms), *extra]:
+            name = f"{identity}/pictures {','.join(self.wanted)} {label}{source.stamp(one)}"
+            if name not in self.ledger:
+                if self.progress:
+                    self.progress(f"seed {seed}, {label}: pictures", 0, 1)
+                made = (source.pictures(one) if one.methods else support) if one else []
+                judge = judge or pictures.Judge(
+                    self.extractor, support or source.division.support, test, self.wanted, seed
+                )
+                # The arm of real defects alone shows what copying every one of them would score.
+                found = (
+                    judge.values(made, label) if one else self._anchors(judge, source, arms, [r.group for r in test])
+                )
+                self.ledger.add(name, {"values": [asdict(value) for value in found]})
+            values += as_values(self.ledger[name]["values"])
+        return values
+
+    @staticmethod
+    def _anchors(judge: pictures.Judge, source: Source, arms: list[Arm], parts: list[str]) -> list[Value]:
+        values = anchors.held_out(judge, parts)
+        painted = next((m for one in arms for m in one.methods if m not in one.folders), None)
+        if painted is not None:
+            roots = [source.data, source.data.parent]
+            values += judge.values(anchors.untouched(source.out(painted), roots), "untouched")
+        return values
+
+    def _fits(self, one: Arm, shots: int | str) -> bool:
+        """Whether an arm exists for this number of shots; without any, nothing that copies real defects does."""
+        own = [m for m in one.methods if m not in one.folders]
+        copies = any(resolve(m, METHODS, "Method").needs_reference for m in own)
+        return bool(shots) or (bool(one.methods) and not copies)
+
+    def _downstream(
+        self,
+        identity: str,
+        one: Arm,
+        source: Source,
+        division: Division,
+        support: list[Record],
+        normals: list[Record],
+        seed: int,
+        shots: int | str,
+        share: float,
+    ) -> list[Value]:
+        label = one.label(shots, share)
+        real = [] if share == 1 and one.methods else support
+        values: list[Value] = []
+
+        def tell(done: int, total: int) -> None:
+            if self.progress:
+                self.progress(f"seed {seed}, {label}: {what}", done, total)
+
+        for what in ("segmentation", "classification"):
+            part = f"{identity}/{what}/{label}{source.stamp(one)}"
+            if what not in self.config.metrics:
+                continue
+            if part not in self.ledger:
+                made = source.pictures(one)
+                started = time.perf_counter()
+                judging = division.validation, division.test
+                if what == "segmentation":
+                    config = overlay(self.segmenting, {"seed": seed, "synthetic": float(share)}, "Segmentation")
+                    done = downstream.segment(real, made, normals, *judging, config, label, tell)
+                    self._keep(part, done, division)
+                    found = done.values
+                else:
+                    choice = overlay(self.classifying, {"seed": seed, "synthetic": float(share)}, "Classification")
+                    found = downstream.classify(real, made, *judging, choice, label, tell)
+                found.append(Value(f"seconds/{what}", round(time.perf_counter() - started, 1), "", label, seed))
+                rows = [asdict(value) for value in found]
+                self.ledger.add(part, {"values": rows, "arm": one.name, "shots": shots, "share": share, "seed": seed})
+            values += as_values(self.ledger[part]["values"])
+            if what == "segmentation":
+                self.scored.setdefault((shots, one.name, share), {})[seed] = part
+        return values
+
+    # -- what the bootstrap needs --------------------------------------------------------------------------------------
+
+    def _counts(self, part: str) -> Path:
+        return self.config.out / "counts" / f"{hashlib.sha256(part.encode()).hexdigest()[:16]}.safetensors"
+
+    def _keep(self, part: str, done: downstream.Segmented, division: Division) -> None:
+        """The test set's counts, before the ledger's line: a line never promises what is not there."""
+        units = [f"{r.defect_type}/{r.group or r.name}" for r in division.test]
+        scored = verdict.coarsen(done.judged, units)
+        arrays = {"positives": scored.positives.astype(np.uint32), "negatives": scored.negatives.astype(np.uint32)}
+        about = {"types": json.dumps(scored.types), "units": json.dumps(scored.units)}
+        images.write_bytes(self._counts(part), save(arrays, about))
+
+    def _scored(self, part: str) -> verdict.Scored:
+        path = self._counts(part)
+        try:
+            with path.open("rb") as stream:
+                size = int.from_bytes(stream.read(8), "little")
+                about = json.loads(stream.read(size))["__metadata__"]
+            arrays = load_file(path)
+        except (OSError, ValueError, KeyError) as error:
+            raise FlawsmithError(
+                f"{path} is missing or damaged: remove {self.ledger.path} and compare again."
+            ) from error
+        sides = [arrays[name].astype(np.float64) for name in ("positives", "negatives")]
+        return verdict.Scored(sides[0], sides[1], tuple(json.loads(about["types"])), tuple(json.loads(about["units"])))
+
+    def verdicts(self) -> list[str]:
+        """One sentence per arm: what it adds over the arms it must beat, for every number of shots and share."""
+        sentences = []
+        by_name = {one.name: one for one in self.arms}
+        for (shots, name, share), own in self.scored.items():
+            against: dict[str, verdict.Difference] = {}
+            for other in BASELINES if shots else BY_TEXT:
+                found = self.scored.get((shots, other, 0.0 if other == REAL else share), {})
+                both = sorted(own.keys() & found.keys())
+                if both and name not in (other, REAL):
+                    sides = [[self._scored(side[seed]) for seed in both] for side in (own, found)]
+                    against[other] = verdict.compare(sides[0], sides[1])
+            if against:
+                sentences.append(f"{by_name[name].label(shots, share)}: {verdict.claim(against)}")
+        return sentences
+
+    def _identity(self, division: Division, support: list[Record], normals: list[Record], seed: int) -> str:
+        """A hash of everything that decides this part's values, but for the arm and the share."""
+        config = self.config
+        keys = {"category", "group_by", "features", "segmentation", "classification", "pictures"}
+        fields = json.loads(config.model_dump_json(include=keys))
+        sides = (support, normals, division.validation, division.test)
+        hashes = [[images.file_sha(path) for r in side for path in (r.image, *r.masks)] for side in sides]
+        extractor = self.extractor.hash if self.extractor else ""
+        text = json.dumps([__version__, fields, hashes, extractor, seed], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

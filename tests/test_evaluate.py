@@ -1,0 +1,282 @@
+"""The user's way through `flawsmith evaluate`: a folder judged, a comparison killed and resumed, the refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+import fakes  # noqa: E402
+from flawsmith import cli, comparison, generation, images  # noqa: E402
+from flawsmith.config import CompareConfig, GenerateConfig  # noqa: E402
+from flawsmith.evaluation import segmentation  # noqa: E402
+from flawsmith.evaluation.division import read_real  # noqa: E402
+from flawsmith.records import Sample  # noqa: E402
+
+Run = Callable[..., tuple[int, str, str]]
+QUICK = ("--set", "segmentation.steps=6", "--set", "segmentation.batch_size=2", "--set", "segmentation.crop=48")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`run("evaluate", ...)` -> (exit code, stdout, stderr), through the console script's own function."""
+    torch.set_num_threads(1)
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["flawsmith", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, " ".join(err.split())
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data/widget, `pasted` (copypaste on it) and the extractor `mobilenet`."""
+    root = tmp_path_factory.mktemp("made")
+    data = fakes.mvtec_tree(root / "data", good=6, defects={"crack": 9, "hole": 9}, size=(72, 96), test_good=4)
+    generation.run(GenerateConfig(method="copypaste", normal=f"mvtec_ad:{data}", out=root / "pasted", n=6))
+    torch.manual_seed(0)
+    config = transformers.MobileNetV2Config(depth_multiplier=0.1, image_size=64, num_labels=4, initializer_range=0.3)
+    transformers.MobileNetV2ForImageClassification(config).save_pretrained(root / "mobilenet")
+    return root
+
+
+def results(out: Path) -> dict:
+    return json.loads((out / "results.json").read_text())
+
+
+def test_a_folder_is_judged_whole_and_the_same_command_resumes(
+    run: Run, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "judged"
+    command = ["evaluate", made / "pasted", "--real", f"mvtec_ad:{made / 'data/widget'}", "--out", out]
+    command += ["--features", made / "mobilenet", "--metrics", "kid,is,copies,segmentation,classification", *QUICK]
+    command += ["--set", "classification.steps=4", "--set", "classification.size=48", "--seeds", "0,1"]
+    code, shown, err = run(*command)
+    assert code == 0, err
+    assert "changed_outside_label" in shown and "results.md" in shown
+    content = results(out)
+    assert content["command"].startswith("flawsmith evaluate") and content["versions"]["torch"]
+    assert len(content["extractors"]["mobilenet"]["hash"]) == 16
+    split = content["split"]
+    assert not set(split["support"]) & set(split["test"]) and not set(split["validation"]) & set(split["test"])
+    seen = json.loads((made / "pasted" / "generate.json").read_text())["support"]
+    assert set(split["support"]) == set(seen)  # the split follows what the generator saw
+    values = {(v["key"], v["type"], v["seed"]): v for v in content["values"]}
+    assert values["changed_outside_label/label", "mean", 0]["value"] == 0
+    for metric in ("image_AUROC", "pixel_AUROC", "pixel_AP", "pixel_AUPR", "pixel_AUPRO", "pixel_F1Max", "pixel_IoU"):
+        for kind in ("crack", "hole", "all", "mean"):
+            for seed in (0, 1):
+                assert 0 <= values[f"{metric}/tiny-unet/val-selected", kind, seed]["value"] <= 1
+    assert values["accuracy/small-resnet/val-selected", "all", 0]["settings"]["majority"] == 0.5
+    assert (out / "segmenter.safetensors").is_file() and (out / "results.csv").read_text().startswith("key,value")
+    monkeypatch.setattr(segmentation, "train", lambda *_: pytest.fail("trained again"))
+    code, _, err = run(*command)
+    assert code == 0, err
+    assert results(out)["values"] == content["values"]
+    monkeypatch.undo()
+
+
+def test_a_strange_folder_is_judged_and_a_leak_is_refused(run: Run, made: Path, tmp_path: Path) -> None:
+    strange = tmp_path / "strange"
+    shutil.copytree(made / "pasted", strange)
+    for name in ("manifest.jsonl", "generate.json"):
+        (strange / name).unlink()
+    command = [
+        "evaluate",
+        strange,
+        "--real",
+        made / "data/widget",
+        "--features",
+        made / "mobilenet",
+        "--metrics",
+        "kid",
+    ]
+    code, _, err = run(*command, "--out", tmp_path / "one")
+    assert code == 0, err
+    content = results(tmp_path / "one")
+    assert any("no manifest.jsonl" in v["reason"] for v in content["values"] if v["key"] == "label_IoU/label")
+    leaked = content["split"]["test"][0]
+    target = next((strange / "test" / "crack").glob("*.png"))
+    target.write_bytes((made / "data" / "widget" / leaked).read_bytes())
+    code, _, err = run(*command, "--out", tmp_path / "two")
+    assert code == 2 and leaked in err and "same file" in err and "Traceback" not in err
+    assert not (tmp_path / "two").exists()  # refused before anything was written
+
+
+def test_more_shots_than_the_generator_saw_would_leak(run: Run, made: Path, tmp_path: Path) -> None:
+    command = ["evaluate", made / "pasted", "--real", made / "data/widget", "--features", made / "mobilenet"]
+    code, _, err = run(*command, "--shots", "1", "--metrics", "kid", "--out", tmp_path / "out")
+    assert code == 2 and "would leak" in err and "--shots" in err
+
+
+def test_paper_protocol_stands_under_its_name_with_its_caveat(run: Run, made: Path, tmp_path: Path) -> None:
+    small = [part for key in ("epochs=2", "samples=8", "base=2", "size=64") for part in ("--set", f"paper.{key}")]
+    command = ["evaluate", made / "pasted", "--real", made / "data/widget", "--metrics", "segmentation", *small]
+    code, _, err = run(*command, "--protocol", "paper-protocol", "--out", tmp_path)
+    assert code == 0 and "BEST ON THE TEST SET" in err.upper(), err
+    keys = {v["key"] for v in results(tmp_path)["values"]}
+    chosen = {key for key in keys if "AUROC" in key}
+    assert chosen and all("/paper-protocol/" in key for key in chosen)
+    assert {key.rsplit("/", 1)[1] for key in chosen} == {"test-selected", "last"}
+
+
+def test_the_segmenter_is_exported_and_agrees(run: Run, made: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    command = ["evaluate", made / "pasted", "--real", made / "data/widget", "--metrics", "segmentation", *QUICK]
+    code, _, err = run(*command, "--export", "onnx", "--out", tmp_path)
+    assert code == 0 and "differs from torch by at most" in err, err
+    assert (tmp_path / "segmenter.onnx").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--real", "DATA", "--out", "OUT"], "needs a folder of generated pictures"),
+        (["MADE"], "real is missing"),
+        (["MADE", "--real", "DATA", "--out", "OUT", "--metrics", "kdi"], "Did you mean 'kid'"),
+        (["MADE", "--real", "DATA", "--out", "OUT", "--set", "steps=3"], "segmentation.KEY=VALUE"),
+        (["MADE", "--real", "DATA", "--out", "OUT", "--set", "segmentation.stps=3"], "Did you mean 'steps'"),
+        (["MADE", "--real", "DATA", "--out", "OUT", "--set", "segmentation.steps=many"], "must be like its default"),
+        (["MADE", "--real", "DATA", "--out", "OUT", "--features", "nowhere/at/all"], "cannot be loaded"),
+        (["MADE", "--real", "DATA", "--out", "OUT", "--protocol", "paper"], "paper-protocol"),
+        (["MADE", "--real", "DATA", "--out", "OUT", "--seeds", "one"], "--seeds 0,1,2"),
+        (["MADE", "--real", "DATA", "--out", "OUT", "--export", "onnx", "--metrics", "kid"], "--export needs"),
+        (["MADE", "--real", "DATA", "--out", "OUT", "--arms", "real"], "belongs to --compare"),
+        (["MADE", "--compare", "--real", "DATA", "--out", "OUT"], "OUT does not go with --compare"),
+        (["--compare", "--real", "DATA", "--out", "OUT", "--arms", "real,copypast"], "Did you mean 'copypaste'"),
+        (["--compare", "--real", "DATA", "--out", "OUT", "--shots", "-1"], "shots"),
+        (["--compare", "--real", "DATA", "--out", "OUT", "--ratios", "1.5"], "a share lies above 0"),
+        (["DATA/train", "--real", "DATA", "--out", "OUT", "--metrics", "segmentation"], "holds no defect pictures"),
+    ],
+)
+def test_refusals_are_one_line_and_leave_nothing(
+    run: Run, made: Path, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    places = {"MADE": made / "pasted", "DATA": made / "data/widget", "OUT": tmp_path / "out"}
+    filled = [arguments[0].replace("DATA", str(places["DATA"])), *arguments[1:]]
+    code, _, err = run("evaluate", *(places.get(word, word) for word in filled))
+    assert code == 2, err
+    assert said in err and "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+# -- --compare -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compare(run: Run, made: Path, tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        command = ["evaluate", "--compare", "--real", f"mvtec_ad:{made / 'data/widget'}", "--out", tmp_path / "out"]
+        return run(*command, "--pictures", "3", *QUICK, *arguments)
+
+    return call
+
+
+def test_arms_are_paired_resumed_and_judged_in_words(
+    compare: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["--arms", "real,copypaste,procedural", "--seeds", "0,1", "--shots", "0,2", "--ratios", "0.25,0.5"]
+    original, trained = segmentation.train, []
+
+    def counted(*given, **named):
+        trained.append(1)
+        if len(trained) == 4:
+            raise RuntimeError("the power went out")
+        return original(*given, **named)
+
+    monkeypatch.setattr(segmentation, "train", counted)
+    code, _, err = compare(*arguments)
+    assert code == 1 and "the power went out" in err
+    lines = (out / "runs.jsonl").read_text().splitlines()
+    assert len(lines) == 3  # whole parts only
+    code, shown, err = compare(*arguments)
+    assert code == 0, err
+    # Per seed: procedural without any real; real; copypaste and procedural at two shares each.
+    assert len(trained) == 2 * (1 + 1 + 4) + 1
+    assert (out / "runs.jsonl").read_text().splitlines()[:3] == lines
+    content = results(out)
+    arms = {v["method"] for v in content["values"]}
+    assert arms == {
+        "no real + procedural",
+        "2 real",
+        *(f"2 real + {name}, share {share}" for name in ("copypaste", "procedural") for share in (0.25, 0.5)),
+    }
+    aps = [v for v in content["values"] if v["key"].startswith("pixel_AP/") and v["type"] == "mean"]
+    assert len(aps) == 12 and {v["seed"] for v in aps} == {0, 1}
+    sentences = content["verdicts"]
+    assert len(sentences) == 4 and all("A first look: 2 seeds" in sentence for sentence in sentences)
+    assert all(sentence in " ".join(shown.split()) for sentence in map(" ".join, map(str.split, sentences)))
+    assert sum("over copypaste" in sentence or "against copypaste" in sentence for sentence in sentences) == 2
+    code, _, _ = compare(*arguments)
+    assert code == 0 and len(trained) == 13 and results(out)["values"] == content["values"]
+
+
+def test_a_method_sees_only_its_support(
+    compare: Callable[..., tuple[int, str, str]], made: Path, tmp_path: Path
+) -> None:
+    arguments = ["--arms", "copypaste", "--seeds", "3", "--shots", "1", "--metrics", "kid,segmentation"]
+    code, _, err = compare(*arguments, "--features", made / "mobilenet")
+    assert code == 0, err
+    work = next((tmp_path / "out" / "work").iterdir())
+    shown = {images.file_sha(p) for p in (work / "data").rglob("*.png")}
+    defects = {images.file_sha(p) for kind in ("crack", "hole") for p in (made / "data/widget/test" / kind).glob("*")}
+    assert len(shown & defects) == 2  # one of each type, and nothing of validation and test
+    assert not shown & {images.file_sha(p) for p in (made / "data/widget/test/good").glob("*")}
+    kid = [v for v in results(tmp_path / "out")["values"] if v["key"] == "KID/mobilenet/window"]
+    assert {v["type"] for v in kid} == {"crack", "hole", "all", "mean"}
+
+
+def test_pictures_made_elsewhere_are_an_arm(compare: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    code, _, err = compare("--arms", "real,copypaste", "--seeds", "0", "--shots", "2")
+    assert code == 0, err
+    folder = next((tmp_path / "out" / "work").glob("seed0-2-*")) / "copypaste"
+    code, _, err = compare("--arms", f"real,theirs={folder}", "--seeds", "0", "--shots", "2")
+    assert code == 0, err
+    values = {v["method"]: v["value"] for v in results(tmp_path / "out")["values"] if v["key"].startswith("pixel_AP/")}
+    assert "2 real + theirs, share 0.5" in values
+
+
+def test_an_arm_that_leaks_is_refused(compare: Callable[..., tuple[int, str, str]], made: Path, tmp_path: Path) -> None:
+    stolen = tmp_path / "stolen"
+    for kind in ("crack", "hole"):  # real defects under another name: some of them are judged by
+        for path in sorted((made / "data/widget/test" / kind).glob("*.png")):
+            fakes.write(stolen / "test" / kind / f"new {path.name}", path.read_bytes())
+            mask = made / "data/widget/ground_truth" / kind / f"{path.stem}_mask.png"
+            fakes.write(stolen / "ground_truth" / kind / f"new {path.stem}_mask.png", mask.read_bytes())
+    code, _, err = compare("--arms", f"real,theirs={stolen}", "--seeds", "0", "--shots", "2")
+    assert code == 2 and "would leak" in err and "same file" in err
+
+
+def test_shots_are_nested_and_validation_and_test_do_not_depend_on_them(made: Path) -> None:
+    real = read_real(CompareConfig(real=f"mvtec_ad:{made / 'data/widget'}", out=made / "unused"))
+    first, again, other = (comparison.divide(real, seed) for seed in (0, 0, 1))
+    assert first == again and set(first.support) != set(other.support)
+    third = {r.name for r in comparison.support_of(first, "third", 0)}
+    one = {r.name for r in comparison.support_of(first, 1, 0)}
+    assert len(third) == 6 and len(one) == 2 and one < third and comparison.support_of(first, 0, 0) == []
+
+
+def test_all_arms_start_from_the_same_weights() -> None:
+    def sample(kind: str, seed: int) -> Sample:
+        return Sample(*fakes.with_defect(fakes.photo(seed), kind, seed), "widget", kind)
+
+    normals = [Sample(fakes.photo(9), np.zeros((48, 64), bool), "widget")]
+    config = segmentation.SegmentationConfig(steps=1, batch_size=2, crop=32, learning_rate=1e-12, seed=4)
+    arms = [segmentation.train([sample("hole", 1)], made, normals, config) for made in ([], [sample("crack", 2)])]
+    for a, b in zip(arms[0].model.parameters(), arms[1].model.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)

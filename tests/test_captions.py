@@ -85,3 +85,19 @@ def test_plain_sentences() -> None:
     assert captions.sentence("bottle", "broken_large") == "A photo of a bottle with a defect: broken large."
     assert captions.article("orange") == "an orange" and captions.words("a_b-c") == "a b c"
     assert [captions.level(s) for s in (0.1, 0.5, 0.9)] == ["faint", "", "strong"]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("The left cable is missing.", "missing"),
+        ("one almond too many", "extra"),
+        ("cable_swap: two cables are swapped", "swapped"),
+        ("a resistor of the wrong colour", "wrong_colour"),
+        ("missing_wire", "missing"),
+        ("a long thin scratch", None),
+        ("A photo of a bottle without defects.", None),
+    ],
+)
+def test_logical_changes_are_recognised(text: str, kind: str | None) -> None:
+    assert captions.logical(text) == kind

@@ -16,7 +16,7 @@ from flawsmith.masks import MASKS, MaskOptions, Warp, draw, foreground
 from flawsmith.masks.shapes import perlin_noise
 from flawsmith.records import Sample
 
-SHAPES = sorted(set(MASKS) - {"reference"})
+SHAPES = sorted(set(MASKS) - {"reference", "component", "learned"})
 LINES = ("scratch", "crack")
 
 
@@ -47,10 +47,12 @@ def a_reference(side: int = 160, radius: int = 12, at: tuple[int, int] = (60, 70
 
 @pytest.mark.parametrize("name", sorted(MASKS))
 def test_every_name_resolves(name: str) -> None:
+    if name == "learned":
+        pytest.importorskip("torch")
     assert callable(registry.resolve(name, MASKS))
 
 
-@pytest.mark.parametrize("name", sorted(MASKS))
+@pytest.mark.parametrize("name", [*SHAPES, "reference"])
 def test_a_mask_lies_on_the_allowed_area_and_repeats(name: str) -> None:
     allowed, reference = disc(), a_reference()
     for seed in range(12):
@@ -377,3 +379,37 @@ def test_speed_and_memory_on_a_large_photograph(name: str) -> None:
     assert time.process_time() - start < 1.5
     assert tracemalloc.get_traced_memory()[1] < 4 * mask.nbytes
     tracemalloc.stop()
+
+
+def test_components_are_the_parts_of_the_product() -> None:
+    """Three coloured parts on a tray: every one is found, whole, and nothing else; the grain is none."""
+    rng = np.random.default_rng(0)
+    image = np.full((200, 300, 3), (120, 120, 115), np.uint8)
+    parts = {(200, 60, 50): (30, 30, 90, 110), (50, 80, 190): (40, 170, 120, 240), (60, 160, 70): (130, 60, 180, 200)}
+    for colour, (top, left, bottom, right) in parts.items():
+        image[top:bottom, left:right] = colour
+    image = np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
+    allowed = np.ones((200, 300), bool)
+    found = set()
+    for seed in range(30):
+        mask, warp = draw("component", allowed, np.random.default_rng(seed), MaskOptions(size=(0.02, 0.3)), image=image)
+        assert warp is None
+        matches = []
+        for colour, (top, left, bottom, right) in parts.items():
+            box = np.zeros_like(mask)
+            box[top:bottom, left:right] = True
+            if (mask & box).sum() > 0.8 * (mask | box).sum():
+                assert not (box & ~mask).sum() > 0.02 * box.sum()  # the component is covered
+                matches.append(colour)
+        assert len(matches) == 1
+        found.add(matches[0])
+    assert found == set(parts)
+    for colour, (top, left, bottom, right) in zip(("red", "blue", "green"), parts.values(), strict=True):
+        options = MaskOptions(size=(0.02, 0.3), colour=colour)
+        mask, _ = draw("component", allowed, np.random.default_rng(1), options, image=image)
+        assert mask[top:bottom, left:right].all() and mask.sum() < 1.4 * (bottom - top) * (right - left)
+    plain = np.clip(rng.normal(120, 4, (120, 120, 3)), 0, 255).astype(np.uint8)
+    with pytest.raises(FlawsmithError, match="No component"):
+        draw("component", np.ones((120, 120), bool), rng, image=plain)
+    with pytest.raises(FlawsmithError, match=r"mask\.run"):
+        draw("learned", allowed, rng)

@@ -25,6 +25,26 @@ def test_public_names() -> None:
 
 
 def test_tables() -> None:
-    assert set(DATASETS) == {"folder", "mvtec_ad"}
-    assert set(MASKS) == {"blob", "box", "polygon", "perlin", "scratch", "crack", "spots", "reference"}
-    assert set(METHODS) == {"anomalycontrol", "copypaste", "cutpaste", "inpaint", "nsa", "perlin", "procedural"}
+    assert set(DATASETS) == {"folder", "mvtec_ad", "mvtec_loco"}
+    assert set(MASKS) == {
+        "blob",
+        "box",
+        "polygon",
+        "perlin",
+        "scratch",
+        "crack",
+        "spots",
+        "component",
+        "learned",
+        "reference",
+    }
+    assert set(METHODS) == {
+        "anomalycontrol",
+        "anomalyxfusion",
+        "copypaste",
+        "cutpaste",
+        "inpaint",
+        "nsa",
+        "perlin",
+        "procedural",
+    }

@@ -33,6 +33,25 @@ def sentence(category: str, defect_type: str) -> str:
     return f"A photo of {article(thing)} with a defect: {words(defect_type)}."
 
 
+# -- logical changes ------------------------------------------------------------------------------------------------
+
+# What happens to a whole component, and how it is said.
+LOGICAL: dict[str, str] = {
+    "wrong_colour": r"wrong(ly)? colou?r(ed)?|colou?r (is )?wrong|different colou?r|other colou?r",
+    "swapped": r"swapp?ed|exchanged|switched|mixed up|wrong (place|position|order|side)|misplaced|interchanged",
+    "extra": r"extra|additional|surplus|one more|too many|two instead|superfluous",
+    "missing": r"missing|absent|gone|lacks?|lacking|without|left out|empty",
+}
+
+
+def logical(text: str) -> str | None:
+    """What a caption or a defect's name says of a whole component: a key of LOGICAL, or None."""
+    said = words(text).lower()
+    if "without defect" in said or "without any" in said:
+        return None
+    return next((kind for kind, pattern in LOGICAL.items() if re.search(rf"\b(?:{pattern})\b", said)), None)
+
+
 # -- the vocabulary ------------------------------------------------------------------------------------------------
 
 # What each kind may be called. "{}" marks where the adjectives go; a trailing "+" marks a plural (no article).

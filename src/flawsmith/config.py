@@ -66,12 +66,31 @@ class GenerateConfig(BaseModel):
         for key in ("roi", "reference", "reference_mask", "mask"):
             if fields[key] is not None and Path(fields[key]).is_file():
                 fields[key] = f"{Path(fields[key]).name} {images.file_sha(fields[key])}"
-        run = Path(self.method)
-        if (run / "card.json").is_file():
-            files = sorted(path for path in run.rglob("*") if path.is_file())
-            listed = "\n".join(f"{path.relative_to(run).as_posix()} {images.file_sha(path)}" for path in files)
-            fields["method"] = f"{run.resolve().name} {hashlib.sha256(listed.encode()).hexdigest()[:16]}"
+        if (Path(self.method) / "card.json").is_file():
+            fields["method"] = _run_identity(Path(self.method))
+        if isinstance(self.mask_options.get("run"), str):
+            fields["mask_options"]["run"] = _run_identity(Path(self.mask_options["run"]).expanduser())
         return fields
+
+    def mask_run(self) -> Path | None:
+        """The run whose mask model draws, for mask "learned". Raises FlawsmithError where none is named."""
+        if self.mask != "learned":
+            return None
+        named = self.mask_options.get("run")
+        run = Path(str(named)).expanduser() if named else Path(self.method)
+        if not (run / "card.json").is_file():
+            raise FlawsmithError(
+                f"Mask 'learned' needs a trained run, and {run} is none (no card.json): name one with "
+                "--set mask.run=RUN."
+            )
+        return run
+
+
+def _run_identity(run: Path) -> str:
+    """A run's name and the content of its files."""
+    files = sorted(path for path in run.rglob("*") if path.is_file())
+    listed = "\n".join(f"{path.relative_to(run).as_posix()} {images.file_sha(path)}" for path in files)
+    return f"{run.resolve().name} {hashlib.sha256(listed.encode()).hexdigest()[:16]}"
 
 
 class TrainConfig(BaseModel):

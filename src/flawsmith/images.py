@@ -81,15 +81,16 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
     return (array >> shift).astype(np.uint8)
 
 
-def read_mask(path: str | Path) -> np.ndarray:
+def read_mask(path: str | Path, any_level: bool = False) -> np.ndarray:
     """Read a mask as (H, W) bool: any value above zero is defect, in any channel but alpha.
 
     Masks exported with smooth edges hold grey levels: `datasets.check` reports them; here every non-zero level counts
     unless the file's values span the full range, where half (128) is the limit, since such edges are antialiased.
+    `any_level`: every non-zero level counts there too (data sets whose levels name kinds of defects).
     """
     image = read_image(path)
     grey = brightest(image)
-    return grey >= (128 if grey.max(initial=0) == 255 else 1)
+    return grey >= (128 if grey.max(initial=0) == 255 and not any_level else 1)
 
 
 def brightest(image: np.ndarray) -> np.ndarray:

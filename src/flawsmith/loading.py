@@ -12,11 +12,12 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from flawsmith import compose, images, masks
+from flawsmith import captions, compose, images, masks
 from flawsmith.config import GenerateConfig
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.planning import hash_seed
 from flawsmith.records import Job, Record, Request, Sample
+from flawsmith.registry import resolve
 
 CACHE_BYTES = 192 << 20  # decoded photographs kept between jobs; one larger than this is not kept at all
 LARGE = 24 << 20  # pixels of a photograph that is handled in parts
@@ -36,6 +37,8 @@ class Loader:
         self._shas: dict[Path, str] = {}
         mask = config.mask
         self.mask_is_picture = mask is not None and mask not in masks.MASKS
+        self.mask_run = config.mask_run()
+        self._learned: Any = None
         self.mask_options = masks.MaskOptions() if self.mask_is_picture else _mask_options(config.mask_options)
 
     def _keep(self, kind: str, path: Path, make: Callable[[], Any], size: Callable[[Any], int]) -> Any:
@@ -122,6 +125,13 @@ class Loader:
         low, high = self.mask_options.scale
         return self.mask_options.model_copy(update={"scale": (low * factor, high * factor)})
 
+    def _learned_mask(self, job: Job, allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A mask of the run's model for the job's type and caption, (H, W) bool."""
+        if self._learned is None:
+            self._learned = resolve("learned", masks.MASKS, "Mask").load(self.mask_run)
+        mask: np.ndarray = self._learned.draw(f"{job.normal.category}/{job.defect_type}", job.caption, allowed, rng)
+        return mask
+
     def request(self, job: Job, redraw: int = 0) -> Request:
         """The pixels of a job. `redraw` > 0 draws the mask and the method's noise anew."""
         reference = self.sample(job.reference) if job.reference else None  # first: it is cropped, the normal is not
@@ -133,8 +143,14 @@ class Loader:
         else:
             rng = np.random.default_rng(hash_seed(seed, "mask"))
             allowed, image = self.allowed(job.normal), normal.image
+            if self.mask_run is not None:
+                mask = self._learned_mask(job, allowed, rng)
+                return Request(normal, mask, job.defect_type, job.caption, reference, seed)
             tile = self._tile(job.mask, allowed, rng)
             options = self._options(reference, allowed.size)
+            if job.mask == "component" and options.colour is None:  # "the red part is missing" means a red one
+                said = captions.parse(job.caption, job.normal.category).colour or None
+                options = options.model_copy(update={"colour": said})
             drawn, warp = masks.draw(job.mask, allowed[tile], rng, options, reference, image[tile])
             mask = drawn
             if drawn.shape != allowed.shape:

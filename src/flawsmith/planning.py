@@ -15,7 +15,7 @@ from flawsmith import __version__, captions, datasets, images
 from flawsmith.config import GenerateConfig
 from flawsmith.datasets.splits import few_shot
 from flawsmith.errors import FlawsmithError, unknown
-from flawsmith.methods.base import Synthesizer
+from flawsmith.methods.base import Synthesizer, read_card
 from flawsmith.records import GOOD, Job, Record
 
 
@@ -88,15 +88,17 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         references = [own] if own else [r for r in supports[category] if looks and r.defect_type == defect]
         if synthesizer.needs_reference and not references:
             raise FlawsmithError(_no_reference(config, synthesizer, category, defect))
-        caption = config.prompt or ""
         walk = hash_seed(config.seed, "reference", category, defect)
         shown = [_shuffled(references, walk, turn + more) for more in range(config.references)] if references else []
+        caption = config.prompt or ""
+        if not caption and shown and own is None and config.references_from is None and synthesizer.names_from_data:
+            caption = shown[0].caption  # what it was trained with
         jobs.append(
             Job(
                 index=index,
                 normal=_shuffled(normals[category], hash_seed(config.seed, "normal", category, defect), turn),
                 reference=shown[0] if shown else None,
-                mask=config.mask or _default_mask(synthesizer, defect, bool(references)),
+                mask=config.mask or _default_mask(synthesizer, defect, bool(references), caption),
                 defect_type=defect,
                 caption=caption or synthesizer.default_caption(category, defect),
                 seed=hash_seed(config.seed, index),
@@ -115,12 +117,24 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         "types": [list(pair) for pair in pairs],
         "options": synthesizer.options.model_dump(mode="json"),
         **{key: value for key, value in config.identity().items() if key != "options"},
-        "support": {**synthesizer.seen(), **{record.name: images.file_sha(record.image) for record in support}},
+        "support": {
+            **synthesizer.seen(),
+            **_mask_support(config),
+            **{record.name: images.file_sha(record.image) for record in support},
+        },
         "licences": _licences([*records, *support]),
     }
     from_here = synthesizer.needs_reference and not own and config.references_from is None
     notes = _notes(synthesizer, records, supports, config.defect) if from_here else []
     return Plan(jobs, description, support, normals, notes)
+
+
+def _mask_support(config: GenerateConfig) -> dict[str, str]:
+    """The real defects a learned mask model was trained on: whoever uses its masks has seen them."""
+    run = config.mask_run()
+    if run is None:
+        return {}
+    return {name: sha for entry in read_card(run).get("learned", {}).values() for name, sha in entry["support"].items()}
 
 
 def _notes(
@@ -156,12 +170,17 @@ def _pairs(
         known_here = supports[category] if config.references_from else by_category[category]
         in_data = list(dict.fromkeys(r.defect_type for r in known_here if not r.is_good))
         with_reference = [name for name in in_data if any(r.defect_type == name for r in supports[category])]
+        offered = synthesizer.offers(category)
         if config.defect:
             known = set(in_data) if synthesizer.needs_reference and not own else None
             for name in config.defect:
                 if known is not None and name not in known:
                     raise unknown("Defect", name, known, f"in {config.normal}")
+                if offered and name not in offered:
+                    raise unknown("Defect", name, offered, f"in {config.method}")
             names: Sequence[str] = config.defect
+        elif offered:
+            names = offered
         elif config.prompt and (kind := captions.parse(config.prompt).kind) and not synthesizer.needs_reference:
             names = [kind]  # the prompt says what to paint
         elif synthesizer.defect_types:
@@ -253,7 +272,11 @@ def _licences(records: Sequence[Record]) -> list[str]:
     return sorted(found)
 
 
-def _default_mask(synthesizer: Synthesizer, defect: str, has_reference: bool) -> str:
-    """The method's own mask family; a real mask can only be imitated where there is one."""
+def _default_mask(synthesizer: Synthesizer, defect: str, has_reference: bool, caption: str) -> str:
+    """The method's own mask family; a real mask can only be imitated where there is one. Without one, what happens to
+    a whole component ("missing", "swapped") covers a component.
+    """
     family = synthesizer.default_mask(defect)
-    return family if family != "reference" or has_reference else "blob"
+    if family != "reference" or has_reference:
+        return family
+    return "component" if captions.logical(caption or defect) else "blob"

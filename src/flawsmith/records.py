@@ -26,7 +26,7 @@ class Record:
 
     `masks` may hold several files (one per region); their union is the mask. `group` names the physical part or
     shot series: records of one group never stand on both sides of a split. `root` is the data set's folder, so
-    that manifests can hold relative paths.
+    that manifests can hold relative paths. `any_level`: every non-zero pixel of a mask is defect.
     """
 
     image: Path
@@ -37,6 +37,7 @@ class Record:
     split: str = "train"
     group: str = ""
     root: Path = Path()
+    any_level: bool = False
 
     @property
     def is_good(self) -> bool:
@@ -58,7 +59,7 @@ class Record:
             return Sample(image, none, self.category, self.defect_type, self.caption)
         mask = np.zeros(image.shape[:2], dtype=bool)
         for path in self.masks:
-            part = images.read_mask(path)
+            part = images.read_mask(path, self.any_level)
             if part.shape != mask.shape:
                 height, width = image.shape[:2]
                 raise FlawsmithError(

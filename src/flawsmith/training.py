@@ -37,24 +37,24 @@ def settings_of(config: TrainConfig, kind: type[DiffusionSynthesizer]) -> Settin
     name = given.pop("preset", "default")
     if name not in kind.presets:
         raise unknown("Preset", str(name), kind.presets, f"of {config.method}")
-    values = {**kind.presets["default"], **kind.presets[name], **given}
+    fit, own, options = (
+        {**kind.presets["default"].get(part, {}), **kind.presets[name].get(part, {})}
+        for part in ("fit", "config", "options")
+    )
     known = {field.name: field for field in fields(FitConfig)}
-    own = kind.Config.model_fields if kind.joint else {}
-    # the options of sampling belong to `generate`; only a preset sets them for a run
-    extra = {key: value for key, value in kind.presets[name].items() if key in kind.Options.model_fields}
-    changes: dict[str, Any] = {}
-    for key, value in values.items():
-        if key in extra or key in own:
+    fixed = kind.Config.model_fields if kind.joint else {}
+    for key, value in given.items():
+        if key in fixed:
+            own[key] = value
             continue
         if key not in known:
-            raise unknown("Training option", key, [*known, *own, "preset"])
+            raise unknown("Training option", key, [*known, *fixed, "preset"])
         _check(key, value, type(known[key].default))
-        changes[key] = value
+        fit[key] = value
     if config.steps is not None:
-        changes["steps"] = config.steps
+        fit["steps"] = config.steps
     seed = config.seed % (2**31)
-    chosen = {key: value for key, value in values.items() if key in own}
-    return Settings(replace(FitConfig(seed=seed), **changes), {"seed": seed, **chosen} if kind.joint else {}, extra)
+    return Settings(replace(FitConfig(seed=seed), **fit), {"seed": seed, **own} if kind.joint else {}, options)
 
 
 def _check(key: str, value: Any, kind: type) -> None:
@@ -86,9 +86,14 @@ def train(config: TrainConfig, progress: Progress | None = None) -> dict[str, An
     if kind.joint:
         from flawsmith import joint_training
 
-        return joint_training.train(config, settings, kind, records, wanted, card, progress)
-    for category, defect in wanted:
-        _fit_one(config, settings.fit, kind, records, card, category, defect, progress)
+        card = joint_training.train(config, settings, kind, records, wanted, card, progress)
+    else:
+        for category, defect in wanted:
+            _fit_one(config, settings.fit, kind, records, card, category, defect, progress)
+    if settings.fit.mask_steps:
+        from flawsmith import mask_training
+
+        mask_training.train(config, settings.fit, records, wanted, progress)
     return card
 
 

@@ -75,6 +75,15 @@ def test_loco_folder_of_masks_is_the_union_of_non_zero_pixels(tmp_path):
     assert sample.mask[:10].all() and sample.mask[20:30].all() and sample.mask.sum() == 800
 
 
+def test_loco_levels_mixed_in_one_file_all_count(tmp_path):
+    folder = fakes.mvtec_tree(tmp_path, defects={"logical_anomalies": 1}, mask_name="{stem}/000.png", size=(40, 40))
+    grey = np.zeros((40, 40), dtype=np.uint8)
+    grey[:10], grey[20:30] = 100, 255
+    fakes.save(folder / "ground_truth/logical_anomalies/000/000.png", grey)
+    assert datasets.read("mvtec_loco", tmp_path, "widget", defect="logical_anomalies")[0].load().mask.sum() == 800
+    assert datasets.read("mvtec_ad", folder, defect="logical_anomalies")[0].load().mask.sum() == 400
+
+
 def test_loco_validation_folder(tmp_path):
     folder = fakes.mvtec_tree(tmp_path)
     fakes.save(folder / "validation/good/000.png", fakes.photo(77))

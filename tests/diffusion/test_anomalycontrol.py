@@ -245,7 +245,7 @@ def windows(config: FitConfig, count: int = 3) -> FewShotWindows:
 
 
 def test_conditions_are_dropped_five_five_five() -> None:
-    preset = AnomalyControl.presets["default"]
+    preset = AnomalyControl.presets["default"]["fit"]
     config = FitConfig(normal=0, drawn=0, **{key: preset[key] for key in ("drop_text", "drop_tokens", "drop_both")})
     made, rng, count = windows(config), np.random.default_rng(0), 10_000
     small = replace(made.real[0], image=made.real[0].image[15:47, 28:60], mask=made.real[0].mask[15:47, 28:60])

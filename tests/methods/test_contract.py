@@ -20,8 +20,11 @@ from flawsmith.registry import resolve
 SIZES = [(48, 64), (37, 91), (1, 40), (9, 7), (130, 67)]
 
 
-# These need a model: they run these same tests on a tiny one, in tests/diffusion/test_<name>.py.
-@pytest.fixture(params=sorted(set(METHODS) - {"anomalycontrol", "inpaint"}))
+# Diffusion methods need a model: they run these same tests on a tiny one, in tests/diffusion/test_<name>.py.
+DIFFUSION = {"anomalycontrol", "anomalyxfusion", "inpaint"}
+
+
+@pytest.fixture(params=sorted(set(METHODS) - DIFFUSION))
 def method(request: pytest.FixtureRequest) -> Synthesizer:
     return resolve(request.param, METHODS)()  # type: ignore[no-any-return]
 

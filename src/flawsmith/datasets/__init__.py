@@ -14,6 +14,7 @@ from flawsmith.registry import resolve
 DATASETS: dict[str, str] = {
     "folder": "flawsmith.datasets.folder:read",
     "mvtec_ad": "flawsmith.datasets.mvtec_ad:read",
+    "mvtec_loco": "flawsmith.datasets.mvtec_loco:read",
 }
 
 _PREFIX = re.compile(r"^(?P<own>\w+(?:\.\w+)+:\w+)(?=:)|^(?P<name>\w{2,})(?=:)")  # one letter is a Windows drive

@@ -63,6 +63,7 @@ class FitConfig:
     colour: float = 4.0
     align: float = 0.0  # the reader is frozen here
     loss_norm: Norm = "area"  # divide by the mask's area, or as the paper by "all" of the picture
+    mask_steps: int = 0  # steps of a mask model beside it (`--mask learned`); 0 = none
     bf16: bool = True
 
 

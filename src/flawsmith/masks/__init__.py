@@ -1,7 +1,8 @@
 """Where a defect sits and what shape it has: seeded mask families on the object, and real masks moved elsewhere.
 
 `foreground` finds the object, `draw` puts a mask on it. A family is a function of `shapes` with the signature
-`(rng, area, elongation) -> (h, w) bool`; "package.module:function" is accepted where a name is.
+`(rng, area, elongation) -> (h, w) bool`; "package.module:function" is accepted where a name is. Three names are no
+families of shapes: "reference" moves a real mask, "component" takes a part of the product, "learned" is a run's model.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 
 from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.masks.component import component
 from flawsmith.masks.fitting import move
 from flawsmith.masks.options import DEFAULTS, LINE_LENGTH, LINE_WIDTH, MINIMUM, MaskOptions, log_uniform
 from flawsmith.masks.placement import Ground, Place, lay, stamp
@@ -32,11 +34,13 @@ MASKS: dict[str, str] = {
     "crack": "flawsmith.masks:crack",
     "spots": "flawsmith.masks:spot",
     "reference": "flawsmith.masks:move",
+    "component": "flawsmith.masks:component",
+    "learned": "flawsmith.diffusion.learned_masks:LearnedMasks",
 }
 
 __all__ = [
     "MASKS", "Ground", "MaskOptions", "Warp",
-    "blob", "box", "crack", "draw", "foreground", "move", "perlin", "polygon", "scratch", "spot",
+    "blob", "box", "component", "crack", "draw", "foreground", "move", "perlin", "polygon", "scratch", "spot",
 ]  # fmt: skip
 
 Family = Callable[[np.random.Generator, float, float], np.ndarray]
@@ -54,8 +58,8 @@ def draw(
 
     `name` is a key of MASKS or "package.module:function". "reference" moves the real mask of `reference` and also
     returns the Warp that did it; given the normal photograph `image` (H, W, 3) uint8, it prefers places whose
-    surroundings look like the reference's. Raises FlawsmithError for an unknown name, an empty area, or a missing
-    reference.
+    surroundings look like the reference's. "component" needs `image`. Raises FlawsmithError for an unknown name, an
+    empty area, or a missing reference or photograph.
     """
     if name not in MASKS and ":" not in name:
         raise unknown("Mask", name, MASKS)
@@ -68,6 +72,14 @@ def draw(
                 f"({', '.join(sorted(set(MASKS) - {name}))})."
             )
         return move(reference, ground, rng, options, image)
+    if name == "component":
+        if image is None:
+            raise FlawsmithError("Mask 'component' needs the photograph whose component it takes.")
+        return component(image, allowed, rng, options), None
+    if name == "learned":
+        raise FlawsmithError(
+            "Mask 'learned' belongs to a trained run: name one with --set mask.run=RUN (see `flawsmith train`)."
+        )
     family: Family = resolve(name, MASKS, "Mask")
     mask = np.zeros(allowed.shape, dtype=bool)
     where = ground

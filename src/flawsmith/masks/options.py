@@ -44,6 +44,8 @@ class MaskOptions(BaseModel):
     scale: Span = Field(default=(0.8, 1.25), description="reference: enlargement, drawn log-uniformly")
     bend: float = Field(default=0.2, ge=0, le=1, description="reference: strength of the elastic warp")
     flip: bool = Field(default=True, description="reference: mirror half of the masks")
+    colour: str | None = Field(default=None, description="component: of this colour; default the caption's")
+    run: str | None = Field(default=None, description="learned: the run whose mask model draws; default the method's")
 
     @model_validator(mode="after")
     def _ordered(self) -> MaskOptions:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 METHODS = {
     "anomalycontrol": "flawsmith.methods.anomalycontrol.synthesizer:AnomalyControl",
+    "anomalyxfusion": "flawsmith.methods.anomalyxfusion.synthesizer:AnomalyXFusion",
     "copypaste": "flawsmith.methods.copypaste:CopyPaste",
     "cutpaste": "flawsmith.methods.cutpaste:CutPaste",
     "inpaint": "flawsmith.methods.latent:DiffusionSynthesizer",

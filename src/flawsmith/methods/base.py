@@ -75,6 +75,12 @@ class Synthesizer:
             field = ".".join(map(str, first["loc"]))
             raise FlawsmithError(f"Option {field}={first['input']!r} for {cls.name}: {first['msg'].lower()}.") from None
 
+    def offers(self, category: str) -> tuple[str, ...]:
+        """The only defect types it can make of a category; () = no such limit. Raises FlawsmithError when there is
+        nothing it could make yet.
+        """
+        return ()
+
     def default_mask(self, defect_type: str) -> str:
         """The mask family (a key of MASKS) used for this defect type when the user names none."""
         return "reference" if self.needs_reference else "blob"

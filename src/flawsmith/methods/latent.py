@@ -69,8 +69,9 @@ class DiffusionSynthesizer(base.Synthesizer):
     joint: ClassVar[bool] = False  # one model for many categories and types, or one adapter for each type
     Options: ClassVar[type[base.Options]] = DiffusionOptions
     Config: ClassVar[type[DiffusionConfig]] = DiffusionConfig
-    # named settings of `flawsmith train`, each with fields of FitConfig, Config and Options; "default" always counts
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"default": {}}
+    # named settings of `flawsmith train`: fields of FitConfig ("fit"), Config ("config") and Options ("options"); what
+    # a preset leaves out is the default's
+    presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {"default": {}}
 
     def __init__(
         self,

@@ -65,35 +65,35 @@ class AnomalyControl(DiffusionSynthesizer):
     blends_references = True
     Options: ClassVar[type[DiffusionOptions]] = AnomalyControlOptions
     Config: ClassVar[type[DiffusionConfig]] = AnomalyControlConfig
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
+    presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {
         "default": {
-            "reference": 1.0,
-            "self_reference": 0.5,
-            "drawn_reference": 1.0,
-            "drop_text": 0.05,
-            "drop_tokens": 0.05,
-            "drop_both": 0.05,
+            "fit": {
+                "reference": 1.0,
+                "self_reference": 0.5,
+                "drawn_reference": 1.0,
+                "drop_text": 0.05,
+                "drop_tokens": 0.05,
+                "drop_both": 0.05,
+            },
         },
         "paper": {  # section 4 of the paper as far as known, and the released training code
-            "self_reference": 1.0,
-            "reference_views": 1,
-            "normal": 0.0,
-            "drawn": 0.0,
-            "widen": 0,
-            "batch_size": 8,
-            "learning_rate": 1e-4,
-            "ema": 0.0,
-            "loss_norm": "all",
-            "outside": 1.0,
-            "edges": 0.0,
-            "colour": 0.0,
-            "snr_cap": 0.0,
-            "context_reference": False,
-            "sampler": "ddim",
-            "steps": 50,
-            "guidance_scale": 7.0,
-            "start": "normal",
-            "strength": 0.7,
+            "fit": {
+                "self_reference": 1.0,
+                "reference_views": 1,
+                "normal": 0.0,
+                "drawn": 0.0,
+                "widen": 0,
+                "batch_size": 8,
+                "learning_rate": 1e-4,
+                "ema": 0.0,
+                "loss_norm": "all",
+                "outside": 1.0,
+                "edges": 0.0,
+                "colour": 0.0,
+                "snr_cap": 0.0,
+            },
+            "config": {"context_reference": False},
+            "options": {"sampler": "ddim", "steps": 50, "guidance_scale": 7.0, "start": "normal", "strength": 0.7},
         },
     }
 

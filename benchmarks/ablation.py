@@ -1,0 +1,234 @@
+"""AnomalyXFusion's ablation table: no text, MIF, DDF; + text; + MIF; + DDF (the full method).
+
+Strict first third of every type is seen (or --shots), everything else judges; test pictures that look like a support
+picture are left out. Per seed and variant one run is trained on all types, PICTURES are made per type, and three
+figures are taken on windows around the masks (context 1.5): KID against the held-out real defects; IC-FD, IC-LPIPS's
+rule on the extractor's feature maps; and the accuracy of a linear classifier of the type on frozen features, trained on
+generated and tested on held-out real windows (balanced over types).
+
+Results go to OUT/ablation.jsonl, one line per seed, variant and type; finished ones are skipped: the same command
+resumes. A folder OUT holds one setting: another backbone or fit needs another OUT.
+
+Example: python benchmarks/ablation.py mvtec_ad:data/mvtec --category bottle --features weights/mobilenet
+         --seeds 0 1 2 --pictures 100 --out runs/ablation-bottle
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from flawsmith import compose, datasets, generation, images, training
+from flawsmith.config import GenerateConfig, TrainConfig
+from flawsmith.datasets.leaks import leak_check
+from flawsmith.datasets.splits import few_shot
+from flawsmith.evaluation import diversity, features, fidelity
+from flawsmith.evaluation.scores import paired_bootstrap
+from flawsmith.records import Record
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "none": {"text": False, "in_fusion": False, "dif_fusion": "off"},
+    "text": {"text": True, "in_fusion": False, "dif_fusion": "off"},
+    "text+MIF": {"text": True, "in_fusion": True, "dif_fusion": "off"},
+    "full": {"text": True, "in_fusion": True, "dif_fusion": "film"},
+}
+
+
+def windows(records: Sequence[Record]) -> dict[str, list[np.ndarray]]:
+    """The square windows around the masks by "category/type"."""
+    found: dict[str, list[np.ndarray]] = {}
+    for record in records:
+        sample = record.load()
+        if sample.mask.any():
+            view = compose.square_window(sample.mask, 64, 1.5).slices
+            found.setdefault(f"{record.category}/{record.defect_type}", []).append(sample.image[view].copy())
+    return found
+
+
+def accuracy(
+    made: dict[str, np.ndarray], real: dict[str, np.ndarray], names: Sequence[str], seed: int
+) -> dict[str, float]:
+    """Recall of every type by a linear classifier on features (N, D): fitted on `made`, tested on `real`."""
+    rows = np.concatenate([made[name] for name in names])
+    mean, spread = rows.mean(0), rows.std(0) + 1e-6
+    x = torch.from_numpy((rows - mean) / spread).float()
+    y = torch.tensor([i for i, name in enumerate(names) for _ in made[name]])
+    weight = torch.tensor([1 / max(1, len(made[name])) for name in names])
+    torch.manual_seed(seed)
+    layer = nn.Linear(x.shape[1], len(names))
+    optimiser = torch.optim.LBFGS(layer.parameters(), max_iter=200)
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        loss = nn.functional.cross_entropy(layer(x), y, weight=weight) + 1e-3 * layer.weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)  # type: ignore[arg-type]
+    with torch.no_grad():
+        return {
+            name: float((layer(torch.from_numpy((real[name] - mean) / spread).float()).argmax(1) == i).float().mean())
+            for i, name in enumerate(names)
+        }
+
+
+def pictures(args: argparse.Namespace, variant: str, seed: int) -> list[Record]:
+    """Train a variant, generate, and read back what was kept."""
+    run, out = (args.out / kind / f"{variant}-{seed}" for kind in ("runs", "pictures"))
+    started = time.perf_counter()
+    options = {**json.loads(args.fit), **VARIANTS[variant], "mask_steps": 0}
+    common: dict[str, Any] = {"category": args.category, "shots": args.shots, "group_by": args.group_by}
+    training.train(
+        TrainConfig(
+            method="anomalyxfusion",
+            data=args.source,
+            out=run,
+            defect=tuple(args.types),
+            seed=seed,
+            steps=args.steps,
+            backbone=args.backbone,
+            options=options,
+            **common,
+        )
+    )
+    trained = time.perf_counter() - started
+    generation.run(
+        GenerateConfig(
+            method=str(run),
+            normal=args.source,
+            defect=tuple(args.types),
+            n=args.pictures,
+            per_defect=True,
+            seed=seed,
+            out=out,
+            options=json.loads(args.sampling),
+            **common,
+        )
+    )
+    total = time.perf_counter() - started
+    print(f"{variant} seed {seed}: trained in {trained:.0f} s, painted in {total - trained:.0f} s", flush=True)
+    return [record for record in datasets.read("mvtec_ad", out) if not record.is_good]
+
+
+def judged(
+    made: dict[str, list[np.ndarray]],
+    real: dict[str, list[np.ndarray]],
+    seen: dict[str, list[np.ndarray]],
+    extractor: features.Extractor,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """One line per type: KID, IC-FD, recall, and how many pictures each is of."""
+    names = [name for name in real if len(made.get(name, ())) > 1 and len(real[name]) > 1]
+    own = {name: extractor(made[name], maps=True) for name in names}
+    truth = {name: extractor(real[name]).pooled for name in names}
+    recall = accuracy({n: own[n].pooled for n in names}, truth, names, seed) if len(names) > 1 else {}
+    lines = []
+    for name in names:
+        centres, maps = extractor(seen[name], maps=True).maps, own[name].maps
+        assert centres is not None and maps is not None
+        lines.append(
+            {
+                "type": name,
+                "KID": fidelity.kid(truth[name], own[name].pooled),
+                "IC-FD": diversity.cluster_diversity(maps, centres).value,
+                "accuracy": recall.get(name),
+                "n": len(made[name]),
+                "n_real": len(real[name]),
+            }
+        )
+    return lines
+
+
+def report(lines: Sequence[dict[str, Any]]) -> str:
+    """Means over types and seeds, and every step against the one before and against `none`, paired by seed."""
+    rows = []
+    for key, scale in (("KID", 1e3), ("IC-FD", 1.0), ("accuracy", 100.0)):
+        rows.append(f"\n{key}{' x 1000' if key == 'KID' else ' %' if key == 'accuracy' else ''}")
+        table: dict[str, dict[int, float]] = {}
+        for variant in VARIANTS:
+            for seed in sorted({line["seed"] for line in lines if line["variant"] == variant}):
+                own = [x for x in lines if (x["variant"], x["seed"]) == (variant, seed)]
+                values = [line[key] for line in own if line[key] is not None]
+                if values:
+                    table.setdefault(variant, {})[seed] = scale * float(np.mean(values))
+        before = ""
+        for variant, runs in table.items():
+            values = list(runs.values())
+            row = f"  {variant:10} n={len(runs)}  {np.mean(values):.2f} (s.d. {np.std(values):.2f})"
+            for other in dict.fromkeys(o for o in (before, "none") if o and o != variant):
+                paired = [runs[s] - table[other][s] for s in runs if s in table[other]]
+                if paired:
+                    mean, low, high = paired_bootstrap(paired)
+                    row += f"  vs {other} {mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+            rows.append(row)
+            before = variant
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", help="READER:DIR")
+    parser.add_argument("--category")
+    parser.add_argument("--types", nargs="*", default=[])
+    parser.add_argument("--shots", type=int, default=None, help="default: the strict first third")
+    parser.add_argument("--group-by", default="group")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--pictures", type=int, default=100, help="per defect type")
+    parser.add_argument("--features", required=True, help="folder or hub id of a vision model, or compact (smoke)")
+    parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--fit", default="{}", help='JSON: further training settings, for example {"lora_rank": 0}')
+    parser.add_argument("--sampling", default="{}", help="JSON: options of generation")
+    parser.add_argument("--backbone", default="compact")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    extractor = features.load(args.features)
+    args.out.mkdir(parents=True, exist_ok=True)
+    given = {k: str(v) for k, v in vars(args).items() if k not in ("out", "seeds", "variants", "threads")}
+    setting = json.dumps({**given, "extractor": extractor.describe()}, indent=2, default=str)
+    kept = args.out / "setting.json"
+    if kept.is_file() and kept.read_text(encoding="utf-8") != setting:
+        raise SystemExit(f"{args.out} holds another setting ({kept}): choose another --out.")
+    images.write_bytes(kept, setting.encode("utf-8"))
+    records = datasets.read_source(args.source, args.category, group_by=args.group_by)
+    chosen = [r for r in records if not r.is_good and (not args.types or r.defect_type in args.types)]
+    # as training and generation split, over all types of a category
+    parts = [
+        few_shot([r for r in records if r.category == c and not r.is_good], args.shots)
+        for c in {r.category for r in chosen}
+    ]
+    support = [r for part in parts for r in part.support if r in chosen and r.masks]
+    test = [r for part in parts for r in part.test if r in chosen and r.masks]
+    alike = {other.image for _, other, _ in leak_check(support, test)}
+    print(f"{len(support)} seen, {len(test) - len(alike)} judge, {len(alike)} left out as look-alikes")
+    real, seen = windows([r for r in test if r.image not in alike]), windows(support)
+    file = args.out / "ablation.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    for seed in args.seeds:
+        for variant in args.variants:
+            if any((line["variant"], line["seed"]) == (variant, seed) for line in lines):
+                continue
+            made = windows(pictures(args, variant, seed))
+            if args.category is not None or len({r.category for r in chosen}) == 1:  # written without a category folder
+                only = next(iter({r.category for r in chosen}))
+                made = {f"{only}/{name.split('/', 1)[1]}": found for name, found in made.items()}
+            found = [{"variant": variant, "seed": seed, **line} for line in judged(made, real, seen, extractor, seed)]
+            with file.open("a", encoding="utf-8") as stream:
+                stream.writelines(json.dumps(line) + "\n" for line in found)
+            lines += found
+    print(report(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Training a run's mask model beside its method, on the same support pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from flawsmith import masks, training_data
+from flawsmith.config import TrainConfig
+from flawsmith.diffusion.fewshot import FitConfig
+from flawsmith.diffusion.learned_masks import FILE, LearnedMasks, MaskSettings, learn
+from flawsmith.records import Record
+
+if TYPE_CHECKING:
+    from flawsmith.training import Progress
+
+
+def train(
+    config: TrainConfig,
+    fit: FitConfig,
+    records: Sequence[Record],
+    wanted: Sequence[tuple[str, str]],
+    progress: Progress | None,
+) -> None:
+    """Learn the masks of the wanted types; those the run knows already are learned again together with new ones."""
+    known = LearnedMasks.load(config.out).names if (config.out / FILE).is_file() else []
+    missing = [(category, defect) for category, defect in wanted if f"{category}/{defect}" not in known]
+    if not missing:
+        return
+
+    def tell(line: dict[str, Any]) -> None:
+        if progress:
+            progress("masks", line["step"], fit.mask_steps, line)
+
+    material = {}
+    for category, defect in missing:
+        samples = [record.load() for record in training_data.support_of(config, records, category, defect)]
+        material[f"{category}/{defect}"] = [(s, masks.foreground(s.image)) for s in samples if s.mask.any()]
+    learn(material, config.out, MaskSettings(steps=fit.mask_steps, seed=fit.seed), tell)

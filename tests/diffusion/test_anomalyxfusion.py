@@ -1,0 +1,540 @@
+"""AnomalyXFusion: its parts against their equations, training, and the whole contract on a tiny trained run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+pytest.importorskip("peft")
+
+import fakes  # noqa: E402
+from flawsmith import generation, images, training  # noqa: E402
+from flawsmith.config import GenerateConfig, TrainConfig  # noqa: E402
+from flawsmith.diffusion.backbone import Backbone  # noqa: E402
+from flawsmith.diffusion.fewshot import FitConfig, step_loss  # noqa: E402
+from flawsmith.diffusion.joint import JointWindows, Material  # noqa: E402
+from flawsmith.errors import FlawsmithError  # noqa: E402
+from flawsmith.methods.anomalyxfusion.dif_fusion import DifFusion  # noqa: E402
+from flawsmith.methods.anomalyxfusion.in_fusion import InFusion  # noqa: E402
+from flawsmith.methods.anomalyxfusion.location import LocationEncoder, PaperLocationEncoder  # noqa: E402
+from flawsmith.methods.anomalyxfusion.reweighting import weights as reweighting  # noqa: E402
+from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa: E402
+from flawsmith.methods.anomalyxfusion.tokens import SemanticTokens, TextureTokens  # noqa: E402
+from flawsmith.methods.base import Synthesizer  # noqa: E402
+from flawsmith.records import Sample  # noqa: E402
+from methods.test_contract import *  # noqa: F403, E402 - every promise, with the fixture below in place of the classics
+
+SMALL = {
+    "batch_size": 3,
+    "save_every": 2,
+    "evaluate_every": 2,
+    "lora_rank": 2,
+    "bf16": False,
+    "warmup": 1,
+    "mask_steps": 0,
+}
+
+
+@pytest.fixture(scope="session")
+def folder(tiny: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("axf") / "tiny"
+    tiny.save_pretrained(path)
+    return path
+
+
+def train_config(folder: Path, data: Path, out: Path, **more: Any) -> TrainConfig:
+    options = {**SMALL, **more.pop("options", {})}
+    fixed = {"steps": 4, "shots": 4, "method": "anomalyxfusion", "backbone": str(folder)}
+    return TrainConfig(data=f"mvtec_ad:{data}", out=out, options=options, **{**fixed, **more})
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "root"
+    fakes.mvtec_tree(root, "widget", good=3, defects={"crack": 6, "hole": 6}, size=(60, 80))
+    fakes.mvtec_tree(root, "gear", good=2, defects={"chip": 5}, size=(60, 80), seed=77)
+    return root
+
+
+@pytest.fixture(scope="session")
+def run(folder: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "widget"
+    training.train(train_config(folder, data, out, category="widget"))
+    return out
+
+
+@pytest.fixture
+def method(run: Path) -> Synthesizer:
+    made = AnomalyXFusion.from_pretrained(run)
+    made.options = made.parse_options({"steps": 2}, made.options)
+    return made
+
+
+@pytest.fixture
+def fresh(folder: Path) -> AnomalyXFusion:
+    made = AnomalyXFusion(str(folder))
+    made.extend({name: samples(name.split("/")[1], 2) for name in ("widget/crack", "widget/hole")})
+    return made
+
+
+def stirred(made: AnomalyXFusion) -> AnomalyXFusion:
+    """With something to say in the layers that start at zero."""
+    torch.manual_seed(0)
+    for layer in (made.location.project, made.semantic.project):
+        torch.nn.init.normal_(layer.weight, std=0.02)
+    return made
+
+
+def samples(kind: str, count: int) -> list[Sample]:
+    return [Sample(*fakes.with_defect(fakes.photo(s, (60, 80)), kind, s), "widget", kind) for s in range(count)]
+
+
+def windows(count: int = 6) -> JointWindows:
+    normals = [Sample(fakes.photo(90 + s, (60, 80)), np.zeros((60, 80), bool), "widget") for s in range(2)]
+    material = {f"widget/{kind}": Material(samples(kind, count), normals) for kind in ("crack", "hole")}
+    return JointWindows(material, 32, FitConfig(drop_tokens=0.2, drop_both=0.2))
+
+
+def masks(count: int) -> torch.Tensor:
+    found = torch.zeros(count, 1, 32, 32)
+    for row in range(count):
+        found[row, 0, 4 + row : 12 + row, 6:20] = 1
+    return found
+
+
+# -- parts -----------------------------------------------------------------------------------------------------------
+
+
+def test_sizes_of_the_paper() -> None:
+    """At LDM size, without a byte of memory: 12 tokens of 1280, and the parameter counts the design names."""
+    with torch.device("meta"):
+        semantic = SemanticTokens(512, 1280, 4)
+        location, published = LocationEncoder(1280, base=32), PaperLocationEncoder(1280)
+        texture = TextureTokens(torch.zeros(4, 1280), 512)
+        texture.add("bottle/contamination", None)
+        fusion, step = InFusion(1280, (4, 4, 4), heads=8), DifFusion(1280, (4, 4, 4))
+    counts = {m: sum(p.numel() for p in m.parameters()) for m in (semantic, location, published, fusion, step)}
+    assert counts[semantic] == 512 * 1280 + 1280 == 656_640
+    assert 356e6 * 0.99 < counts[published] < 356e6 * 1.01
+    assert 3e5 < counts[location] < 3e6
+    assert abs(counts[fusion] - 19.7e6) < 0.1e6
+    assert texture.table[0].shape == (4, 1280) and texture.project.weight.shape == (4 * 1280, 512)
+    e = torch.cat([torch.empty(2, 4, 1280, device="meta")] * 3, 1)
+    assert step(fusion(e), torch.empty(2, device="meta")).shape == (2, 12, 1280)
+    assert semantic(torch.empty(2, 512, device="meta")).shape == (2, 4, 1280)
+
+
+def test_the_published_location_encoder_runs() -> None:
+    small = PaperLocationEncoder(16).eval()
+    with torch.no_grad():
+        assert small(masks(1)).shape == (1, 4, 16)
+
+
+def test_location_tells_places_apart_and_refuses_nothing() -> None:
+    encoder = LocationEncoder(32)
+    first, second = encoder(masks(2))
+    assert first.shape == (4, 32) and not torch.allclose(first, second)
+    dot = torch.zeros(1, 1, 512, 512)
+    dot[..., 300, 17] = 1
+    assert not torch.allclose(encoder(dot), encoder(dot.roll(200, -1)))
+    with pytest.raises(FlawsmithError, match="empty"):
+        encoder(torch.zeros(1, 1, 32, 32))
+
+
+def test_texture_starts_at_the_word_and_names_part_ways() -> None:
+    word = torch.randn(4, 8)
+    texture = TextureTokens(word, 5)
+    for name in ("a/x", "a/y"):
+        texture.add(name, torch.randn(5))
+    null = torch.zeros(4, 8)
+    both = texture(["a/x", "a/y"], null)
+    assert torch.equal(both[0], word) and torch.equal(both[1], word)
+    torch.optim.SGD(texture.parameters(), lr=0.1).step(lambda: _backward(texture(["a/x"], null).square().sum()))
+    torch.optim.SGD(texture.parameters(), lr=0.1).step(lambda: _backward((texture(["a/y"], null) - 1).square().sum()))
+    assert not torch.allclose(*texture(["a/x", "a/y"], null))
+    assert torch.equal(texture([""], null)[0], null)
+    with pytest.raises(FlawsmithError, match="a/x"):
+        texture(["a/z"], null)
+
+
+def _backward(loss: torch.Tensor) -> torch.Tensor:
+    loss.backward()
+    return loss
+
+
+def test_in_fusion_starts_as_concatenation_and_then_mixes() -> None:
+    torch.manual_seed(0)
+    fusion, e = InFusion(32, (4, 4, 4), heads=4), torch.randn(2, 12, 32)
+    assert torch.equal(fusion(e), e)
+    optimiser = torch.optim.SGD(fusion.parameters(), lr=1.0)
+    for _ in range(2):  # the first step moves the last layers only
+        optimiser.zero_grad()
+        fusion(e).pow(3).mean().backward()
+        optimiser.step()
+    changed = e.clone()
+    changed[:, :4] += torch.randn(2, 4, 32)
+    assert (fusion(changed)[:, 4:] - fusion(e)[:, 4:]).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("kind", ["film", "concat"])
+def test_dif_fusion_starts_as_nothing_and_then_depends_on_the_step(kind: str) -> None:
+    torch.manual_seed(0)
+    fusion, x = DifFusion(16, (4, 4, 2), kind), torch.randn(1, 10, 16)
+    early, late = torch.tensor([10]), torch.tensor([900])
+    assert torch.equal(fusion(x, early), x) and torch.equal(fusion(x, late), x)
+    optimiser = torch.optim.SGD(fusion.parameters(), lr=0.1)
+    (fusion(x, early).square().sum() - fusion(x, late).square().sum()).backward()
+    optimiser.step()
+    assert not torch.allclose(fusion(x, early), fusion(x, late))
+
+
+def test_reweighting_by_hand() -> None:
+    normal = torch.zeros(1, 1, 2, 2)
+    latents = torch.tensor([[[[1.0, 2.0], [0.0, 9.0]]]])
+    mask = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
+    share = torch.softmax(torch.tensor([1.0, 0.25]), 0) * 2
+    expected = torch.tensor([[min(1.5, max(1.0, float(share[0]))), 1.0], [1.0, 1.0]])
+    assert torch.allclose(reweighting(latents, normal, mask)[0, 0], expected)
+    assert expected[0, 0] > 1
+
+
+# -- the method ------------------------------------------------------------------------------------------------------
+
+
+def test_token_counts_and_context(fresh: AnomalyXFusion) -> None:
+    queries = fresh.backbone.reader.queries.shape[0]
+    assert fresh.sizes == [queries, 4, 4]
+    x = fresh.fuse(["a red spot", ""], ["widget/crack", ""], masks(2))
+    assert x.shape == (2, queries + 8, fresh.backbone.context_width)
+    given = fresh.condition(fresh.insert(["a red spot", ""], x, torch.zeros(2, dtype=torch.bool)), torch.tensor([5, 9]))
+    length = fresh.backbone.encode_text(["a"]).shape[1]
+    assert given.context.shape[1] == length + queries + 8
+    assert fresh.unconditional(3).context.shape == (3, *given.context.shape[1:])
+    # without name and words, before any training, it is the backbone's own "nothing given" and tokens near zero
+    null = fresh.backbone.null(1).context[0]
+    assert torch.allclose(fresh.unconditional(1).context[0, : len(null)], null)
+    assert not fresh.unconditional(1).context[0, len(null) :].any()
+
+
+def test_a_caption_changes_only_the_semantic_tokens(fresh: AnomalyXFusion) -> None:
+    plain = stirred(AnomalyXFusion(fresh.backbone, {"in_fusion": False}))
+    plain.extend({"widget/hole": samples("hole", 2)})
+    a, b = (plain.fuse([c], ["widget/hole"], masks(1)) for c in ("red spot", "blue scratches"))
+    split = sum(plain.sizes[:2])
+    assert torch.equal(a[:, :split], b[:, :split]) and not torch.allclose(a[:, split:], b[:, split:])
+    assert torch.equal(stirred(fresh).fuse(["red"], ["widget/hole"], masks(1))[:, :split], a[:, :split])  # MIF at start
+
+
+def test_texture_starts_from_the_support_as_the_reader_reads_it(fresh: AnomalyXFusion) -> None:
+    image, mask = zip(*(fresh.reference_window(s) for s in samples("hole", 2)), strict=True)
+    read = fresh.backbone.context(["", ""], list(zip(image, mask, strict=True)))[:, -fresh.sizes[0] :].mean(0)
+    x = fresh.fuse(["red spot"], ["widget/hole"], masks(1))
+    assert torch.allclose(x[0, : fresh.sizes[0]], read, atol=1e-6)
+    assert not x[0, fresh.sizes[0] :].any()  # the rest is silent: a fresh method is the backbone with that reference
+
+
+def test_gradient_reaches_all_that_is_trained_and_nothing_else(fresh: AnomalyXFusion) -> None:
+    fresh.add_lora()
+    parameters = fresh.parameters()
+    optimiser = torch.optim.SGD(parameters.values(), lr=0.1)
+    config = FitConfig(batch_size=16, bf16=False)
+    drawn = windows()
+    touched: set[str] = set()
+    for step in range(3):  # zero layers hide what is before them in the first steps
+        optimiser.zero_grad()
+        step_loss(fresh.backbone, drawn.batch(step, 16), step, config, fresh.training_condition).backward()
+        touched |= {name for name, p in parameters.items() if p.grad is not None and p.grad.abs().sum() > 0}
+        optimiser.step()
+    assert touched == set(parameters)
+    inside = {id(p) for p in parameters.values()}
+    for module in fresh.backbone.modules().values():
+        assert all(p.grad is None for p in module.parameters() if id(p) not in inside)
+
+
+def test_ddf_acts_after_training_and_not_on_dropped_rows(run: Path) -> None:
+    made = AnomalyXFusion.from_pretrained(run)
+    x = made.fuse(["red spot"] * 2, ["widget/hole"] * 2, masks(2))
+    fused = made.insert(["red spot"] * 2, x, torch.tensor([False, True]))
+    early, late = (made.condition(fused, torch.full((2,), t)).context for t in (10, 900))
+    assert not torch.equal(early[0], late[0]) and torch.equal(early[1], late[1])
+
+
+def test_saved_is_trained_is_loaded(folder: Path, run: Path) -> None:
+    """Nothing trained stands at its start, nothing frozen has moved, and every part is in the file."""
+    from safetensors.torch import load_file
+
+    stored = load_file(run / "weights.safetensors")
+    loaded = AnomalyXFusion.from_pretrained(run)
+    start = AnomalyXFusion(str(folder), loaded.config)
+    start.extend(dict.fromkeys(loaded.texture.names, ()))
+    trained = loaded.parameters()
+    assert {k for k in trained if "lora" not in k} <= set(stored)
+    before = start.parameters()
+    assert all(torch.equal(trained[key], stored[key]) for key in before)
+    same = [key for key in before if torch.equal(before[key], stored[key])]
+    assert all("norm" in key or "in_proj_bias" in key for key in same), same  # four steps may leave these
+    assert torch.equal(stored["texture.start"], start.texture.start)
+    card = json.loads((run / "card.json").read_text())
+    assert set(card["learned"]) == {"widget/crack", "widget/hole"} and card["config"]["lora_rank"] == 2
+
+
+def test_adding_a_category_later_trains_its_tokens_only(folder: Path, data: Path, run: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    grown = tmp_path / "grown"
+    shutil.copytree(run, grown)
+    before = load_file(run / "weights.safetensors")
+    training.train(train_config(folder, data, grown))
+    after = load_file(grown / "weights.safetensors")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert after.keys() - before.keys() == {"texture.table.2", "texture.feature_2"}
+    assert after["texture.table.2"].abs().sum() > 0 and after["texture.feature_2"].abs().sum() > 0
+    assert len(AnomalyXFusion.from_pretrained(grown).seen()) == 12
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"text": False}, {"in_fusion": False}, {"dif_fusion": "off"}, {"dif_fusion": "concat"}],
+)
+def test_switches(folder: Path, data: Path, tmp_path: Path, config: dict[str, Any]) -> None:
+    out = tmp_path / "run"
+    training.train(train_config(folder, data, out, category="gear", options=config, steps=2))
+    made = AnomalyXFusion.from_pretrained(out)
+    parts = set(made.trainable())
+    if config.get("text") is False:
+        assert "semantic" not in parts and made.sizes[-1] == 4
+        a, b = (
+            made.insert([c], made.fuse([c], ["gear/chip"], masks(1)), torch.zeros(1, dtype=torch.bool)) for c in "ab"
+        )
+        assert torch.equal(a.text, b.text) and torch.equal(a.x, b.x)  # words change nothing
+    assert ("in_fusion" in parts) == (config.get("in_fusion", True))
+    assert ("dif_fusion" in parts) == (config.get("dif_fusion") != "off")
+    drawn = generation.run(
+        GenerateConfig(
+            method=str(out), normal=f"mvtec_ad:{data}", category="gear", n=2, out=tmp_path / "out", options={"steps": 2}
+        )
+    )
+    assert drawn.kept + drawn.rejected == 2
+
+
+def test_the_papers_preset(folder: Path, data: Path, tmp_path: Path) -> None:
+    config = train_config(folder, data, tmp_path, options={"preset": "paper"})
+    given = {"preset": "paper", "dif_fusion": "concat"}
+    settings = training.settings_of(config.model_copy(update={"options": given}), AnomalyXFusion)
+    assert settings.fit.loss_norm == "all" and settings.fit.steps == 4 and settings.fit.outside == 0
+    assert settings.fit.learning_rate * settings.fit.name_rate == pytest.approx(0.02)
+    made = AnomalyXFusion(str(folder), settings.config, **settings.options)
+    assert made.options.steps == 200 and made.options.eta == 1.0 and made.config.lora_rank == 0
+    made.extend({"widget/hole": samples("hole", 2)})
+    words = [
+        made.insert([c], made.fuse([c], ["widget/hole"], masks(1)), torch.zeros(1, dtype=torch.bool)).text for c in "ab"
+    ]
+    assert torch.equal(*words)  # the caption goes through the semantic tokens only
+    assert training.settings_of(config.model_copy(update={"options": {}}), AnomalyXFusion).options == {}
+
+
+def test_noise_of_every_step_is_the_requests_own(method: Synthesizer) -> None:
+    request = a_request(method, MASKS["ring"], 3)  # noqa: F405
+    plain, noisy, again = (
+        method.generate([request], sampler="ddim", eta=eta, steps=3)[0].image for eta in (0.0, 1.0, 1.0)
+    )
+    assert np.array_equal(noisy, again) and not np.array_equal(plain, noisy)
+
+
+def test_reweighting_changes_the_picture_and_leaves_the_denoiser_as_it_was(method: Synthesizer) -> None:
+    request = a_request(method, MASKS["ring"], 3)  # noqa: F405
+    before = method.generate([request])[0].image
+    assert not np.array_equal(method.generate([request], reweight=True)[0].image, before)
+    assert np.array_equal(method.generate([request])[0].image, before)
+
+
+def test_logical_anomalies_from_loco_files_to_pictures(folder: Path, tmp_path: Path) -> None:
+    """Merged masks of grey levels and captions go through reader, training and generation; words alone take a part."""
+    tree = fakes.mvtec_tree(tmp_path / "d", "box", good=3, defects={"logical_anomalies": 4}, size=(60, 80))
+    for number in range(4):
+        file = tree / "ground_truth" / "logical_anomalies" / f"{number:03d}_mask.png"
+        whole = images.read_mask(file)
+        file.unlink()
+        half = whole.copy()
+        half[:, : int(np.nonzero(whole)[1].mean())] = False
+        for part, (level, mask) in enumerate(((60, half), (255, whole & ~half))):
+            grey = (mask * level).astype(np.uint8)
+            fakes.save(tree / "ground_truth" / "logical_anomalies" / f"{number:03d}" / f"{part:03d}.png", grey)
+        fakes.write(tree / "prompt" / "logical_anomalies" / f"{number:03d}.txt", "one red spot is missing")
+    data, out = f"mvtec_loco:{tree.parent}", tmp_path / "run"
+    config = train_config(folder, tree.parent, out, options={"mask_steps": 2}, steps=2)
+    training.train(config.model_copy(update={"data": data}))
+    settings = {"method": str(out), "normal": data, "n": 2, "options": {"steps": 2}}
+    for name, more in (("moved", {}), ("learned", {"mask": "learned"})):
+        generation.run(GenerateConfig(**settings, out=tmp_path / name, **more))
+        lines = [json.loads(x) for x in (tmp_path / name / "manifest.jsonl").read_text().splitlines()]
+        assert {line["caption"] for line in lines} == {"one red spot is missing"}
+        assert {line["mask_source"] for line in lines} == {"reference" if name == "moved" else "learned"}
+    shutil.rmtree(tree / "test" / "logical_anomalies")  # good photographs only: nothing to move
+    fakes.save(tree / "train" / "good" / "000.png", parts_on_a_tray())
+    for number in (1, 2):
+        (tree / "train" / "good" / f"{number:03d}.png").unlink()
+    generation.run(GenerateConfig(**settings, out=tmp_path / "words", prompt="the red part is missing"))
+    lines = [json.loads(x) for x in (tmp_path / "words" / "manifest.jsonl").read_text().splitlines()]
+    assert {line["mask_source"] for line in lines} == {"component"}
+    for line in (x for x in lines if x["status"] == "kept"):  # the label is inside the red part, not the blue one
+        rows, columns = np.nonzero(images.read_mask(tmp_path / "words" / line["mask"]))
+        assert rows.max() <= 62 and columns.min() >= 27 and columns.max() <= 62
+
+
+def parts_on_a_tray() -> np.ndarray:
+    picture = np.full((120, 160, 3), 60, np.uint8)
+    picture[10:110, 15:145] = 150
+    picture[25:60, 30:60], picture[60:95, 90:130] = (200, 40, 40), (40, 60, 200)
+    noise = np.random.default_rng(0).normal(0, 3, picture.shape)
+    return np.clip(picture + noise, 0, 255).astype(np.uint8)
+
+
+# -- refusals --------------------------------------------------------------------------------------------------------
+
+
+def test_untrained_it_says_how_to_train(folder: Path, data: Path, tmp_path: Path) -> None:
+    config = GenerateConfig(
+        method="anomalyxfusion", normal=f"mvtec_ad:{data}", category="widget", out=tmp_path / "o", backbone=str(folder)
+    )
+    with pytest.raises(FlawsmithError, match="flawsmith train anomalyxfusion"):
+        generation.run(config)
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_unknown_type_lists_the_known_ones(run: Path, data: Path, tmp_path: Path) -> None:
+    config = GenerateConfig(
+        method=str(run), normal=f"mvtec_ad:{data}", category="widget", defect=("chip",), out=tmp_path / "o"
+    )
+    with pytest.raises(FlawsmithError, match="crack"):
+        generation.run(config)
+
+
+def test_only_support_pictures_are_seen(folder: Path, data: Path, run: Path) -> None:
+    """Its record of real defects has no test picture, and a split that would test on them is refused."""
+    from flawsmith import datasets
+    from flawsmith.datasets.leaks import leak_check
+    from flawsmith.datasets.splits import few_shot
+
+    records = [r for r in datasets.read("mvtec_ad", data, category="widget") if not r.is_good]
+    split = few_shot(records, shots=4)
+    seen = AnomalyXFusion.from_pretrained(run).seen()
+    assert set(seen) == {r.name for r in split.support} and not set(seen) & {r.name for r in split.test}
+    with pytest.raises(FlawsmithError, match="leak"):
+        leak_check(split.support, [*split.test, split.support[0]])
+
+
+# -- the paper's own stack, tiny ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+    path = tmp_path_factory.mktemp("clip")
+    vocabulary = ["<|startoftext|>", "<|endoftext|>", *"abcdeghloprst", *(f"{c}</w>" for c in "abcdeghloprst")]
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    CLIPTokenizer(vocab={w: i for i, w in enumerate(vocabulary)}, merges=[]).save_pretrained(path)
+    text = {**small, "vocab_size": len(vocabulary), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    vision = {**small, "image_size": 32, "patch_size": 16}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def ldm() -> Backbone:
+    """The classes of CompVis/ldm-text2im-large-256, a thousand times smaller."""
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
+    from transformers import BertTokenizer
+
+    torch.manual_seed(0)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "*", "a", "photo", "of", "anomaly", "close", "-", "up"]
+    bert = LDMBertConfig(
+        len(words), encoder_layers=2, encoder_ffn_dim=16, encoder_attention_heads=2, head_dim=8, d_model=16
+    )
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        norm_num_groups=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+    )
+    tokenizer = BertTokenizer(vocab={w: i for i, w in enumerate(words)}, model_max_length=77)
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    return Backbone(
+        unet, scheduler, vae=vae, text_encoder=LDMBertModel(bert), tokenizer=tokenizer, source="ldm"
+    ).freeze()
+
+
+def test_ldm_stack(ldm: Backbone, clip: Path) -> None:
+    """Tokens take the placeholder's place before the encoder, the length stays 77, DDF acts on their places only."""
+    with pytest.raises(FlawsmithError, match="CLIP model"):
+        AnomalyXFusion(ldm)
+    made = AnomalyXFusion(ldm, {"clip": str(clip), "in_fusion": False})
+    made.extend({"widget/hole": samples("hole", 2), "widget/crack": ()})
+    assert made.insertion == "before_encoder" and made.sizes == [4, 4, 4]
+    word = ldm.text_encoder.model.embed_tokens.weight[9]
+    x = made.fuse(["a hole", "a hole"], ["widget/hole"] * 2, masks(2))
+    assert torch.equal(x[0, :4], word.expand(4, -1))  # P = 0: the released code's start
+    assert made.texture.get_buffer("feature_0").abs().sum() > 0
+    keep = torch.tensor([False, False])
+    fused = made.insert(["a hole"] * 2, x, keep)
+    context = made.condition(fused, torch.tensor([10, 900])).context
+    assert context.shape == (2, 77, 16) and torch.equal(context, fused.text)  # DDF at its start
+    ids = ldm.tokenizer("a photo of *", padding="max_length", max_length=77).input_ids
+    embedded = ldm.text_encoder.model.embed_tokens(torch.tensor([ids]))
+    first = ids.index(5)
+    by_hand = torch.cat([embedded[:, :first], x[:1], embedded[:, first + 1 :]], 1)[:, :77]
+    assert torch.allclose(context[:1], ldm.text_encoder(inputs_embeds=by_hand)[0], atol=1e-5)
+    torch.nn.init.normal_(made.dif_fusion.mlp[-1].bias)
+    moved = (made.condition(fused, torch.tensor([10, 900])).context - fused.text).abs().sum(2) > 0
+    assert moved[:, first : first + 12].all() and moved.sum() == 24
+    config = FitConfig(batch_size=4, bf16=False, loss_norm="all", snr_cap=0.0)
+    batch = windows().batch(0, 4)
+    step_loss(ldm, batch, 0, config, made.training_condition).backward()
+    assert all(p.grad is None for module in ldm.modules().values() for p in module.parameters())
+    assert made.semantic.project.weight.grad.abs().sum() > 0 and made.texture.table[0].grad.abs().sum() > 0
+    request = a_request(made, MASKS["ring"], 3)  # noqa: F405
+    made.options = made.parse_options({"steps": 2, "sampler": "ddim"}, made.options)
+    for options in ({}, {"reweight": True, "eta": 1.0}):
+        check(request, made.generate([request], **options)[0])  # noqa: F405
+
+
+def test_clip_features(clip: Path, fresh: AnomalyXFusion) -> None:
+    """An empty caption is nothing, and of a picture only the masked patch counts."""
+    made = AnomalyXFusion(fresh.backbone, {"clip": str(clip)})
+    assert made.insertion == "context" and made.sizes == [4, 4, 4]
+    found = made.features.text(["a hole", ""])
+    assert found.shape == (2, 12) and found[0].abs().sum() > 0 and not found[1].any()
+    image, mask = torch.rand(1, 3, 64, 64) * 2 - 1, torch.zeros(1, 1, 64, 64)
+    mask[..., 20:40, 20:40] = 1
+    elsewhere = torch.where(mask > 0, image, -image)
+    assert torch.equal(made.features.image(image, mask), made.features.image(elsewhere, mask))
+    assert not torch.allclose(made.features.image(image, mask), made.features.image(-image, mask))
+
+
+def test_clip_and_ldm_are_asked_for_by_name(folder: Path) -> None:
+    with pytest.raises(FlawsmithError, match="before_encoder"):
+        AnomalyXFusion(str(folder), {"insertion": "before_encoder"})
+    with pytest.raises(FlawsmithError, match="CLIP"):
+        AnomalyXFusion(str(folder), {"clip": str(folder)})

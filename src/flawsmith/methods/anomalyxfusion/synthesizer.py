@@ -81,7 +81,7 @@ class AnomalyXFusion(DiffusionSynthesizer):
     Options: ClassVar[type[base.Options]] = XFusionOptions
     presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {
         "default": {
-            "fit": {"steps": 1000, "drop_text": 0.1, "drop_tokens": 0.05, "drop_both": 0.1, "mask_steps": 500},
+            "fit": {"steps": 600, "drop_text": 0.1, "drop_tokens": 0.05, "drop_both": 0.1, "mask_steps": 250},
             "config": {"lora_rank": 8},
         },
         "paper": {

@@ -17,7 +17,7 @@ pytest.importorskip("peft")
 import thin  # noqa: E402
 
 import fakes  # noqa: E402
-from flawsmith import cli, images  # noqa: E402
+from flawsmith import cli, images, training_data  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone, fingerprint  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl  # noqa: E402
@@ -44,6 +44,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fakes.mvtec_tree(tmp_path_factory.mktemp("data"), good=3, defects={"crack": 6, "hole": 6}, size=(60, 80))
+
+
+@pytest.fixture(autouse=True)
+def _few_painted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_data, "DRAWN", 2)  # they take longer than two steps of a thin denoiser
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Pretrain the compact backbone; calling it again resumes.
 
-    python recipes/compact/pretrain.py WINDOWS OUT [--config pretrain.json] [--steps N]
+    python recipes/compact/pretrain.py WINDOWS OUT [--config pretrain.json] [--steps N] [--device cuda]
 
 WINDOWS is the folder made by make_windows.py (or several). OUT gets backbone/ (averaged weights in fp16),
 metrics.jsonl and previews/.
@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--steps", type=int)
     parser.add_argument("--start-from", type=Path, help="a compact folder whose weights a new run starts with")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda where there is one")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
@@ -31,7 +32,14 @@ def main() -> None:
     changes: dict[str, Any] = {} if args.steps is None else {"steps": args.steps}
     folders = [found.parent for folder in args.windows for found in sorted(folder.rglob("windows-0000.npz"))]
     config = read_config(args.config, **changes)
-    pretrain(config, folders, args.out, start_from=args.start_from, progress=lambda line: log.info("%s", line))
+    pretrain(
+        config,
+        folders,
+        args.out,
+        start_from=args.start_from,
+        device=args.device,
+        progress=lambda line: log.info("%s", line),
+    )
 
 
 if __name__ == "__main__":

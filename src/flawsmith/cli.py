@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -54,6 +55,15 @@ def common(
 ) -> None:
     if debug:
         os.environ["FLAWSMITH_DEBUG"] = "1"
+    logging.getLogger("flawsmith").addHandler(_Say())
+    logging.getLogger("flawsmith").setLevel(logging.INFO)
+
+
+class _Say(logging.Handler):
+    """What the library has to say while it works (estimates, smaller batches), above the progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _notes([record.getMessage()])
 
 
 def _notes(notes: Sequence[str]) -> None:
@@ -147,6 +157,8 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Optimiser steps per defect type. Default 500.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same weights.")] = None,
     backbone: Annotated[str | None, typer.Option(help="compact (shipped), a folder, or a hub id.")] = None,
+    device: Annotated[str | None, typer.Option(help="Diffusion methods: cpu (default) or cuda.")] = None,
+    memory: Annotated[int | None, typer.Option(help="GiB of the GPU to stay within: 8, 12, 16 or 24.")] = None,
     group_by: Annotated[str | None, typer.Option(help="Column of origin.csv that names the physical part.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="e.g. rank=8.")] = None,
     config: Annotated[Path | None, typer.Option(help="JSON or YAML file with the same settings.")] = None,
@@ -176,6 +188,8 @@ def train(
         "steps": steps,
         "seed": seed,
         "backbone": backbone,
+        "device": device,
+        "memory": memory,
         "group_by": group_by,
     }
     settings = configs.train_config(values, config, set_ or ())
@@ -238,6 +252,8 @@ def generate(
     backbone: Annotated[
         str | None, typer.Option(help="Diffusion methods: compact (shipped), a folder, or a hub id.")
     ] = None,
+    device: Annotated[str | None, typer.Option(help="Diffusion methods: cpu (default) or cuda.")] = None,
+    memory: Annotated[int | None, typer.Option(help="GiB of the GPU to stay within: 8, 12, 16 or 24.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures per block. Default 8.")] = None,
     with_normals: Annotated[
         bool | None, typer.Option("--with-normals", help="Also copy the good photographs used to train/good.")
@@ -272,6 +288,8 @@ def generate(
         "shots": shots,
         "group_by": group_by,
         "backbone": backbone,
+        "device": device,
+        "memory": memory,
         "batch_size": batch_size,
         "with_normals": with_normals,
     }
@@ -332,6 +350,7 @@ def show(
 
 
 def _show_run(run: Path) -> None:
+    from flawsmith import report
     from flawsmith.methods.base import read_card
 
     card = read_card(run)
@@ -350,8 +369,24 @@ def _show_run(run: Path) -> None:
         for key, entry in card.get("learned", {}).items()
     ]
     _table("Learned", rows)
+    _table("Weights, apart from the backbone's", report.adapters(run))
     if card.get("options"):
         typer.echo(f"options: {card['options']}")
+
+
+@app.command()
+def merge(
+    run: Annotated[Path, typer.Argument(help="A trained run with LoRA adapters.")],
+    out: Annotated[Path, typer.Option(help="Folder for the merged backbone.")],
+    defect: Annotated[str | None, typer.Option(help="CATEGORY/DEFECT of the adapter, where there are several.")] = None,
+) -> None:
+    """Write a backbone with a run's LoRA adapter added into its weights, for tools that take no adapters.
+
+    Example: `flawsmith merge runs/widget --defect widget/crack --out merged`
+    """
+    from flawsmith.methods import runs
+
+    typer.echo(f"{runs.merge(run, defect, out)} merged: {out}")
 
 
 @app.command()

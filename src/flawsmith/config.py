@@ -44,6 +44,8 @@ class GenerateConfig(BaseModel):
     split_seed: int = Field(0, ge=0, description="which real defects the method may see; 0 = in file order")
     backbone: str | None = Field(None, description="diffusion methods: compact, a folder, or a hub id")
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
+    device: Literal["cpu", "cuda"] | None = Field(None, description="diffusion methods: cpu (default), cuda")
+    memory: Literal[8, 12, 16, 24] | None = Field(None, description="GiB of the GPU they may take; default: no limit")
     max_redraws: int = Field(5, ge=0, le=100, description="tries with new seeds when a picture is refused")
     batch_size: int = Field(8, ge=1, le=4096, description="pictures per block; part of what makes bytes repeatable")
     with_normals: bool = Field(False, description="also copy the good photographs to train/good")
@@ -57,12 +59,13 @@ class GenerateConfig(BaseModel):
         return type(value)(os.path.expanduser(value))
 
     def identity(self) -> dict[str, Any]:
-        """The fields that decide the pixels: all but where they are written and how many there are.
+        """The fields that decide the pixels: all but where they are made and written and how many there are.
 
         Data sets stand in the plan by their files. Files stand by name and content, so that a run resumes from any
         folder and however its paths are spelled.
         """
-        fields = json.loads(self.model_dump_json(exclude={"out", "n", "normal", "references_from", "with_normals"}))
+        place = {"out", "n", "normal", "references_from", "with_normals", "device", "memory"}
+        fields = json.loads(self.model_dump_json(exclude=place))
         for key in ("roi", "reference", "reference_mask", "mask"):
             if fields[key] is not None and Path(fields[key]).is_file():
                 fields[key] = f"{Path(fields[key]).name} {images.file_sha(fields[key])}"
@@ -109,6 +112,8 @@ class TrainConfig(BaseModel):
     backbone: str = Field("compact", description="compact, a folder in diffusers format, or a hub id")
     steps: int | None = Field(None, ge=1, le=1_000_000, description="optimiser steps per defect type")
     seed: int = Field(0, ge=0, lt=2**63, description="same seed, same weights")
+    device: Literal["cpu", "cuda"] | None = Field(None, description="cpu (default), or cuda where there is one")
+    memory: Literal[8, 12, 16, 24] | None = Field(None, description="GiB of the GPU it may take; default: no limit")
     options: dict[str, Any] = Field(default_factory=dict, description="settings of the fit, see FitConfig")
 
 

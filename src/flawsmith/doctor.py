@@ -86,7 +86,7 @@ def _torch() -> Iterator[Check]:
     number, cuda, device, free = probe.stdout.strip().split("|")
     yield Check("torch", "ok", number)
     if cuda == "True":
-        yield Check("GPU", "ok", f"{device}, {float(free):.1f} GiB free")
+        yield Check("GPU", "ok", f"{device}, {float(free):.1f} GiB free", "add --device cuda to train and generate")
     else:
         yield Check("GPU", "note", "none: everything works on the CPU, diffusion is slower", "")
     missing = [name for name in DIFFUSION if version(name) is None]

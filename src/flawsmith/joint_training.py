@@ -105,13 +105,13 @@ def _method(
 ) -> tuple[DiffusionSynthesizer, bool]:
     """The method as the run holds it, or a fresh one; and whether this is its first fit."""
     if not card["learned"]:
-        method = kind(config.backbone, settings.config, **settings.options)
+        method = kind(config.backbone, settings.config, config.device, config.memory, **settings.options)
         method.begin()
         method.card = {**method.card, "method": config.method}
         method.save_pretrained(config.out)  # a run that is stopped is known as one
         method.add_lora()
         return method, True
-    return kind.from_pretrained(config.out), False
+    return kind.from_pretrained(config.out, device=config.device, memory=config.memory), False
 
 
 def _same_config(config: TrainConfig, card: dict[str, Any]) -> None:

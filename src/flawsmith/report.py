@@ -170,3 +170,25 @@ def _jpeg(picture: np.ndarray) -> str:
     """A page is looked at, not measured: a quarter of the bytes of PNG."""
     _, buffer = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
     return base64.b64encode(buffer.tobytes()).decode()
+
+
+def adapters(run: Path) -> list[dict[str, Any]]:
+    """One row per file of weights in a run: what it is, its rank and size. Reads the files' headers only."""
+    rows: list[dict[str, Any]] = []
+    for file in sorted([*run.glob("*.safetensors"), *run.glob("adapters/*/*.safetensors")]):
+        try:
+            with file.open("rb") as opened:
+                header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+        except (OSError, ValueError, OverflowError):
+            rows.append({"file": file.relative_to(run).as_posix(), "kind": "damaged", "tensors": None, "MB": None})
+            continue
+        rank = header.pop("__metadata__", {}).get("rank")
+        rows.append(
+            {
+                "file": file.relative_to(run).as_posix(),
+                "kind": f"LoRA of rank {rank}" if rank else "the method's own weights",
+                "tensors": len(header),
+                "MB": round(file.stat().st_size / 1e6, 1),
+            }
+        )
+    return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,19 +47,25 @@ class Trainer:
         self.ema = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.steps = 0
 
-    def step(self, loss: Tensor, learning_rate: float) -> float:
-        """One optimiser step at the given rate; returns the gradient's norm before clipping."""
+    def step(self, loss: Tensor | Iterable[Tensor], learning_rate: float) -> tuple[float, float]:
+        """One optimiser step at the given rate; returns the loss and the gradient's norm before clipping.
+
+        A loss in parts that add up to it needs the memory of one part only.
+        """
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate * group["factor"]
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        value = 0.0
+        for part in (loss,) if isinstance(loss, Tensor) else loss:
+            part.backward()
+            value += float(part.detach())
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.clip)
         self.optimiser.step()
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))  # short runs must not average in the start
         averages = list(self.ema.values())
         torch._foreach_lerp_(averages, [p.detach() for p in self.parameters.values()], 1 - decay)
-        return float(norm)
+        return value, float(norm)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -112,6 +118,7 @@ class Trainer:
                     parameter.copy_(stored[name])
                     self.ema[name].copy_(averaged[name])
                     keys = {k.rsplit("|", 1)[1]: v for k, v in moments.items() if k.rsplit("|", 1)[0] == name}
+                    keys = {k: v if k == "step" else v.to(parameter.device) for k, v in keys.items()}
                     if keys:
                         self.optimiser.state[parameter] = keys
             self.steps = int(json.loads((state / "state.json").read_text(encoding="utf-8"))["step"])

@@ -113,7 +113,7 @@ def _fit_one(
     if found is None:
         return
     support, seen = found
-    backbone = Backbone.from_pretrained(config.backbone).freeze()
+    backbone = Backbone.from_pretrained(config.backbone).freeze().place(config.device or "cpu", config.memory)
     card["backbone_fingerprint"] = fingerprint(backbone)
     normals = training_data.normals(config, records, category)
     real = [record.load() for record in support]

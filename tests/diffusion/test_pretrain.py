@@ -93,6 +93,17 @@ def test_resumed_equals_uninterrupted(shards: Path, text: Path, tmp_path: Path, 
         pretrain(replace(quick, learning_rate=1.0), [shards], tmp_path / "parts", text=text)
 
 
+@pytest.mark.gpu
+def test_a_run_may_move_to_a_gpu_and_back(shards: Path, text: Path, tmp_path: Path, quick: PretrainConfig) -> None:
+    config = replace(quick, bf16=False)
+    pretrain(config, [shards], tmp_path / "cpu", text=text)
+    pretrain(config, [shards], tmp_path / "moved", text=text, stop_after=3, device="cuda")
+    pretrain(config, [shards], tmp_path / "moved", text=text, device="cpu")
+    one, other = (load_file(str(tmp_path / name / "state" / "ema.safetensors")) for name in ("cpu", "moved"))
+    for key, value in one.items():
+        assert torch.allclose(value, other[key], atol=5e-3), key
+
+
 def test_config_file(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     path.write_text(json.dumps({"steps": 5, "mix": {"real": 0.5}, "recipe": {"channels": [16, 32]}}))

@@ -51,7 +51,7 @@ class SemanticAttention(nn.Module):
 def _copy(own: Any) -> nn.Linear:
     """A layer without bias that starts as `own` (a LoRA around it is left behind)."""
     weight = own.weight
-    new = nn.Linear(own.in_features, own.out_features, bias=False, device=weight.device, dtype=weight.dtype)
+    new = nn.Linear(own.in_features, own.out_features, bias=False, device=weight.device, dtype=torch.float32)
     with torch.no_grad():
         new.weight.copy_(weight)
     return new
@@ -83,7 +83,9 @@ class DecoupledAttention:
             return self.inner(attn, hidden_states, context, attention_mask, temb)
         query = attn.to_q(hidden_states)
         z = self._attend(attn, query, attn.to_k(context), attn.to_v(context), attention_mask)
-        z = z + self.weight * self._attend(attn, query, self.to_k_ip(semantic), self.to_v_ip(semantic), None)
+        semantic = semantic.to(next(self.to_k_ip.parameters()).dtype)  # trained in float32 beside any denoiser
+        key, value = self.to_k_ip(semantic).to(query.dtype), self.to_v_ip(semantic).to(query.dtype)
+        z = z + self.weight * self._attend(attn, query, key, value, None)
         return attn.to_out[1](attn.to_out[0](z)) / attn.rescale_output_factor
 
     def _attend(self, attn: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

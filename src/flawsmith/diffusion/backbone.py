@@ -7,51 +7,27 @@ attributes differ.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from flawsmith.diffusion import folders
+from flawsmith.diffusion.codec import PixelCodec
 from flawsmith.diffusion.denoise import Conditioning, scheduler_for
+from flawsmith.diffusion.memory import Preset, device_named, preset_of, work_dtype
+from flawsmith.diffusion.sentences import Sentences
 from flawsmith.errors import FlawsmithError
 from flawsmith.tensors import pool_mask, smooth_fill
 
-__all__ = ["Backbone", "PixelCodec"]
+__all__ = ["Backbone", "PixelCodec", "fingerprint"]
 
 SHIPPED = {"compact": Path(__file__).parents[1] / "weights" / "compact"}
-
-
-class PixelCodec:
-    """Pictures <-> latents without parameters: (B, 3, H, W) <-> (B, 3 f^2, H / f, W / f).
-
-    Pixel-unshuffle, then one fixed rotation of every cell: brightness and two colour differences, each as a cosine
-    transform of its f x f pixels. A rotation keeps white noise white and loses nothing (1e-6 in float32, so exact
-    for 8-bit pictures); but now a few channels hold nearly all of the picture, and the denoiser can be told so.
-    """
-
-    def __init__(self, factor: int) -> None:
-        self.factor = factor
-        place, wave = torch.arange(factor).double(), torch.arange(factor).double()[:, None]
-        cosine = torch.cos(torch.pi * (place + 0.5) * wave / factor) * (2 / factor) ** 0.5
-        cosine[0] /= 2**0.5  # (f, f), rows orthonormal
-        colour = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.double)
-        colour /= colour.norm(dim=1, keepdim=True)
-        self.rotation = torch.kron(colour, torch.kron(cosine, cosine)).float()  # (3 f^2, 3 f^2)
-
-    def encode(self, images: Tensor) -> Tensor:
-        cells = nn.functional.pixel_unshuffle(images.float(), self.factor)
-        return torch.einsum("kc,bchw->bkhw", self.rotation.to(cells.device), cells)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        cells = torch.einsum("kc,bkhw->bchw", self.rotation.to(latents.device), latents.float())
-        return nn.functional.pixel_shuffle(cells, self.factor)
-
-    def encode_mask(self, mask: Tensor) -> Tensor:
-        """(B, 1, H, W) -> (B, f^2, H / f, W / f): every pixel of a cell in its own channel."""
-        return nn.functional.pixel_unshuffle(mask, self.factor)
 
 
 class Backbone:
@@ -79,6 +55,9 @@ class Backbone:
         self.text_encoder, self.tokenizer = text_encoder, tokenizer
         self.reference, self.reader = reference, reader
         self.source, self.info = source, dict(info or {})
+        self.preset: Preset | None = None  # set by `place`
+        self.digest = ""  # of the weights as they were loaded, where `place` has rounded them; see runs.fingerprint
+        self._sentences = Sentences(self._encoded)
         channels = int(unet.config.out_channels)
         self.codec: PixelCodec | None = None
         if vae is None:
@@ -116,10 +95,65 @@ class Backbone:
     def device(self) -> torch.device:
         return next(self.unet.parameters()).device
 
+    @property
+    def unet_dtype(self) -> torch.dtype:
+        return next(self.unet.parameters()).dtype
+
     def to(self, device: torch.device | str) -> Backbone:
-        for module in self.modules().values():
-            module.to(device)
+        for name, module in self.modules().items():
+            module.to("cpu" if self.offloaded(name) else device)
         return self
+
+    def place(
+        self, device: torch.device | str = "cpu", memory: int | None = None, dtype: torch.dtype | None = None
+    ) -> Backbone:
+        """Move to a device within a memory preset (8, 12, 16 or 24 GiB; None = no limit).
+
+        Behind a vae the frozen denoiser is kept in `dtype`, by default the GPU's half precision; the vae and the text
+        encoder stay in float32, since their rounding would be seen. Raises FlawsmithError for a device that this
+        machine has not.
+        """
+        target = device_named(device)
+        self.preset = None if memory is None else preset_of(memory)
+        if self.vae is not None:
+            chosen = dtype or work_dtype(target)
+            if chosen != self.unet_dtype:
+                self.digest = fingerprint(self)
+                nn.Module.to(self.unet, chosen)
+            if hasattr(self.vae, "enable_slicing"):
+                self.vae.enable_slicing()  # one window fills a GPU, and eight would take eight times its memory
+                tiled = self.preset is not None and self.preset.offload
+                self.vae.enable_tiling() if tiled else self.vae.disable_tiling()
+            if self.preset is not None and self.preset.checkpointing:
+                self.unet.enable_gradient_checkpointing()
+            elif self.unet.is_gradient_checkpointing:
+                self.unet.disable_gradient_checkpointing()
+        return self.to(target)
+
+    def offloaded(self, name: str) -> bool:
+        """Whether a part lives in the computer's memory and only visits the GPU."""
+        if self.preset is None or not self.preset.offload or self.vae is None:
+            return False
+        # AnomalyXFusion trains through LDM's text encoder, whose weights must then stay where they are
+        return name == "vae" or (name == "text_encoder" and not self.takes_embeddings)
+
+    @property
+    def takes_embeddings(self) -> bool:
+        """Whether the text encoder accepts embeddings in the place of words, as LDM's does and CLIP's does not."""
+        return type(self.text_encoder).__name__ == "LDMBertModel"
+
+    @contextmanager
+    def _visit(self, name: str) -> Iterator[Any]:
+        """A part, on the denoiser's device for the length of a block."""
+        part = getattr(self, name)
+        away = self.offloaded(name) and self.device.type != "cpu"
+        if away:
+            part.to(self.device)
+        try:
+            yield part
+        finally:
+            if away:
+                part.to("cpu")
 
     def freeze(self) -> Backbone:
         """Evaluation mode, no gradients: what the methods build on."""
@@ -133,8 +167,8 @@ class Backbone:
         """(B, 3, S, S) in [-1, 1] -> latents (B, C, S / f, S / f)."""
         if self.codec is not None:
             return self.codec.encode(images)
-        vae = self.vae
-        found = vae.encode(images)
+        with self._visit("vae") as vae:
+            found = vae.encode(images)
         latents = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
         return latents * vae.config.scaling_factor
 
@@ -142,8 +176,8 @@ class Backbone:
         """Latents -> (B, 3, S, S), not clipped."""
         if self.codec is not None:
             return self.codec.decode(latents)
-        vae = self.vae
-        return vae.decode(latents / vae.config.scaling_factor).sample
+        with self._visit("vae") as vae:
+            return vae.decode(latents / vae.config.scaling_factor).sample
 
     def encode_mask(self, mask: Tensor) -> Tensor:
         """(B, 1, S, S) in {0, 1} -> the mask channels (B, m, S / f, S / f): every pixel for pixel codecs,
@@ -180,11 +214,21 @@ class Backbone:
         if hasattr(encoder, "table"):  # ours: takes ids and validity
             ids, valid = tokenizer(words)
             return encoder(ids.to(self.device), valid.to(self.device))
-        length = min(int(tokenizer.model_max_length), 77)
-        batch = tokenizer(list(words), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        found = encoder(batch.input_ids.to(self.device))
-        tokens = found[0] if isinstance(found, tuple) else getattr(found, "last_hidden_state", found)
+        tokens = torch.stack(self._sentences(words)).to(self.device)
         return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+
+    @torch.no_grad()
+    def _encoded(self, sentences: Sequence[str]) -> Iterator[Tensor]:
+        """Each sentence's tokens (L, D), float32."""
+        length = min(int(self.tokenizer.model_max_length), 77)
+        with self._visit("text_encoder") as encoder, torch.autocast(self.device.type, enabled=False):
+            for sentence in sentences:
+                ids = self.tokenizer(
+                    [sentence], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+                ).input_ids
+                out = encoder(ids.to(self.device))
+                tokens = out[0] if isinstance(out, tuple) else getattr(out, "last_hidden_state", out)
+                yield tokens[0].float()
 
     def context(
         self,
@@ -234,11 +278,20 @@ class Backbone:
     # ---- disk ------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_pretrained(cls, folder_or_id: str | Path) -> Backbone:
-        """Load "compact", a folder in diffusers format, or a hub id that is already on this machine or can be
-        fetched.
+    def from_pretrained(cls, folder_or_id: str | Path, dtype: torch.dtype | None = None) -> Backbone:
+        """Load "compact", a folder in diffusers format (safetensors only), or a hub id that is already on this machine
+        or can be fetched.
+
+        `dtype` is the denoiser's behind a vae; default float32. Raises FlawsmithError naming the part that is missing,
+        damaged, a pickle, or of a kind that no method can use.
         """
         path = SHIPPED.get(str(folder_or_id), Path(folder_or_id))
+        if path.is_file():
+            raise FlawsmithError(
+                f"{path} is one file; a backbone is a folder in diffusers format (model_index.json, unet/, ...). "
+                'Convert it once where you trust it: python -c "from diffusers import StableDiffusionPipeline as P; '
+                f"P.from_single_file('{path}').save_pretrained('{path.stem}')\""
+            )
         index = path / "model_index.json"
         if not index.exists():
             if str(folder_or_id) in SHIPPED:
@@ -249,60 +302,18 @@ class Backbone:
                 raise FlawsmithError(
                     f"{path} is no backbone: it has no model_index.json (a folder in diffusers format is needed)."
                 )
-            return cls._from_hub(str(folder_or_id))
-        named = json.loads(index.read_text(encoding="utf-8"))
-        if named.get("_class_name") == "FlawsmithCompact":
+            path = folders.fetch(str(folder_or_id))
+            return cls._of(path, str(folder_or_id), dtype)
+        return cls._of(path, path.name, dtype)
+
+    @classmethod
+    def _of(cls, path: Path, source: str, dtype: torch.dtype | None) -> Backbone:
+        if folders.read_index(path).get("_class_name") == "FlawsmithCompact":
             from flawsmith.diffusion import compact
 
             return compact.load(path)
-        return cls._from_diffusers(path, named)
-
-    @classmethod
-    def _from_hub(cls, name: str) -> Backbone:
-        from huggingface_hub import snapshot_download
-
-        wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
-        try:
-            folder = snapshot_download(
-                name, allow_patterns=wanted, ignore_patterns=["*fp16*", "*non_ema*", "safety_checker/*"]
-            )
-        except Exception as error:
-            raise FlawsmithError(
-                f"Backbone {name!r} is neither 'compact', nor a folder, nor on the hub ({type(error).__name__}): "
-                "download it elsewhere and give the folder."
-            ) from error
-        return cls.from_pretrained(folder)
-
-    @classmethod
-    def _from_diffusers(cls, path: Path, named: dict[str, Any]) -> Backbone:
-        import diffusers
-        import transformers
-
-        def load(*names: str) -> Any:
-            for name in names:
-                if not named.get(name) or not (path / name).is_dir():
-                    continue
-                library, kind = named[name]
-                home: Any = {"diffusers": diffusers, "transformers": transformers}.get(library)
-                if kind == "LDMBertModel":
-                    from diffusers.pipelines import latent_diffusion
-
-                    home = latent_diffusion
-                if home is None or not hasattr(home, kind):
-                    raise FlawsmithError(
-                        f"{path.name}: part {name!r} is of class {library}.{kind}, which is not known here."
-                    )
-                return getattr(home, kind).from_pretrained(path / name)
-            raise FlawsmithError(f"{path.name}: no part named {' or '.join(names)}.")
-
-        return cls(
-            load("unet"),
-            load("scheduler"),
-            vae=load("vae", "vqvae"),
-            text_encoder=load("text_encoder", "bert"),
-            tokenizer=load("tokenizer"),
-            source=path.name,
-        )
+        made = cls(**folders.load_parts(path), source=source)
+        return made if dtype is None else made.place("cpu", dtype=dtype)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder in diffusers format, weights as safetensors."""
@@ -322,3 +333,18 @@ class Backbone:
             home = type(part).__module__.split(".")[0]
             index[name] = [home if home in ("diffusers", "transformers") else "diffusers", type(part).__name__]
         (path / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def fingerprint(backbone: Backbone) -> str:
+    """First 16 hex digits of a SHA-256 over names, shapes and a sample of the denoiser's weights, adapters aside; of
+    the weights as they were loaded, whatever precision they are kept in now.
+    """
+    if backbone.digest:
+        return backbone.digest
+    digest = hashlib.sha256()
+    for name, value in sorted(backbone.unet.state_dict().items()):
+        if "lora_" in name:
+            continue
+        digest.update(f"{name.replace('.base_layer', '')} {tuple(value.shape)}".encode())
+        digest.update(value.detach().reshape(-1)[:64].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]

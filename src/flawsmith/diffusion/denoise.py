@@ -48,12 +48,17 @@ Condition = Callable[[Tensor], Conditioning]  # t (B,) long -> Conditioning
 
 
 def scheduler_for(config: Any, name: str = "ddim") -> Any:
-    """A sampling scheduler with the betas and the prediction type of a training scheduler's config."""
+    """A sampling scheduler with the betas and the prediction type of a training scheduler's config.
+
+    Never with DDIM's clipping of the clean picture, its class's default: latents know no [-1, 1].
+    """
     import diffusers
 
     if name not in SCHEDULERS:
         raise unknown("Sampler", name, SCHEDULERS)
-    extra = {"algorithm_type": "dpmsolver++", "final_sigmas_type": "zero"} if name == "dpm++" else {}
+    extra = (
+        {"algorithm_type": "dpmsolver++", "final_sigmas_type": "zero"} if name == "dpm++" else {"clip_sample": False}
+    )
     kept = {k: v for k, v in dict(config).items() if not k.startswith("_")}
     return getattr(diffusers, SCHEDULERS[name]).from_config({**kept, "timestep_spacing": "trailing", **extra})
 
@@ -67,11 +72,17 @@ def draw_noise(seeds: Sequence[int], shape: Sequence[int], device: torch.device 
 
 
 def autocast(device: torch.device | str, enabled: bool = True) -> torch.autocast:
-    """bf16 autocast where it is faster than fp32: on a GPU, and on CPUs with bf16 instructions."""
+    """bf16 autocast where it is faster than fp32: on GPUs and CPUs with bf16 instructions."""
     kind = torch.device(device).type
+    if kind == "cuda":
+        enabled = enabled and torch.cuda.is_bf16_supported(including_emulation=False)
     if kind == "cpu":
         enabled = enabled and bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
     return torch.autocast(kind, torch.bfloat16, enabled=enabled)
+
+
+def _cast(states: Any, dtype: torch.dtype) -> Any:
+    return tuple(s.to(dtype) for s in states) if isinstance(states, tuple) else states.to(dtype)
 
 
 def predict(unet: nn.Module, noisy: Tensor, t: Tensor, given: Conditioning, extra: Tensor | None = None) -> Tensor:
@@ -85,6 +96,11 @@ def predict(unet: nn.Module, noisy: Tensor, t: Tensor, given: Conditioning, extr
             if hasattr(processor, "weight") and isinstance(processor.weight, float):
                 processor.weight = given.weight
     x = noisy if extra is None else torch.cat([noisy, extra], 1)
+    dtype = next(unet.parameters()).dtype
+    if dtype != torch.float32:  # a denoiser kept in half precision runs in it, and everything around it in float32
+        x, states = x.to(dtype), _cast(states, dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            return unet(x, t, encoder_hidden_states=states, return_dict=False)[0].float()
     return unet(x, t, encoder_hidden_states=states, return_dict=False)[0].float()
 
 
@@ -124,7 +140,7 @@ def denoise(
     if (known is None) != (mask is None):
         raise FlawsmithError("Known-region blending needs both the known latents and the mask.")
     batch = len(noise)
-    scheduler.set_timesteps(num_inference_steps, device=noise.device)
+    scheduler.set_timesteps(num_inference_steps)  # on the CPU: a step's number is looked up in tables there
     steps = scheduler.timesteps
     x = noise * float(getattr(scheduler, "init_noise_sigma", 1.0))
     if start is not None and strength < 1:
@@ -136,7 +152,7 @@ def denoise(
     takes_eta = "DDIM" in type(scheduler).__name__
     with autocast(noise.device, bf16):
         for i, step in enumerate(steps):
-            t = step.expand(batch).long()
+            t = step.to(noise.device).expand(batch).long()
             given = condition(t)
             seen = scheduler.scale_model_input(x, step)
             if guided:

@@ -20,8 +20,10 @@ from flawsmith import compose, images
 from flawsmith.captions import sentence, words
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.denoise import Conditioning
-from flawsmith.diffusion.losses import Norm, batch_loss, stratified_steps
+from flawsmith.diffusion.losses import Norm, batch_loss
+from flawsmith.diffusion.memory import batch_that_fits
 from flawsmith.diffusion.shards import NO_DEFECT, Batch, _light, _turn, _vary
+from flawsmith.diffusion.steps import Steps, draw
 from flawsmith.diffusion.tuning import tune
 from flawsmith.errors import FlawsmithError
 from flawsmith.records import Sample
@@ -46,6 +48,7 @@ class FitConfig:
     reference: float = 0.5  # share of defect windows that come with a reference
     self_reference: float = 0.15  # share of references that are the window's own defect; the rest another's
     drawn_reference: float = 0.0  # share of painted windows that come with themselves as the reference
+    views: int = 0  # only so many different batches, whose latents are computed once, for a slow vae; 0 = always new
     reference_views: int = 0  # of each reference only so many pictures, for a slow reader; 0 = a new one every time
     drop_text: float = 0.1  # share of windows without words, ...
     drop_tokens: float = 0.0  # ... without the method's own tokens, ...
@@ -224,6 +227,7 @@ def add_adapter(backbone: Backbone, name: str, config: FitConfig) -> dict[str, n
     backbone.freeze()
     found = {key: p for key, p in backbone.unet.named_parameters() if f".{name}." in key}
     for parameter in found.values():
+        parameter.data = parameter.data.float()  # also beside a denoiser in half precision: small steps would be lost
         parameter.requires_grad_(True)
     return found
 
@@ -248,12 +252,16 @@ def fit(
     kept_out = list(real[-1:]) if len(real) >= 4 else []
     windows = FewShotWindows(real[: len(real) - len(kept_out)], normals, drawn, backbone.size, config)
     judge = FewShotWindows(kept_out or real, (), (), backbone.size, config)
+    judged = judge.batch(0, 16, real_only=True)
+    steps = Steps(backbone, lambda number: windows.batch(number, config.batch_size), judged, config)
+    steps.rows = batch_that_fits(backbone, config.batch_size, parameters)
     return tune(
         parameters,
-        lambda step: step_loss(backbone, windows.batch(step, config.batch_size), step, config),
+        steps,
         out,
         config,
-        held_out=lambda: held_out_loss(backbone, judge.batch(0, 16, real_only=True), config),
+        held_out=steps.held_out,
+        smaller=steps.smaller,
         stop_early=bool(kept_out),
         preview=preview,
         progress=progress,
@@ -270,28 +278,6 @@ def step_loss(
     """The scalar loss of training step `step`."""
     t, noise = draw(backbone, config, step)
     return batch_loss(backbone, batch, t, noise, config, condition, config.loss_norm).mean()
-
-
-def draw(backbone: Backbone, config: FitConfig, step: int) -> tuple[Tensor, Tensor]:
-    """The diffusion steps (B,) and the noise (B, C, h, w) of training step `step`."""
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-    t = stratified_steps(config.batch_size, generator)
-    side = backbone.size // backbone.factor
-    return t, torch.randn(config.batch_size, backbone.latent_channels, side, side, generator=generator)
-
-
-def held_out_loss(
-    backbone: Backbone,
-    batch: Batch,
-    config: FitConfig,
-    condition: Callable[[Batch, Tensor], Conditioning] | None = None,
-) -> float:
-    """Mean loss of one batch at evenly spread steps with fixed noise."""
-    count, side = len(batch.captions), backbone.size // backbone.factor
-    generator = torch.Generator().manual_seed(config.seed)
-    t = torch.linspace(200, 990, count).long()
-    noise = torch.randn(count, backbone.latent_channels, side, side, generator=generator)
-    return float(batch_loss(backbone, batch, t, noise, config, condition, config.loss_norm).mean())
 
 
 def save_adapter(backbone: Backbone, name: str, path: Path, config: FitConfig) -> None:
@@ -324,6 +310,15 @@ def load_adapter(backbone: Backbone, name: str, path: Path) -> None:
             "it was trained on another backbone."
         )
     backbone.freeze()
+
+
+def merge_adapter(backbone: Backbone, name: str) -> None:
+    """Add one attached adapter into the denoiser's own weights, for good, and remove all adapters."""
+    unet: Any = backbone.unet
+    use_adapter(backbone, name)
+    unet.fuse_lora(adapter_names=[name])
+    unet.unload_lora()
+    backbone.digest = ""  # it is another denoiser now
 
 
 def use_adapter(backbone: Backbone, name: str | None) -> None:

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.denoise import Conditioning
-from flawsmith.diffusion.fewshot import FewShotWindows, FitConfig, held_out_loss, stack, step_loss
+from flawsmith.diffusion.fewshot import FewShotWindows, FitConfig, stack
+from flawsmith.diffusion.memory import batch_that_fits
 from flawsmith.diffusion.shards import Batch
+from flawsmith.diffusion.steps import Steps
 from flawsmith.diffusion.tuning import tune
 from flawsmith.records import Sample
 
@@ -72,12 +74,15 @@ def fit_joint(
     judge = JointWindows(kept or {n: Material(m.real) for n, m in material.items()}, backbone.size, config)
     count = min(64, max(16, 4 * len(judge.names)))
     judged = judge.batch(0, count, real_only=True)
+    steps = Steps(backbone, lambda number: windows.batch(number, config.batch_size), judged, config, condition)
+    steps.rows = batch_that_fits(backbone, config.batch_size, dict(parameters))
     return tune(
         parameters,
-        lambda step: step_loss(backbone, windows.batch(step, config.batch_size), step, config, condition),
+        steps,
         out,
         config,
-        held_out=lambda: held_out_loss(backbone, judged, config, condition),
+        held_out=steps.held_out,
+        smaller=steps.smaller,
         stop_early=bool(kept),
         factors=dict.fromkeys(faster, config.name_rate),
         preview=preview,

@@ -6,6 +6,7 @@ Judged in pixels where the codec is exact, in latent cells behind a VAE.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
@@ -17,7 +18,7 @@ from flawsmith.diffusion.denoise import Conditioning, autocast, predict
 from flawsmith.diffusion.shards import Batch
 from flawsmith.errors import FlawsmithError
 
-__all__ = ["LossTerms", "batch_loss", "masked_loss", "step_weight", "stratified_steps"]
+__all__ = ["Encoded", "LossTerms", "batch_loss", "encode_batch", "masked_loss", "step_weight", "stratified_steps"]
 
 
 Norm = Literal["area", "all"]
@@ -29,10 +30,41 @@ def batch_tensors(
     """A batch as tensors: image and clean (B, 3, S, S) in [-1, 1], mask (B, 1, S, S), references or None per row."""
     image, clean = tensors.from_images(batch.image).to(device), tensors.from_images(batch.clean).to(device)
     mask = tensors.from_masks(batch.mask).to(device)
-    references = [
+    return image, clean, mask, _references(batch)
+
+
+def _references(batch: Batch) -> list[tuple[Tensor, Tensor] | None]:
+    """References (3, S, S) in [-1, 1] with masks (1, S, S), or None, on the CPU."""
+    return [
         None if r is None else (tensors.from_images([r[0]])[0], tensors.from_masks([r[1]])[0]) for r in batch.references
     ]
-    return image, clean, mask, references
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What of a batch does not depend on step, noise or anything trained."""
+
+    latents: Tensor  # (B, C, h, w)
+    extra: Tensor | None  # (B, m + C, h, w), of inpainting backbones
+
+    def rows(self, part: slice) -> Encoded:
+        return Encoded(self.latents[part], None if self.extra is None else self.extra[part])
+
+    def to(self, device: torch.device | str) -> Encoded:
+        return Encoded(self.latents.to(device), None if self.extra is None else self.extra.to(device))
+
+    @staticmethod
+    def join(parts: Sequence[Encoded]) -> Encoded:
+        extra = [part.extra for part in parts if part.extra is not None]
+        return Encoded(torch.cat([part.latents for part in parts]), torch.cat(extra) if extra else None)
+
+
+@torch.no_grad()
+def encode_batch(backbone: Backbone, batch: Batch) -> Encoded:
+    """The picture's latents, and mask and surroundings of its hole."""
+    image, clean, mask, _ = batch_tensors(batch, backbone.device)
+    extra = backbone.inpaint_input(clean, mask)
+    return Encoded(backbone.encode(image), extra)
 
 
 def masked_loss(
@@ -124,7 +156,8 @@ def alignment(backbone: Backbone, batch: Batch, visual: Sequence[Tensor | None])
     pairs = [(v[0], words) for v, words in zip(visual, batch.words, strict=True) if v is not None and words]
     if not pairs:
         return None
-    wanted = backbone.text_encoder.table.pool(*backbone.tokenizer([words for _, words in pairs]))  # (N, 128)
+    ids, valid = (part.to(backbone.device) for part in backbone.tokenizer([words for _, words in pairs]))
+    wanted = backbone.text_encoder.table.pool(ids, valid)  # (N, 128)
     found = backbone.reference.say(torch.stack([first for first, _ in pairs]))
     return (1 - nn.functional.cosine_similarity(found.float(), wanted, dim=-1)).mean()
 
@@ -137,25 +170,27 @@ def batch_loss(
     config: LossTerms,
     condition: Callable[[Batch, Tensor], Conditioning] | None = None,
     norm: Norm = "area",
+    encoded: Encoded | None = None,
 ) -> Tensor:
     """Per-sample loss (B,) of the denoiser's prediction at steps t (B,) with the given noise (B, C, h, w).
 
     `condition(batch, t)` is a method's own conditioning; without one, the backbone's words and references are.
-    Behind a VAE the error is judged in latent cells under the max-pooled mask, which is never empty.
+    `encoded` is `encode_batch` of the batch, where it is known already. Behind a VAE the error is judged in latent
+    cells under the max-pooled mask, which is never empty.
     Reference: AnomalyXFusion, masked noise prediction.
     """
     device = backbone.device
-    image, clean, mask, references = batch_tensors(batch, device)
     t, noise = t.to(device), noise.to(device)
-    with torch.no_grad():
-        latents = backbone.encode(image)
-        extra = backbone.inpaint_input(clean, mask)
+    mask = tensors.from_masks(batch.mask).to(device)
+    found = encode_batch(backbone, batch) if encoded is None else encoded.to(device)
+    latents, extra = found.latents, found.extra
     noisy = backbone.scheduler.add_noise(latents, noise, t)
     target = prediction_target(backbone.scheduler, latents, noise, t)
     with autocast(device, config.bf16):
         aligned = None
         if condition is None:
-            visual = backbone.encode_references(references)
+            # a backbone without a reader learns from the words alone
+            visual = [None] * len(mask) if backbone.reader is None else backbone.encode_references(_references(batch))
             given = Conditioning(backbone.context(batch.captions, visual))
             aligned = alignment(backbone, batch, visual) if config.align and batch.words else None
         else:

@@ -89,10 +89,11 @@ def measure_spectrum(backbone: Backbone, windows: Windows, batches: int = 24) ->
     through in the many windows without colour. Coarse waves keep their full power: capped, every cell's brightness
     was guessed for itself. Waves that hardly occur get half a grey level, the rounding of 8-bit pictures.
     """
-    shape, mean, typical, total = torch.zeros(1), torch.zeros(1), torch.zeros(1), 0.0
+    device = backbone.device
+    shape, mean, typical, total = *torch.zeros(3, 1, device=device), 0.0
     for part in range(batches):
         batch = windows.batch(64, 99, part)
-        image, mask = tensors.from_images(batch.image), tensors.from_masks(batch.mask)
+        image, mask = tensors.from_images(batch.image).to(device), tensors.from_masks(batch.mask).to(device)
         hidden = (image - tensors.smooth_fill(image, mask)) * mask
         power = backbone.unet.waves(backbone.unet.planes(backbone.encode(hidden))).square()
         area = mask.mean((1, 2, 3), keepdim=True)  # (B, 1, 1, 1); large holes count by their area
@@ -165,10 +166,9 @@ def _constant(given: Conditioning, t: Tensor) -> Conditioning:
 def preview(backbone: Backbone, windows: Windows, path: Path, seed: int = 7, count: int = 8) -> None:
     """Held-out windows as a picture: hole, real, from text, from reference, from nothing; one row each."""
     batch = windows.batch(count, seed, 0, split="val", augment=False)
-    image, clean, mask, references = batch_tensors(batch)
-    noise = draw_noise(
-        range(count), (backbone.latent_channels, image.shape[2] // backbone.factor, image.shape[3] // backbone.factor)
-    )
+    image, clean, mask, references = batch_tensors(batch, backbone.device)
+    side = image.shape[2] // backbone.factor
+    noise = draw_noise(range(count), (backbone.latent_channels, side, side), backbone.device)
     extra = backbone.inpaint_input(clean, mask)
     nothing = [None] * count
     with torch.no_grad():
@@ -206,6 +206,7 @@ def pretrain(
     text: Path | None = None,
     stop_after: int | None = None,
     start_from: Path | str | None = None,
+    device: str = "cpu",
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Train on the shards and write `out/backbone` (averaged weights, fp16), `out/metrics.jsonl`, `out/state`
@@ -213,7 +214,7 @@ def pretrain(
 
     Calling it again resumes from `out/state`. `stop_after` ends this call at that step without changing the
     schedule; `start_from` is a compact folder whose weights a *new* run starts with, of any window size; `text` the
-    folder of the word table. Returns `out/backbone`.
+    folder of the word table. Noise and windows are the same on every device. Returns `out/backbone`.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -233,6 +234,7 @@ def pretrain(
         raise FlawsmithError(
             f"Windows are {windows.size} px, the recipe wants {backbone.size}: make shards of that size."
         )
+    backbone.place(device)
     backbone.unet.spectrum.copy_(measure_spectrum(backbone, windows))
     written.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
     trainer = Trainer(
@@ -258,9 +260,9 @@ def pretrain(
         t = stratified_steps(config.batch_size, generator)
         noise = torch.randn(shape, generator=generator)
         rate = _rate(step, config)
-        loss = batch_loss(backbone, batch, t, noise, config).mean()
-        norms.append(trainer.step(loss, rate))
-        recent.append(loss.item())
+        value, norm = trainer.step(batch_loss(backbone, batch, t, noise, config).mean(), rate)
+        recent.append(value)
+        norms.append(norm)
         done = step + 1
         saving = done % config.save_every == 0 or done == last
         if done % 50 == 0 or saving:

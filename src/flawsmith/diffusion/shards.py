@@ -12,7 +12,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import cv2
@@ -105,6 +105,10 @@ class Batch:
     words: list[str] = field(default_factory=list)  # the captions before any was dropped
     names: list[str] = field(default_factory=list)  # "category/defect_type" of real defects, "" for other windows
     dropped: list[bool] = field(default_factory=list)  # the method's own tokens are to be left out
+
+    def part(self, rows: slice) -> Batch:
+        """Some of its rows."""
+        return Batch(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
 NO_DEFECT = ("no defect", "flawless surface", "good part without any damage", "undamaged", "clean surface")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,17 +41,21 @@ class TuneSettings(Protocol):
 
 def tune(
     parameters: Mapping[str, nn.Parameter],
-    loss: Callable[[int], Tensor],
+    loss: Callable[[int], Tensor | Iterable[Tensor]],
     out: Path,
     config: TuneSettings,
     *,
     held_out: Callable[[], float],
     stop_early: bool,
+    smaller: Callable[[], None] | None = None,
     factors: Mapping[str, float] | None = None,
     preview: Callable[[int], None] | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Train `parameters` on `loss(step)`, a scalar and a pure function of the step; they end as the best averages.
+
+    The loss may come in parts that add up to it. After an out-of-memory error `smaller()` is told to make the parts
+    smaller, and the step is done again: nothing of it was applied.
 
     `held_out()` is the loss on what training never sees, called with the averaged weights in place; with
     `stop_early` it decides when to stop and which weights are kept, without it the last averages are. Calling it
@@ -71,11 +75,9 @@ def tune(
     recent: list[float] = []
     stopped = "all steps done"
     for step in range(trainer.load(), config.steps):
-        value = loss(step)
         share = max(0.0, (step - config.warmup) / max(1, config.steps - config.warmup))
         rate = config.learning_rate * min(1.0, (step + 1) / config.warmup) * (0.05 + 0.95 * (1 - share))
-        trainer.step(value, rate)
-        recent.append(float(value.detach()))
+        recent.append(_step(trainer, loss, step, rate, smaller))
         line: dict[str, Any] = {"step": step + 1, "loss": recent[-1], "lr": rate}
         if (step + 1) % config.evaluate_every == 0 or step + 1 == config.steps:
             with torch.no_grad(), trainer.averaged():
@@ -103,3 +105,19 @@ def tune(
             parameter.copy_(chosen[key])
             parameter.requires_grad_(False)
     return {"steps": best["step"] if stop_early else trainer.steps, "held_out": best["held_out"], "stopped": stopped}
+
+
+def _step(
+    trainer: Trainer,
+    loss: Callable[[int], Tensor | Iterable[Tensor]],
+    step: int,
+    rate: float,
+    smaller: Callable[[], None] | None,
+) -> float:
+    while True:
+        try:
+            return trainer.step(loss(step), rate)[0]
+        except torch.OutOfMemoryError:
+            if smaller is None:
+                raise
+        smaller()  # not inside `except`, where the error keeps the step's tensors alive

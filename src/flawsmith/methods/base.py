@@ -153,8 +153,11 @@ class Synthesizer:
         images.write_bytes(Path(folder) / "card.json", (json.dumps(card, indent=2) + "\n").encode())
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Synthesizer:
-        """Rebuild from `save_pretrained`'s folder. A card names a method of METHODS, never a module to import."""
+    def from_pretrained(cls, folder: str | Path, **place: Any) -> Synthesizer:
+        """Rebuild from `save_pretrained`'s folder. A card names a method of METHODS, never a module to import.
+
+        place: `device` and `memory` of a diffusion method.
+        """
         from flawsmith.methods import METHODS
         from flawsmith.registry import resolve
 
@@ -165,7 +168,7 @@ class Synthesizer:
             raise unknown("Method", str(name), METHODS, f"in {path}")
         kind = resolve(name, METHODS, "Method")
         if kind.from_pretrained.__func__ is not Synthesizer.from_pretrained.__func__:  # type: ignore[attr-defined]
-            return kind.from_pretrained(folder)
+            return kind.from_pretrained(folder, **place)
         return kind(**options)
 
 

@@ -8,7 +8,9 @@ trained (`trainable`) and how a training batch is conditioned (`training_conditi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,7 +22,9 @@ from torch import Tensor, nn
 from flawsmith import compose, tensors
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise
+from flawsmith.diffusion.estimate import weight_bytes
 from flawsmith.diffusion.fewshot import FitConfig, add_adapter, use_adapter
+from flawsmith.diffusion.memory import batch_that_fits, halved
 from flawsmith.diffusion.shards import Batch
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods import base
@@ -29,9 +33,8 @@ from flawsmith.methods.patches import is_grey
 from flawsmith.methods.sketches import SKETCHES
 from flawsmith.records import Request, Sample
 
-BATCH = (
-    8  # windows per forward pass: always filled up to this, so that a window's bytes do not depend on its neighbours
-)
+FAST = {"sampler": "dpm++", "steps": 10, "eta": 0.0}
+BATCH = 8  # windows per forward pass, where the memory allows
 
 
 class DiffusionConfig(BaseModel):
@@ -77,11 +80,17 @@ class DiffusionSynthesizer(base.Synthesizer):
         self,
         backbone: str | Backbone = "compact",
         config: Mapping[str, Any] | DiffusionConfig | None = None,
+        device: str | None = None,
+        memory: int | None = None,
         **options: Any,
     ) -> None:
+        """`device` ("cpu", "cuda") and `memory` (8, 12, 16, 24 GiB) place the backbone; see Backbone.place."""
         super().__init__(**options)
         self.config: Any = config if isinstance(config, self.Config) else self.parse_config(dict(config or {}))
         self.backbone = backbone if isinstance(backbone, Backbone) else Backbone.from_pretrained(backbone).freeze()
+        self.batch = BATCH  # windows per forward pass
+        if device is not None or memory is not None:
+            self.backbone.place(device or "cpu", memory)
         self.adapters: dict[str, str] = {}  # "category/defect" -> name of the attached adapter
         self.lora: dict[str, nn.Parameter] = {}  # the shared adapter of a joint method, once it is trained
         named = backbone if isinstance(backbone, str) else backbone.source
@@ -90,6 +99,9 @@ class DiffusionSynthesizer(base.Synthesizer):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             self.build()
+        if device is not None or memory is not None:
+            own = [*self.trainable().values(), *self.encoders().values()]
+            self.batch = batch_that_fits(self.backbone, BATCH, beside=sum(weight_bytes(module) for module in own))
 
     @classmethod
     def parse_config(cls, given: dict[str, Any]) -> DiffusionConfig:
@@ -103,6 +115,18 @@ class DiffusionSynthesizer(base.Synthesizer):
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
             raise FlawsmithError(f"{field}={first['input']!r} for {cls.name}: {first['msg'].lower()}.") from None
+
+    @classmethod
+    def parse_options(cls, given: dict[str, Any], base: base.Options | None = None) -> base.Options:
+        """As every method's; "sampling" names a set of options, on which the others given come on top."""
+        rest = dict(given)
+        name = rest.pop("sampling", None)
+        if name is None:
+            return super().parse_options(rest, base)
+        known = {"fast": FAST, **{key: preset["options"] for key, preset in cls.presets.items() if "options" in preset}}
+        if name not in known:
+            raise unknown("Sampling", str(name), known, f"of {cls.name}")
+        return super().parse_options({**known[name], **rest}, base)
 
     def default_mask(self, defect_type: str) -> str:
         return "reference"
@@ -119,6 +143,10 @@ class DiffusionSynthesizer(base.Synthesizer):
         """The method's own modules by name: what the optimiser and the checkpoint see. The backbone is not among
         them.
         """
+        return {}
+
+    def encoders(self) -> dict[str, nn.Module]:
+        """The method's own frozen models by name: readers, feature extractors."""
         return {}
 
     def extend(self, support: Mapping[str, Sequence[Sample]]) -> None:
@@ -155,13 +183,13 @@ class DiffusionSynthesizer(base.Synthesizer):
     # -- disk ------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> DiffusionSynthesizer:
-        """Load a run's card, its backbone and what it learned. Raises FlawsmithError when the backbone is another
-        one.
+    def from_pretrained(cls, folder: str | Path, **place: Any) -> DiffusionSynthesizer:
+        """Load a run's card, its backbone and what it learned; `device` and `memory` as for a new one. Raises
+        FlawsmithError when the backbone is another one.
         """
         from flawsmith.methods import runs
 
-        return runs.load(cls, Path(folder))
+        return runs.load(cls, Path(folder), **place)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the card and what was learned; the backbone is named, with its fingerprint, not copied."""
@@ -207,28 +235,41 @@ class DiffusionSynthesizer(base.Synthesizer):
     def generate(
         self, requests: Sequence[Request], progress: Callable[[int, int], None] | None = None, **options: Any
     ) -> list[Sample]:
-        """Make one Sample per Request, in order; all windows of a round share forward passes of `BATCH`."""
+        """Make one Sample per Request, in order; all windows of a round share forward passes of `batch`."""
         chosen: Any = self.parse_options(options, base=self.options)
         canvases = [self._canvas(request, chosen) for request in requests]
         rounds = max((len(canvas.tiles) for canvas in canvases), default=0)
         for turn in range(rounds):
             active = [canvas for canvas in canvases if turn < len(canvas.tiles)]
             for chunk in self._chunks(active):
-                views = [
-                    resized(c.pixels, self._hole(c, turn), c.tiles[turn], self.backbone.size, keep=True) for c in chunk
-                ]
-                seeds = [(c.request.seed + 7919 * turn) & (2**63 - 1) for c in chunk]
-                starts = [
-                    resized(c.start, c.mask, c.tiles[turn], self.backbone.size)[0] if c.start is not None else view[0]
-                    for c, view in zip(chunk, views, strict=True)
-                ]
-                painted = self._sample([c.request for c in chunk], views, starts, seeds, chosen)
-                for canvas, (context, _), window in zip(chunk, views, painted, strict=True):
-                    paste(canvas, turn, context, window, chosen)
-        return [self._finish(canvas, chosen) for canvas in canvases]
+                self._paint(chunk, turn, chosen)
+        with ThreadPoolExecutor(min(len(canvases), os.cpu_count() or 1) or 1) as pool:  # 40 ms each at 512 px
+            return list(pool.map(lambda canvas: self._finish(canvas, chosen), canvases))
+
+    def _paint(self, chunk: Sequence[Canvas], turn: int, options: Any) -> None:
+        """Paint one tile of each canvas; in smaller parts, from now on, where the memory does not suffice."""
+        views = [resized(c.pixels, self._hole(c, turn), c.tiles[turn], self.backbone.size, keep=True) for c in chunk]
+        seeds = [(c.request.seed + 7919 * turn) & (2**63 - 1) for c in chunk]
+        starts = [
+            resized(c.start, c.mask, c.tiles[turn], self.backbone.size)[0] if c.start is not None else view[0]
+            for c, view in zip(chunk, views, strict=True)
+        ]
+        try:
+            painted = self._sample([c.request for c in chunk], views, starts, seeds, options)
+        except torch.OutOfMemoryError:
+            painted = None
+        if painted is None:  # not inside `except`, where the error keeps the tensors alive
+            self.batch = halved(len(chunk), "painting")
+            rest = list(chunk)
+            while rest:  # `batch` may shrink again meanwhile
+                part, rest = rest[: self.batch], rest[self.batch :]
+                self._paint(part, turn, options)
+            return
+        for canvas, (context, _), window in zip(chunk, views, painted, strict=True):
+            paste(canvas, turn, context, window, options)
 
     def _chunks(self, canvases: Sequence[Canvas]) -> Iterator[list[Canvas]]:
-        """At most BATCH canvases at a time that share one adapter, which is switched on."""
+        """At most `batch` canvases at a time that share one adapter, which is switched on."""
         by_adapter: dict[str | None, list[Canvas]] = {}
         for canvas in canvases:
             request = canvas.request
@@ -238,8 +279,11 @@ class DiffusionSynthesizer(base.Synthesizer):
         for adapter, members in by_adapter.items():
             if self.adapters:
                 use_adapter(self.backbone, adapter)
-            for start in range(0, len(members), BATCH):
-                yield members[start : start + BATCH]
+            start = 0
+            while start < len(members):
+                count = self.batch  # it may shrink meanwhile
+                yield members[start : start + count]
+                start += count
 
     def _canvas(self, request: Request, options: Any) -> Canvas:
         size = self.backbone.size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,21 +11,26 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from flawsmith import images
-from flawsmith.diffusion.backbone import Backbone
-from flawsmith.diffusion.fewshot import FitConfig, load_adapter, save_adapter
-from flawsmith.errors import FlawsmithError
+from flawsmith.diffusion.backbone import Backbone, fingerprint
+from flawsmith.diffusion.fewshot import FitConfig, load_adapter, merge_adapter, save_adapter
+from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods import base
 
 if TYPE_CHECKING:
     from flawsmith.methods.latent import DiffusionSynthesizer
 
+__all__ = ["LORA", "WEIGHTS", "fingerprint", "load", "merge", "save"]
+
 WEIGHTS, LORA = "weights.safetensors", "lora.safetensors"  # of a joint method
 
 
-def load(kind: type[DiffusionSynthesizer], folder: Path) -> DiffusionSynthesizer:
+def load(
+    kind: type[DiffusionSynthesizer], folder: Path, device: str | None = None, memory: int | None = None
+) -> DiffusionSynthesizer:
     """The synthesizer of a run. Raises FlawsmithError when the backbone is another one or a file is damaged."""
     card = base.read_card(folder)
-    made = kind(card.get("backbone", "compact"), card.get("config"), **card.get("options", {}))
+    named, config, options = card.get("backbone", "compact"), card.get("config"), card.get("options", {})
+    made = kind(named, config, device=device, memory=memory, **options)
     expected, actual = card.get("backbone_fingerprint"), fingerprint(made.backbone)
     if expected and expected != actual:
         raise FlawsmithError(
@@ -57,6 +61,29 @@ def _load_joint(made: DiffusionSynthesizer, folder: Path) -> None:
         made.lora = {key: p for key, p in made.backbone.unet.named_parameters() if ".shared." in key}
 
 
+def merge(folder: Path, name: str | None, out: Path) -> str:
+    """Write a backbone with one of a run's LoRA adapters added into its denoiser; returns the adapter's name.
+
+    `name` is "category/defect_type", not needed where there is one adapter only. What else a joint method learned
+    stays in its run. Raises FlawsmithError for an unknown name, or a folder that is not empty.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise FlawsmithError(f"Folder {out} is not empty: choose another --out.")
+    made = base.Synthesizer.from_pretrained(folder)
+    adapters = {"shared": "shared"} if getattr(made, "lora", None) else dict(getattr(made, "adapters", {}))
+    if not adapters:
+        raise FlawsmithError(f"{folder} holds no LoRA adapter that could be merged.")
+    if name is None and len(adapters) > 1:
+        raise FlawsmithError(f"{folder} holds several adapters, name one: {', '.join(sorted(adapters))}.")
+    name = name or next(iter(adapters))
+    if name not in adapters:
+        raise unknown("Adapter", name, adapters, f"in {folder}")
+    backbone: Backbone = made.backbone  # type: ignore[attr-defined]
+    merge_adapter(backbone, adapters[name])
+    backbone.save_pretrained(out)
+    return name
+
+
 def save(method: DiffusionSynthesizer, folder: Path) -> None:
     """Write what was learned, then the card, each file whole or not at all."""
     from flawsmith import __version__
@@ -75,14 +102,3 @@ def save(method: DiffusionSynthesizer, folder: Path) -> None:
         for entry in card["learned"].values():
             images.write_bytes(folder / entry["file"], (method.folder / entry["file"]).read_bytes())
     images.write_bytes(folder / "card.json", (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def fingerprint(backbone: Backbone) -> str:
-    """First 16 hex digits of a SHA-256 over names, shapes and a sample of the denoiser's weights, adapters aside."""
-    digest = hashlib.sha256()
-    for name, value in sorted(backbone.unet.state_dict().items()):
-        if "lora_" in name:
-            continue
-        digest.update(f"{name.replace('.base_layer', '')} {tuple(value.shape)}".encode())
-        digest.update(value.detach().reshape(-1)[:64].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -114,9 +114,10 @@ class ReferenceFeatures:
 
     def read(self, image: Tensor, mask: Tensor, texts: Sequence[str], asea: Asea) -> list[Reading]:
         """Compute, keeping nothing: images (B, 3, S, S) in [-1, 1], masks (B, 1, S, S) in {0, 1}."""
-        prompt = self.reader.prompt(image, mask, texts)
-        cells = token_mask(mask, self.reader.grid).to(prompt.visual.device)
-        guided = optimise_guidance(prompt.read, prompt.visual, cells, self.reader.prefix, asea.updates, asea.rate)
+        with self.reader.reading():
+            prompt = self.reader.prompt(image, mask, texts)
+            cells = token_mask(mask, self.reader.grid).to(prompt.visual.device)
+            guided = optimise_guidance(prompt.read, prompt.visual, cells, self.reader.prefix, asea.updates, asea.rate)
         self.made += len(image)
         states, energy = guided.states.float().cpu(), guided.energy.T.tolist()
         return [Reading(states[i].clone(), tuple(energy[i])) for i in range(len(image))]

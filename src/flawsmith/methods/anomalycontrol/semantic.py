@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,6 +47,10 @@ class SemanticModeling(Protocol):
     queries: int
     width: int  # E
 
+    def reading(self) -> AbstractContextManager[None]:
+        """Around every `prompt` and what is read from it: the reader is on its device."""
+        ...
+
     def prompt(self, images: Tensor, masks: Tensor, texts: Sequence[str]) -> Prompt:
         """images (B, 3, S, S) in [-1, 1], masks (B, 1, S, S) in {0, 1}, one text each."""
         ...
@@ -78,6 +83,9 @@ class CompactReader:
         self.size, self.grid, self.prefix = backbone.size, (GRID, GRID), 1
         self.queries, self.width = (int(n) for n in backbone.reader.queries.shape)
 
+    def reading(self) -> AbstractContextManager[None]:
+        return nullcontext()  # it lives in the backbone
+
     def prompt(self, images: Tensor, masks: Tensor, texts: Sequence[str]) -> Prompt:
         backbone = self.backbone
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
@@ -100,6 +108,7 @@ class Blip2Reader:
         self.size = int(size if isinstance(size, int) else size[0])
         self.grid, self.prefix = (self.size // vision.patch_size,) * 2, 1
         self.queries, self.width = (int(n) for n in model.query_tokens.shape[1:])
+        self.device, self.visits = torch.device("cpu"), False
 
     @classmethod
     def from_pretrained(cls, folder_or_id: str | Path) -> Blip2Reader:
@@ -118,9 +127,19 @@ class Blip2Reader:
             ) from error
         return cls(model, tokenizer)
 
-    def to(self, device: torch.device | str) -> Blip2Reader:
-        self.model.to(device)
-        return self
+    def settle(self, device: torch.device, visits: bool) -> None:
+        """Where it reads; with `visits` its weights are there only while it does."""
+        self.device, self.visits = device, visits
+        self.model.to("cpu" if visits else device)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        self.model.to(self.device)
+        try:
+            yield
+        finally:
+            if self.visits:
+                self.model.to("cpu")
 
     def prompt(self, images: Tensor, masks: Tensor, texts: Sequence[str]) -> Prompt:
         model, count = self.model, self.queries

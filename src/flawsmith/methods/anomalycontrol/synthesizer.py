@@ -100,9 +100,9 @@ class AnomalyControl(DiffusionSynthesizer):
     def build(self) -> None:
         backbone = self.backbone
         named = self.config.reader
-        self.reader = (
-            CompactReader(backbone) if named is None else Blip2Reader.from_pretrained(named).to(backbone.device)
-        )
+        self.reader = CompactReader(backbone) if named is None else Blip2Reader.from_pretrained(named)
+        if isinstance(self.reader, Blip2Reader):  # 1.2 G parameters, needed once per reference
+            self.reader.settle(backbone.device, visits=backbone.preset is not None and backbone.preset.offload)
         self.features = ReferenceFeatures(self.reader, cache_folder())
         self.attention = SemanticAttention(backbone.unet)
         width, context = self.reader.width, backbone.context_width
@@ -123,6 +123,10 @@ class AnomalyControl(DiffusionSynthesizer):
 
     def trainable(self) -> dict[str, nn.Module]:
         return {"attention": self.attention, "projection": self.projection}
+
+    def encoders(self) -> dict[str, nn.Module]:
+        resident = isinstance(self.reader, Blip2Reader) and not self.reader.visits
+        return {"reader": self.reader.model} if resident and isinstance(self.reader, Blip2Reader) else {}
 
     def begin(self) -> None:
         if self.config.ip_adapter:

@@ -6,7 +6,7 @@ Both offer `text(captions) -> (B, F)`, zeros for an empty caption, and `image(im
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from flawsmith import tensors
 from flawsmith.diffusion.backbone import Backbone
+from flawsmith.diffusion.sentences import Sentences
 from flawsmith.errors import FlawsmithError
 
 __all__ = ["ClipFeatures", "OwnFeatures"]
@@ -60,17 +61,21 @@ class ClipFeatures:
                 f"format{'' if Path(name).exists() else ', or a hub id that can be fetched'}."
             ) from error
         self.device = device
+        self._sentences = Sentences(self._encoded)
         self.text_width = self.image_width = int(self.model.config.projection_dim)
 
-    @torch.no_grad()
     def text(self, captions: Sequence[str]) -> Tensor:
+        return torch.stack(self._sentences(captions)).to(self.device)
+
+    @torch.no_grad()
+    def _encoded(self, captions: Sequence[str]) -> Iterator[Tensor]:
         length = int(self.model.config.text_config.max_position_embeddings)
-        ids = self.tokenizer(
-            list(captions), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        ).to(self.device)
-        states = self.model.text_model(input_ids=ids.input_ids, attention_mask=ids.attention_mask)
-        said = torch.tensor([[bool(caption)] for caption in captions], device=self.device)
-        return self.model.text_projection(states.pooler_output) * said
+        for caption in captions:
+            ids = self.tokenizer(
+                [caption], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            ).to(self.device)
+            states = self.model.text_model(input_ids=ids.input_ids, attention_mask=ids.attention_mask)
+            yield self.model.text_projection(states.pooler_output)[0] * float(bool(caption))
 
     @torch.no_grad()
     def image(self, image: Tensor, mask: Tensor) -> Tensor:

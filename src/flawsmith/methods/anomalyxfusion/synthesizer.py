@@ -155,6 +155,9 @@ class AnomalyXFusion(DiffusionSynthesizer):
         names = ("texture", "location", "semantic", "in_fusion", "dif_fusion", "null")
         return {name: module for name in names if (module := getattr(self, name)) is not None}
 
+    def encoders(self) -> dict[str, nn.Module]:
+        return {"clip": self.features.model} if isinstance(self.features, ClipFeatures) else {}
+
     def extend(self, support: Mapping[str, Sequence[Sample]]) -> None:
         for name, samples in support.items():
             feature = None

@@ -1,0 +1,180 @@
+"""Every diffusion method on Stable Diffusion's and LDM's classes, from real folders, by the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+pytest.importorskip("peft")
+
+import thin  # noqa: E402
+
+import fakes  # noqa: E402
+from flawsmith import cli, images, training_data  # noqa: E402
+from flawsmith.diffusion.backbone import Backbone, fingerprint  # noqa: E402
+from flawsmith.errors import FlawsmithError  # noqa: E402
+from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl  # noqa: E402
+from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa: E402
+from flawsmith.methods.base import Synthesizer  # noqa: E402
+from flawsmith.methods.latent import DiffusionSynthesizer  # noqa: E402
+from flawsmith.records import Request, Sample  # noqa: E402
+from methods.test_contract import *  # noqa: F403, E402 - every promise, on a blending backbone behind a vae
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    base = tmp_path_factory.mktemp("big")
+    for kind in thin.KINDS:
+        thin.write(kind, base / kind)
+    return {kind: base / kind for kind in thin.KINDS}
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return thin.clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fakes.mvtec_tree(tmp_path_factory.mktemp("data"), good=3, defects={"crack": 6, "hole": 6}, size=(60, 80))
+
+
+@pytest.fixture(autouse=True)
+def _few_painted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_data, "DRAWN", 2)  # they take longer than two steps of a thin denoiser
+
+
+@pytest.fixture
+def method(folders: dict[str, Path]) -> Synthesizer:
+    return DiffusionSynthesizer(str(folders["ldm"]), steps=2)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["flawsmith", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return int(stopped.value.code or 0)
+
+
+@pytest.mark.parametrize("kind", thin.KINDS)
+@pytest.mark.parametrize("name", ["inpaint", "anomalycontrol", "anomalyxfusion"])
+def test_train_and_generate(
+    name: str, kind: str, folders: dict[str, Path], data: Path, blip: Path, clip: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Two steps and two pictures under the smallest preset: exact outside the mask, the window the model's own."""
+    monkeypatch.setenv("FLAWSMITH_CACHE", str(tmp_path / "cache"))
+    own = {
+        "inpaint": ["rank=2"],
+        "anomalycontrol": [f"reader={blip}"],
+        "anomalyxfusion": [f"clip={clip}", "lora_rank=2", "mask_steps=0"],
+    }[name]
+    sets = [x for value in [*own, "batch_size=2", "evaluate_every=2", "warmup=1"] for x in ("--set", value)]
+    before = fingerprint(Backbone.from_pretrained(folders[kind]))
+    common = ("--data", data, "--backbone", folders[kind], "--shots", 4, "--defect", "hole")
+    trained = tmp_path / "run"
+    assert run(monkeypatch, "train", name, *common, "--steps", 2, *sets, "--memory", 8, "--out", trained) == 0
+    said = capsys.readouterr().err
+    assert "Training needs about" in said
+    card = json.loads((trained / "card.json").read_text())
+    assert set(card["learned"]) == {"widget/hole"} and card["backbone_fingerprint"] == before
+    assert np.isfinite(card["learned"]["widget/hole"]["held_out"])
+    out, place = tmp_path / "out", ("--device", "cpu", "--memory", 12)
+    sampling = ("--set", "sampling=fast", "--set", "min_share=0", "--set", "min_visibility=0")
+    assert run(monkeypatch, "generate", trained, "--normal", data, "-n", 2, *place, *sampling, "--out", out) == 0
+    assert "Painting needs about" in capsys.readouterr().err
+    manifest = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+    assert len(manifest) == 2 and any(line["status"] == "kept" for line in manifest)
+    for line in manifest:
+        if line["status"] == "kept":
+            image, mask = images.read_image(out / line["image"]), images.read_mask(out / line["mask"])
+            normal = images.read_image(data / line["normal"]["file"])
+            assert np.array_equal(image[~mask], normal[~mask]) and not np.array_equal(image, normal)
+    assert run(monkeypatch, "show", trained) == 0
+    assert ("LoRA of rank 2" in capsys.readouterr().out) == (name != "anomalycontrol")
+
+
+def test_a_merged_adapter_paints_the_same(
+    folders: dict[str, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    trained, out = tmp_path / "run", tmp_path / "merged"
+    sets = [x for v in ("rank=2", "batch_size=2", "learning_rate=0.05", "warmup=1") for x in ("--set", v)]
+    common = ("--data", data, "--backbone", folders["sd"], "--shots", 3, "--steps", 3)
+    assert run(monkeypatch, "train", "inpaint", *common, *sets, "--out", trained) == 0
+    assert run(monkeypatch, "merge", trained, "--out", out) == 2
+    assert "widget/crack, widget/hole" in capsys.readouterr().err
+    assert run(monkeypatch, "merge", trained, "--defect", "widget/hole", "--out", out) == 0
+    assert run(monkeypatch, "merge", trained, "--defect", "widget/hole", "--out", out) == 2  # not empty
+    with_adapter, merged = Synthesizer.from_pretrained(trained), DiffusionSynthesizer(str(out))
+    plain = DiffusionSynthesizer(str(folders["sd"]))
+    options = {"steps": 2, "min_share": 0, "min_visibility": 0, "threshold": 0}
+    mask = request().mask
+    first, second, third = (one.generate([request()], **options)[0].image for one in (with_adapter, merged, plain))
+    near, far = (np.abs(first.astype(int) - other)[mask].mean() for other in (second, third))
+    assert near < 1 and far > 3 * near  # the file is of half precision
+    assert fingerprint(merged.backbone) != fingerprint(plain.backbone)
+
+
+def request(seed: int = 0) -> Request:
+    normal = fakes.photo(seed, (60, 90))
+    shown, where = fakes.with_defect(fakes.photo(seed + 9, (60, 90)), "hole", seed)
+    mask = np.zeros((60, 90), bool)
+    mask[20:34, 30:52] = True
+    reference = Sample(shown, where, "widget", "hole")
+    return Request(Sample(normal, np.zeros_like(mask), "widget"), mask, "hole", "a hole", reference, seed)
+
+
+# -- what is frozen is computed once -------------------------------------------------------------------------------
+
+
+def calls(module: Any) -> list[int]:
+    """Rows of every forward pass from now on."""
+    seen: list[int] = []
+    module.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(len(args[0] if args else next(iter(kwargs.values())))), with_kwargs=True
+    )
+    return seen
+
+
+@pytest.mark.parametrize("kind", thin.KINDS)
+def test_dynamic_tokens_never_run_the_text_encoder_per_step(kind: str, folders: dict[str, Path], clip: Path) -> None:
+    made = AnomalyXFusion(str(folders[kind]), {"clip": str(clip), "lora_rank": 0})
+    made.extend({"widget/hole": [request().reference]})
+    torch.nn.init.normal_(made.dif_fusion.mlp[-1].bias)  # tokens that do differ from step to step
+    text, denoiser = calls(made.backbone.text_encoder), calls(made.backbone.unet)
+    counts = []
+    for steps in (2, 9):
+        text.clear()
+        denoiser.clear()
+        made.generate([request()], steps=steps, guidance_scale=2.0, sampler="ddim")
+        assert len(denoiser) == steps
+        counts.append(len(text))
+    assert counts[0] <= 2 and counts[1] <= counts[0]  # one prompt, one for guidance; later maybe none
+
+
+def test_a_sentence_is_encoded_once_and_alone(folders: dict[str, Path]) -> None:
+    backbone, other = (Backbone.from_pretrained(folders["sd"]).freeze() for _ in range(2))
+    seen = calls(backbone.text_encoder)
+    together = backbone.encode_text(["a hole", "", "a hole", "a crack"])
+    assert seen == [1, 1, 1]
+    assert torch.equal(together[0], together[2]) and torch.equal(backbone.encode_text(["a crack"])[0], together[3])
+    assert seen == [1, 1, 1] and torch.equal(other.encode_text(["a crack"])[0], together[3])
+
+
+def test_the_sampling_presets(folders: dict[str, Path], blip: Path, clip: Path) -> None:
+    control = AnomalyControl.parse_options({"sampling": "paper"})
+    assert (control.steps, control.guidance_scale, control.strength, control.start) == (50, 7.0, 0.7, "normal")  # type: ignore[attr-defined]
+    fusion = AnomalyXFusion.parse_options({"sampling": "paper"})
+    assert (fusion.steps, fusion.eta, fusion.guidance_scale, fusion.sampler) == (200, 1.0, 1.0, "ddim")  # type: ignore[attr-defined]
+    for kind in (DiffusionSynthesizer, AnomalyControl, AnomalyXFusion):
+        fast = kind.parse_options({"sampling": "fast", "steps": 8}, kind.parse_options({"eta": 1.0}))
+        assert (fast.sampler, fast.steps, fast.eta) == ("dpm++", 8, 0.0)  # type: ignore[attr-defined]
+        with pytest.raises(FlawsmithError, match="known: fast"):
+            kind.parse_options({"sampling": "quick"})

@@ -48,9 +48,9 @@ def evaluate(
     """
     check_metrics(config.metrics)
     downstream.refuse_device(config.device)
-    exporting.check(config.export)
     if config.export and "segmentation" not in config.metrics:
         raise FlawsmithError("--export needs a trained segmenter: add segmentation to --metrics.")
+    exporting.check(config.export)
     segmenting = overlay(SegmentationConfig(device=config.device), config.segmentation, "Segmentation")
     classifying = overlay(ClassificationConfig(device=config.device), config.classification, "Classification")
     papers = overlay(paper.PaperConfig(device=config.device), config.paper, "Paper")

@@ -49,7 +49,7 @@ class DiffusionConfig(BaseModel):
 class DiffusionOptions(base.Options):
     """Dials of every diffusion method."""
 
-    steps: int = Field(10, ge=1, le=1000, description="denoising steps")
+    steps: int = Field(8, ge=1, le=1000, description="denoising steps")
     sampler: Literal["dpm++", "ddim"] = Field("dpm++", description="DPM-Solver++ or DDIM")
     eta: float = Field(0.0, ge=0, le=1, description="DDIM's fresh noise at every step; 0 = none")
     guidance_scale: float = Field(1.5, ge=0, le=30, description="1 = none; above 3 oversaturates")

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from flawsmith.diffusion import folders
+from flawsmith.diffusion import folders, noise_levels
 from flawsmith.diffusion.codec import PixelCodec
 from flawsmith.diffusion.denoise import Conditioning, scheduler_for
 from flawsmith.diffusion.memory import Preset, device_named, preset_of, work_dtype
@@ -274,6 +274,18 @@ class Backbone:
     def sampler(self, name: str = "ddim") -> Any:
         """A fresh sampling scheduler ("ddim" or "dpm++") on this backbone's noise schedule."""
         return scheduler_for(self.scheduler.config, name)
+
+    def timesteps(self, name: str, count: int) -> list[int] | None:
+        """The steps a sampler takes, descending; None = the sampler's own, evenly in t: behind a VAE, and DDIM always,
+        whose rule needs even steps.
+        """
+        if self.codec is None or name != "dpm++":
+            return None
+        return noise_levels.sampling_steps(self.scheduler.alphas_cumprod, count)
+
+    def training_steps(self) -> Tensor | None:
+        """Table for `losses.stratified_steps`: evenly in noise level for pixels; None = evenly in t, behind a VAE."""
+        return None if self.codec is None else noise_levels.step_table(self.scheduler.alphas_cumprod)
 
     # ---- disk ------------------------------------------------------------------------------------------------------
 

@@ -115,6 +115,7 @@ def denoise(
     unconditional: Condition | None = None,
     guidance_scale: float = 1.0,
     num_inference_steps: int = 8,
+    timesteps: Sequence[int] | None = None,
     eta: float = 0.0,
     step_noise: Callable[[int], Tensor] | None = None,
     start: Tensor | None = None,
@@ -126,7 +127,8 @@ def denoise(
 ) -> Tensor:
     """Noise (B, C, h, w) to latents (B, C, h, w).
 
-    extra: (B, m + C, h, w) for inpainting backbones. start, strength: begin from `start` noised to that share
+    extra: (B, m + C, h, w) for inpainting backbones. timesteps: the steps themselves, descending, in place of
+    `num_inference_steps` of the scheduler's own; see Backbone.timesteps. start, strength: begin from `start` noised to that share
     of the schedule instead of from pure noise. known, mask: for 4-channel backbones, keep `known` where mask
     (B, 1, h, w) is 0 at every step. step_noise(i) gives the noise of step i for eta > 0. progress(i, n) is
     called after each step.
@@ -140,7 +142,11 @@ def denoise(
     if (known is None) != (mask is None):
         raise FlawsmithError("Known-region blending needs both the known latents and the mask.")
     batch = len(noise)
-    scheduler.set_timesteps(num_inference_steps)  # on the CPU: a step's number is looked up in tables there
+    # on the CPU: a step's number is looked up in tables there
+    if timesteps is None:
+        scheduler.set_timesteps(num_inference_steps)
+    else:
+        scheduler.set_timesteps(timesteps=list(timesteps))
     steps = scheduler.timesteps
     x = noise * float(getattr(scheduler, "init_noise_sigma", 1.0))
     if start is not None and strength < 1:

@@ -61,7 +61,7 @@ class FitConfig:
     preview_every: int = 250
     outside: float = 0.05  # the loss terms are pretraining's
     edges: float = 0.25
-    snr_cap: float = 5.0
+    snr_cap: float = 10.0
     min_area: int = 64
     colour: float = 4.0
     align: float = 0.0  # the reader is frozen here

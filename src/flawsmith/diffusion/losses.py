@@ -121,10 +121,13 @@ def prediction_target(scheduler: Any, latents: Tensor, noise: Tensor, t: Tensor)
     raise FlawsmithError(f"A denoiser that predicts {kind!r} cannot be trained here: known are epsilon, v_prediction.")
 
 
-def stratified_steps(count: int, generator: torch.Generator) -> Tensor:
-    """One step from each of `count` equal parts of the schedule, (count,) long: less spread between batches."""
+def stratified_steps(count: int, generator: torch.Generator, table: Tensor | None = None) -> Tensor:
+    """One step from each of `count` equal parts of the schedule, (count,) long: less spread between batches. Parts of
+    equal length in t, or with `table` (1000,) (see noise_levels.step_table) of equal weight there.
+    """
     place = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
-    return (place * 1000).long().clamp(0, 999)
+    steps = (place * 1000).long().clamp(0, 999)
+    return steps if table is None else table[steps]
 
 
 class LossTerms(Protocol):

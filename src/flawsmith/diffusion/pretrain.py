@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -56,6 +56,7 @@ class PretrainConfig:
     align: float = 0.05  # weight of "a reference says what its caption says"
     edges: float = 0.25  # weight of the error's gradient: fights the 4 px grid of pixel-unshuffle
     snr_cap: float = 5.0  # above this signal-to-noise ratio a step counts less: there the v loss only sees grain
+    even_in: Literal["time", "noise"] = "noise"  # how training steps are spread, see noise_levels
     min_area: int = 64  # pixels; the masked loss is divided by the mask's area, but not by less than this
     bf16: bool = True
     held_out_every: int = 500
@@ -112,7 +113,7 @@ def held_out(backbone: Backbone, windows: Windows, config: PretrainConfig) -> di
     unused condition.
 
     Captions are swapped with no reference given and references with no caption, so that neither can stand in
-    for the other.
+    for the other. "detail" is the loss with both at the levels that decide fine structure.
     """
     size = 16
     sums: dict[str, list[float]] = {}
@@ -136,6 +137,8 @@ def held_out(backbone: Backbone, windows: Windows, config: PretrainConfig) -> di
         for name, (captions, references) in cases.items():
             given = Batch(batch.image, batch.clean, batch.mask, list(captions), list(references))
             sums.setdefault(name, []).extend(batch_loss(backbone, given, t, noise, config).tolist())
+        fine = torch.linspace(2, 200, size).long()
+        sums.setdefault("detail", []).extend(batch_loss(backbone, batch, fine, noise, config).tolist())
     return {f"held_out/{name}": float(np.mean(values)) for name, values in sums.items()}
 
 
@@ -189,7 +192,7 @@ def preview(backbone: Backbone, windows: Windows, path: Path, seed: int = 7, cou
             extra=extra,
             unconditional=partial(_constant, null),
             guidance_scale=1.5,
-            num_inference_steps=10,
+            timesteps=backbone.timesteps("dpm++", 10),
         )
         painted = backbone.decode(made)
         columns.append(tensors.to_images(mask * painted + (1 - mask) * clean))
@@ -249,6 +252,7 @@ def pretrain(
     last = config.steps if stop_after is None else min(stop_after, config.steps)
     side = int(backbone.unet.config.sample_size)
     shape = (config.batch_size, backbone.latent_channels, side, side)
+    table = backbone.training_steps() if config.even_in == "noise" else None
     for module in backbone.modules().values():
         module.train()
     recent: list[float] = []
@@ -257,7 +261,7 @@ def pretrain(
     for step in range(first, last):
         batch = windows.batch(config.batch_size, config.seed, step)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        t = stratified_steps(config.batch_size, generator)
+        t = stratified_steps(config.batch_size, generator, table)
         noise = torch.randn(shape, generator=generator)
         rate = _rate(step, config)
         value, norm = trainer.step(batch_loss(backbone, batch, t, noise, config).mean(), rate)

@@ -23,7 +23,7 @@ __all__ = ["Steps", "draw"]
 def draw(backbone: Backbone, config: FitConfig, step: int) -> tuple[Tensor, Tensor]:
     """The diffusion steps (B,) and the noise (B, C, h, w) of training step `step`."""
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-    t = stratified_steps(config.batch_size, generator)
+    t = stratified_steps(config.batch_size, generator, backbone.training_steps())
     side = backbone.size // backbone.factor
     return t, torch.randn(config.batch_size, backbone.latent_channels, side, side, generator=generator)
 
@@ -60,7 +60,9 @@ class Steps:
         backbone, count = self.backbone, len(self.judged.captions)
         side = backbone.size // backbone.factor
         generator = torch.Generator().manual_seed(self.config.seed)
+        table = backbone.training_steps()
         t = torch.linspace(200, 990, count).long()
+        t = t if table is None else table[t]
         noise = torch.randn(count, backbone.latent_channels, side, side, generator=generator)
         while True:
             try:

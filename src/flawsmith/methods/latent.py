@@ -327,6 +327,7 @@ class DiffusionSynthesizer(base.Synthesizer):
                 unconditional=None if null is None else lambda t: null,
                 guidance_scale=options.guidance_scale,
                 num_inference_steps=options.steps,
+                timesteps=backbone.timesteps(options.sampler, options.steps),
                 eta=options.eta,
                 step_noise=lambda i: draw_noise([seed + 104_729 * (i + 1) for seed in seeds], noise.shape[1:], device),
                 start=None

@@ -128,10 +128,10 @@ def denoise(
     """Noise (B, C, h, w) to latents (B, C, h, w).
 
     extra: (B, m + C, h, w) for inpainting backbones. timesteps: the steps themselves, descending, in place of
-    `num_inference_steps` of the scheduler's own; see Backbone.timesteps. start, strength: begin from `start` noised to that share
-    of the schedule instead of from pure noise. known, mask: for 4-channel backbones, keep `known` where mask
-    (B, 1, h, w) is 0 at every step. step_noise(i) gives the noise of step i for eta > 0. progress(i, n) is
-    called after each step.
+    `num_inference_steps` of the scheduler's own; see Backbone.timesteps. start, strength: begin from `start` noised
+    to that share of the steps instead of from pure noise. known, mask: for 4-channel backbones, keep `known` where
+    mask (B, 1, h, w) is 0 at every step. step_noise(i) gives the noise of step i for eta > 0. progress(i, n) is called
+    after each step.
     """
     if guidance_scale != 1.0 and unconditional is None:
         raise FlawsmithError(

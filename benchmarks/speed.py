@@ -98,7 +98,7 @@ def main() -> None:
                     extra=extra,
                     unconditional=lambda t: null,
                     guidance_scale=args.guidance_scale,
-                    timesteps=backbone.timesteps("dpm++", steps),
+                    timesteps=backbone.timesteps(steps),
                 )
 
             found[f"seconds_per_picture_{steps}_steps"] = median(sample, max(3, args.rounds // 2)) / args.batch

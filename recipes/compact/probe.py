@@ -73,7 +73,7 @@ def main() -> None:
                     extra=None if extra is None else extra[rows],
                     unconditional=lambda t, rows=rows: Conditioning(null.context[rows]),
                     guidance_scale=args.guidance,
-                    timesteps=backbone.timesteps("dpm++", args.steps),
+                    timesteps=backbone.timesteps(args.steps),
                 )
             )
         return tensors.to_images(mask * backbone.decode(torch.cat(parts)) + (1 - mask) * clean)

@@ -15,6 +15,7 @@ from flawsmith import tensors  # noqa: E402
 from flawsmith.diffusion import compact  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone, PixelCodec  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise, scheduler_for  # noqa: E402
+from flawsmith.diffusion.unet import octaves  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 
 
@@ -79,6 +80,46 @@ def test_preconditioning_is_the_best_linear_guess(tiny: Backbone) -> None:
         alpha = unet.signal[step]
         left = (0.2**2 / (alpha * 0.2**2 + 1 - alpha)).sqrt()
         assert (v - guess).std().item() == pytest.approx(left.item(), rel=0.01)
+
+
+@pytest.mark.parametrize("size", [16, 64, 128])
+def test_octaves_share_out_every_wave(size: int) -> None:
+    bands = octaves(size)
+    assert bands.shape == (4, size, size) and bands.min() >= 0
+    assert torch.allclose(bands.sum(0), torch.ones(size, size), atol=1e-6)
+    assert bands[0, 0, 0] == 1 and bands[3, -1, -1] == 1  # the level is the coarsest, a chessboard the finest
+
+
+def test_gates_decide_how_much_of_the_filter_is_taken(tiny: Backbone) -> None:
+    """Closed: the picture is the smooth fill; wide open: twice the filter's guess beyond it; each at its own place."""
+    unet = compact.build(dataclasses.replace(compact.CompactConfig(**tiny.info["recipe"]), spread=0.2), 3).unet
+    torch.nn.init.zeros_(unet.conv_out.weight)
+    torch.nn.init.zeros_(unet.conv_out.bias)
+    image, mask = windows(4)
+    extra, latents = tiny.inpaint_input(image, mask), tiny.encode(image)
+    assert extra is not None
+    filled = unet.planes(extra[:, 16:])
+    t = torch.full((4,), 300)
+    noisy = tiny.scheduler.add_noise(latents, torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)), t)
+    alpha, sigma = unet.signal[300].sqrt(), (1 - unet.signal[300]).sqrt()
+
+    def beyond(level: float) -> torch.Tensor:
+        """What the prediction says the picture is, minus the fill."""
+        torch.nn.init.constant_(unet.gates.bias, level)
+        with torch.no_grad():
+            v = unet(torch.cat([noisy, extra], 1), t, torch.zeros(4, 1, 32)).sample
+        return unet.planes(alpha * noisy - sigma * v) - filled
+
+    assert beyond(-60.0).abs().max() < 1e-4
+    once, twice = beyond(0.0), beyond(60.0)
+    assert once.abs().max() > 0.1 and torch.allclose(twice, 2 * once, atol=1e-3)
+    assert (once * (1 - mask)).abs().max() < 1e-4
+    with torch.no_grad():
+        unet.gates.bias[:4] = -60.0  # brightness closed, colour open
+    with torch.no_grad():
+        v = unet(torch.cat([noisy, extra], 1), t, torch.zeros(4, 1, 32)).sample
+    closed = unet.planes(alpha * noisy - sigma * v) - filled
+    assert closed[:, 0].abs().max() < 1e-4 and torch.allclose(closed[:, 1:], twice[:, 1:], atol=1e-3)
 
 
 def test_outside_the_hole_v_is_known(tiny: Backbone) -> None:

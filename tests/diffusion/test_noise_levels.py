@@ -106,6 +106,31 @@ def test_eight_steps_keep_detail_of_low_contrast() -> None:
     assert found["even in t"] < 0.04, found
 
 
+def test_first_order_dpm_solver_is_ddim() -> None:
+    """At DDIM's own even steps, on a schedule that does not end in pure noise, where both are defined."""
+    config = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "prediction_type": "v_prediction",
+    }
+    given = Conditioning(torch.zeros(4, 1, 4))
+    found = {}
+    for name in ("ddim", "dpm++1"):
+        sampler = scheduler_for(config, name)
+        sampler.set_timesteps(10)
+        found[name] = denoise(
+            GaussianDenoiser(sampler.alphas_cumprod, 0.3),
+            scheduler_for(config, name),
+            lambda t: given,
+            draw_noise(range(4), (3, 8, 8)),
+            num_inference_steps=10,
+            timesteps=None if name == "ddim" else sampler.timesteps.tolist(),
+            bf16=False,
+        )
+    assert torch.allclose(found["ddim"], found["dpm++1"], atol=0.01)
+
+
 def test_drawn_steps_follow_the_table() -> None:
     table = noise_levels.step_table(schedule())
     drawn = torch.cat([stratified_steps(16, torch.Generator().manual_seed(i), table) for i in range(200)])
@@ -120,7 +145,10 @@ def test_pixels_are_sampled_by_noise_level_and_latents_as_published(tmp_path: Pa
     from flawsmith.diffusion import compact
 
     backbone: Backbone = compact.build(compact.CompactConfig(size=32))
-    assert backbone.timesteps("dpm++", 4) == noise_levels.sampling_steps(backbone.scheduler.alphas_cumprod, 4)
-    assert backbone.timesteps("ddim", 4) is None and backbone.training_steps() is not None
+    assert backbone.timesteps(4) == noise_levels.sampling_steps(backbone.scheduler.alphas_cumprod, 4)
+    assert backbone.timesteps(4, eta=0.5) is None and backbone.training_steps() is not None
+    assert type(backbone.sampler("ddim")).__name__ == "DPMSolverMultistepScheduler"
+    assert type(backbone.sampler("ddim", eta=0.5)).__name__ == "DDIMScheduler"
     backbone.codec = None  # as behind a VAE
-    assert backbone.timesteps("dpm++", 4) is None and backbone.training_steps() is None
+    assert type(backbone.sampler("ddim")).__name__ == "DDIMScheduler"
+    assert backbone.timesteps(4) is None and backbone.training_steps() is None

@@ -271,17 +271,18 @@ class Backbone:
         """The unconditional tokens: no words, no reference."""
         return Conditioning(self.context([""] * count))
 
-    def sampler(self, name: str = "ddim") -> Any:
+    def sampler(self, name: str = "ddim", eta: float = 0.0) -> Any:
         """A fresh sampling scheduler ("ddim" or "dpm++") on this backbone's noise schedule."""
-        return scheduler_for(self.scheduler.config, name)
+        return scheduler_for(self.scheduler.config, "dpm++1" if name == "ddim" and self._spaced(eta) else name)
 
-    def timesteps(self, name: str, count: int) -> list[int] | None:
-        """The steps a sampler takes, descending; None = the sampler's own, evenly in t: behind a VAE, and DDIM always,
-        whose rule needs even steps.
+    def timesteps(self, count: int, eta: float = 0.0) -> list[int] | None:
+        """The steps a sampler takes, descending: evenly in noise level for pixels, see noise_levels. None = the
+        sampler's own, evenly in t: behind a VAE, and with fresh noise, since DDIM's rule for it needs even steps.
         """
-        if self.codec is None or name != "dpm++":
-            return None
-        return noise_levels.sampling_steps(self.scheduler.alphas_cumprod, count)
+        return noise_levels.sampling_steps(self.scheduler.alphas_cumprod, count) if self._spaced(eta) else None
+
+    def _spaced(self, eta: float) -> bool:
+        return self.codec is not None and eta == 0
 
     def training_steps(self) -> Tensor | None:
         """Table for `losses.stratified_steps`: evenly in noise level for pixels; None = evenly in t, behind a VAE."""

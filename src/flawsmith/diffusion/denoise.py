@@ -17,7 +17,16 @@ from flawsmith.errors import FlawsmithError, unknown
 
 __all__ = ["SCHEDULERS", "Condition", "Conditioning", "autocast", "denoise", "draw_noise", "predict", "scheduler_for"]
 
-SCHEDULERS = {"ddim": "DDIMScheduler", "dpm++": "DPMSolverMultistepScheduler"}
+# name -> diffusers' class, and what is set on top; "dpm++1" is DDIM without fresh noise (Lu et al. 2022, section 4.1),
+# in a class that takes steps at any distance
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("DDIMScheduler", {"clip_sample": False}),
+    "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "final_sigmas_type": "zero"}),
+    "dpm++1": (
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "dpmsolver++", "final_sigmas_type": "zero", "solver_order": 1},
+    ),
+}
 
 
 @dataclass
@@ -56,11 +65,9 @@ def scheduler_for(config: Any, name: str = "ddim") -> Any:
 
     if name not in SCHEDULERS:
         raise unknown("Sampler", name, SCHEDULERS)
-    extra = (
-        {"algorithm_type": "dpmsolver++", "final_sigmas_type": "zero"} if name == "dpm++" else {"clip_sample": False}
-    )
+    kind, extra = SCHEDULERS[name]
     kept = {k: v for k, v in dict(config).items() if not k.startswith("_")}
-    return getattr(diffusers, SCHEDULERS[name]).from_config({**kept, "timestep_spacing": "trailing", **extra})
+    return getattr(diffusers, kind).from_config({**kept, "timestep_spacing": "trailing", **extra})
 
 
 def draw_noise(seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:

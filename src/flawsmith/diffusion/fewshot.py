@@ -28,7 +28,19 @@ from flawsmith.diffusion.tuning import tune
 from flawsmith.errors import FlawsmithError
 from flawsmith.records import Sample
 
-TARGETS = ["conv1", "conv2", "conv_shortcut", "conv", "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "gates"]
+TARGETS = [
+    "conv1",
+    "conv2",
+    "conv_shortcut",
+    "conv",
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "proj_in",
+    "proj_out",
+    "gates",
+]
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,7 @@ def preview(backbone: Backbone, windows: Windows, path: Path, seed: int = 7, cou
             extra=extra,
             unconditional=partial(_constant, null),
             guidance_scale=1.5,
-            timesteps=backbone.timesteps("dpm++", 10),
+            timesteps=backbone.timesteps(10),
         )
         painted = backbone.decode(made)
         columns.append(tensors.to_images(mask * painted + (1 - mask) * clean))

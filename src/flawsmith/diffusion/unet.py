@@ -93,7 +93,9 @@ class PreconditionedUNet(UNet2DConditionModel):
 
         gates: (B, 2 K, S, S), as the layer says them; 0 is a factor of 1, and factors end at 2.
         """
-        gates = nn.functional.interpolate(2 * gates.sigmoid(), size=waves.shape[-2:], mode="bilinear", align_corners=False)
+        gates = nn.functional.interpolate(
+            2 * gates.sigmoid(), size=waves.shape[-2:], mode="bilinear", align_corners=False
+        )
         parts = self.pixels((waves[:, :, None] * self.bands).flatten(1, 2)).unflatten(1, (3, -1))  # (B, 3, K, P, P)
         of_light, of_colour = gates.chunk(2, 1)
         return (parts * torch.stack([of_light, of_colour, of_colour], 1)).sum(2)

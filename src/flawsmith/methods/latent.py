@@ -320,14 +320,14 @@ class DiffusionSynthesizer(base.Synthesizer):
             null = self.unconditional(len(views)) if options.guidance_scale != 1 else None
             latents = denoise(
                 backbone.unet,
-                backbone.sampler(options.sampler),
+                backbone.sampler(options.sampler, options.eta),
                 lambda t: self.condition(prepared, t),
                 noise,
                 extra=backbone.inpaint_input(image, mask),
                 unconditional=None if null is None else lambda t: null,
                 guidance_scale=options.guidance_scale,
                 num_inference_steps=options.steps,
-                timesteps=backbone.timesteps(options.sampler, options.steps),
+                timesteps=backbone.timesteps(options.steps, options.eta),
                 eta=options.eta,
                 step_noise=lambda i: draw_noise([seed + 104_729 * (i + 1) for seed in seeds], noise.shape[1:], device),
                 start=None

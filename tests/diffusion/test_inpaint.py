@@ -26,7 +26,7 @@ from flawsmith.diffusion.fewshot import (  # noqa: E402
 )
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
-from flawsmith.methods.canvas import resized, tiles, with_grain  # noqa: E402
+from flawsmith.methods.canvas import only_real_change, resized, tiles, with_grain  # noqa: E402
 from flawsmith.methods.latent import DiffusionSynthesizer  # noqa: E402
 from flawsmith.methods.runs import fingerprint  # noqa: E402
 from flawsmith.records import Request, Sample  # noqa: E402
@@ -238,3 +238,19 @@ def test_a_grey_camera_stays_grey(folder: Path) -> None:
     asked = Request(Sample(grey, asked.normal.mask, "widget"), asked.mask, "hole", "red spot", None, 1)
     (sample,) = DiffusionSynthesizer(str(folder), steps=2).generate([asked])
     assert (sample.image == sample.image[..., :1]).all()
+
+
+def test_what_change_encloses_stays_and_what_lies_between_does_not() -> None:
+    """A painted ring keeps its middle, whose brightness is the surface's; two far specks do not join."""
+    rng = np.random.default_rng(0)
+    normal = np.full((80, 80, 3), 120, np.uint8)
+    painted = np.clip(normal + rng.normal(0, 2, normal.shape), 0, 255).astype(np.uint8)  # other grain everywhere
+    row, column = np.mgrid[:80, :80]
+    distance = np.hypot(row - 30, column - 30)
+    painted[(distance < 18) & (distance > 12)] = 60
+    painted[66:72, 10:16] = painted[66:72, 60:66] = 60
+    found = only_real_change(normal, painted, np.ones((80, 80), bool), 0.8)
+    changed = (found != normal).any(axis=2)
+    assert (found[distance < 11] == painted[distance < 11]).all()  # the ring's middle is the painter's
+    assert not changed[distance > 24][(row[distance > 24] < 60)].any()
+    assert changed[68, 12] and changed[68, 62] and not changed[64:74, 22:54].any()

@@ -127,7 +127,8 @@ def only_real_change(normal: np.ndarray, painted: np.ndarray, mask: np.ndarray, 
     """Put the photograph back where the painted surface merely differs in grain, with a soft passage.
 
     Change is judged on smoothed pictures against the local standard deviation of the photograph: a repainted texture
-    is not a defect, and a label that counted it would teach the detector that texture is one.
+    is not a defect, and a label that counted it would teach the detector that texture is one. What change encloses, or
+    nearly so, stays: the middle of a chip may be as bright as the surface and is still the chip.
     """
     difference = cv2.GaussianBlur(painted.astype(np.float32) - normal, (0, 0), 1.2)
     strength = np.abs(difference).max(axis=2)
@@ -136,5 +137,15 @@ def only_real_change(normal: np.ndarray, painted: np.ndarray, mask: np.ndarray, 
     deviation = np.sqrt(np.maximum(cv2.GaussianBlur(grey * grey, (0, 0), 6) - mean * mean, 0))
     limit = np.maximum(6.0, threshold * deviation)
     alpha = np.clip((strength - 0.6 * limit) / (0.4 * limit), 0, 1)
-    alpha = cv2.GaussianBlur(alpha, (0, 0), 0.8) * mask
+    alpha = cv2.GaussianBlur(np.maximum(alpha, _enclosed(alpha > 0.5)), (0, 0), 0.8) * mask
     return compose.blend(normal, painted, alpha)
+
+
+def _enclosed(change: np.ndarray, gap: int = 4) -> np.ndarray:
+    """Change (h, w) bool with its holes filled, and its bays narrower than twice `gap` pixels; (h, w) float32."""
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * gap + 1, 2 * gap + 1))
+    padded = np.pad(change.astype(np.uint8), 2 * gap)  # closing must not lean on the window's border
+    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)
+    outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = cv2.drawContours(closed, outlines, -1, 1, cv2.FILLED)
+    return filled[2 * gap : -2 * gap, 2 * gap : -2 * gap].astype(np.float32)

@@ -15,18 +15,13 @@ from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise, sched
 from flawsmith.diffusion.losses import stratified_steps
 
 
-def schedule() -> Tensor:
-    """The compact model's: Stable Diffusion's betas, rescaled to end in pure noise."""
-    import diffusers
+# the compact model's schedule: Stable Diffusion's betas, rescaled to end in pure noise
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}
+CONFIG = {**BETAS, "rescale_betas_zero_snr": True}
 
-    made = diffusers.DDPMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
-        rescale_betas_zero_snr=True,
-    )
-    table: Tensor = made.alphas_cumprod
+
+def schedule() -> Tensor:
+    table: Tensor = scheduler_for(CONFIG, "ddim").alphas_cumprod
     return table
 
 
@@ -82,19 +77,12 @@ class GaussianDenoiser(nn.Module):
 def test_eight_steps_keep_detail_of_low_contrast() -> None:
     """Contrast 0.08 (10 grey levels) comes out as it should, while even steps lose more than half of it."""
     table = schedule()
-    config = {
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "prediction_type": "v_prediction",
-        "rescale_betas_zero_snr": True,
-    }
     given = Conditioning(torch.zeros(8, 1, 4))
     found = {}
     for name, steps in (("even in t", None), ("even in log sigma", noise_levels.sampling_steps(table, 8))):
         made = denoise(
             GaussianDenoiser(table, 0.08),
-            scheduler_for(config, "dpm++"),
+            scheduler_for(CONFIG, "dpm++"),
             lambda t: given,
             draw_noise(range(8), (3, 16, 16)),
             num_inference_steps=8,
@@ -104,6 +92,24 @@ def test_eight_steps_keep_detail_of_low_contrast() -> None:
         found[name] = float(made.std())
     assert found["even in log sigma"] == pytest.approx(0.08, rel=0.15), found
     assert found["even in t"] < 0.04, found
+
+
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+def test_fresh_noise_from_pure_noise_on_keeps_the_spread(eta: float) -> None:
+    """The papers' DDIM with eta 1, on a schedule that ends in pure noise."""
+    table = schedule()
+    given = Conditioning(torch.zeros(4, 1, 4))
+    made = denoise(
+        GaussianDenoiser(table, 0.5),
+        scheduler_for(CONFIG, "ddim"),
+        lambda t: given,
+        draw_noise(range(4), (3, 16, 16)),
+        num_inference_steps=100,
+        eta=eta,
+        step_noise=lambda i: draw_noise(range(10 * i + 50, 10 * i + 54), (3, 16, 16)),
+        bf16=False,
+    )
+    assert float(made.std()) == pytest.approx(0.5, rel=0.1)
 
 
 def test_first_order_dpm_solver_is_ddim() -> None:
@@ -117,11 +123,11 @@ def test_first_order_dpm_solver_is_ddim() -> None:
     given = Conditioning(torch.zeros(4, 1, 4))
     found = {}
     for name in ("ddim", "dpm++1"):
-        sampler = scheduler_for(config, name)
+        sampler = scheduler_for(BETAS, name)
         sampler.set_timesteps(10)
         found[name] = denoise(
             GaussianDenoiser(sampler.alphas_cumprod, 0.3),
-            scheduler_for(config, name),
+            scheduler_for(BETAS, name),
             lambda t: given,
             draw_noise(range(4), (3, 8, 8)),
             num_inference_steps=10,

@@ -184,7 +184,8 @@ def denoise(
                 out = predict(unet, seen, t, given, extra)
             options: dict[str, Any] = {}
             if takes_eta and eta > 0 and step_noise is not None:
-                options = {"eta": eta, "variance_noise": step_noise(i)}
+                # at 1 the class takes the root of a rounding error where the schedule ends in pure noise: not a number
+                options = {"eta": min(eta, 1 - 1e-4), "variance_noise": step_noise(i)}
             x = scheduler.step(out, step, x, return_dict=False, **options)[0]
             if known is not None and mask is not None:
                 kept = known if i + 1 == len(steps) else scheduler.add_noise(known, noise, steps[i + 1].expand(batch))

@@ -1,4 +1,4 @@
-"""`flawsmith evaluate`: parse, build a configuration, call one function, print. Heavy imports wait until needed."""
+"""`flawsmith evaluate`: parse, build a configuration, call one function, print."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flawsmith import cli_terminal as terminal
 from flawsmith.errors import FlawsmithError
 
 COMPARED = frozenset({"KID", "near_copies", "image_AUROC", "pixel_AUROC", "pixel_AP", "pixel_AUPRO", "accuracy"})
@@ -149,13 +150,12 @@ def evaluate(
 
 def _run(settings: Any, compare: bool) -> None:
     """Import what is needed, saying what to install where it is missing; run with progress; print."""
-    from flawsmith.cli import _notes, _progress, _table
     from flawsmith.registry import resolve
 
     table = {"evaluate": "flawsmith.evaluation.folder:evaluate", "compare": "flawsmith.comparison:compare"}
     function = resolve("compare" if compare else "evaluate", table, "Command")
     command = shlex.join(["flawsmith", *sys.argv[1:]])
-    with _progress() as bar:
+    with terminal.progress() as bar:
         bar.speed_estimate_period = 7200.0  # an arm takes minutes; the default forgets after 30 seconds
         tasks: dict[bool, Any] = {}
         shown = ""
@@ -172,10 +172,10 @@ def _run(settings: Any, compare: bool) -> None:
             bar.update(tasks[whole], completed=done, total=total)
 
         values, sentences = function(settings, command, tell)
-    _table(str(settings.out), _rows(values, COMPARED if compare else SHOWN))
+    terminal.table(str(settings.out), _rows(values, COMPARED if compare else SHOWN))
     for sentence in sentences if compare else ():
         typer.echo(sentence)
-    _notes([] if compare else sentences)
+    terminal.notes([] if compare else sentences)
     typer.echo(f"All values: {settings.out / 'results.md'} (and results.json, results.csv)")
 
 

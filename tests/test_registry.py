@@ -23,7 +23,10 @@ def test_an_unknown_name_lists_and_guesses() -> None:
         resolve("no_such_module:Thing", METHODS, "Method")
 
 
-@pytest.mark.parametrize("command", [["generate", "inpaint", "--normal", ".", "--out", "x"], ["train", "inpaint"]])
+@pytest.mark.parametrize(
+    "command",
+    [["generate", "inpaint", "--normal", ".", "--out", "x"], ["train", "inpaint", "--data", ".", "--out", "x"]],
+)
 def test_without_torch_the_command_says_what_to_install(command: list[str]) -> None:
     code = (
         "import sys; sys.modules['torch'] = None; from flawsmith import cli;"

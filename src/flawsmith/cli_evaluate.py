@@ -150,8 +150,10 @@ def evaluate(
 
 def _run(settings: Any, compare: bool) -> None:
     """Import what is needed, saying what to install where it is missing; run with progress; print."""
+    from flawsmith.devices import refuse_device
     from flawsmith.registry import resolve
 
+    refuse_device(settings.device)
     table = {"evaluate": "flawsmith.evaluation.folder:evaluate", "compare": "flawsmith.comparison:compare"}
     function = resolve("compare" if compare else "evaluate", table, "Command")
     command = shlex.join(["flawsmith", *sys.argv[1:]])

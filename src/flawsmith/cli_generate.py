@@ -69,6 +69,7 @@ def generate(
     """
     from flawsmith import config as configs
     from flawsmith import generation
+    from flawsmith.devices import refuse_device
 
     values = {
         "method": method,
@@ -95,6 +96,7 @@ def generate(
     }
     scale = [] if adapter_scale is None else [f"options.adapter_scale={adapter_scale}"]
     settings = configs.generate_config(values, config, [*(set_ or ()), *scale])
+    refuse_device(settings.device)
     if dry_run:
         made, _, _ = generation.prepare(settings)
         typer.echo(settings.model_dump_json(indent=2))

@@ -39,11 +39,9 @@ def train(
     Example: `flawsmith train inpaint --data mvtec_ad:data/widget --defect crack --out runs/widget`
     """
     from flawsmith import config as configs
+    from flawsmith.devices import refuse_device
     from flawsmith.methods import METHODS
     from flawsmith.registry import resolve
-
-    resolve(method, METHODS, "Method")  # says what to install where torch is missing
-    from flawsmith import training
 
     values = {
         "method": method,
@@ -60,6 +58,10 @@ def train(
         "group_by": group_by,
     }
     settings = configs.train_config(values, config, set_ or ())
+    refuse_device(settings.device)
+    resolve(settings.method, METHODS, "Method")  # says what to install where torch is missing
+    from flawsmith import training
+
     with terminal.progress() as bar:
         tasks: dict[str, Any] = {}
 

@@ -22,6 +22,7 @@ from flawsmith import __version__, images
 from flawsmith.arms import REAL, Arm, Source, materialise, parse
 from flawsmith.config import CompareConfig, overlay
 from flawsmith.datasets.splits import few_shot
+from flawsmith.devices import refuse_device
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation import anchors, downstream, features, pictures, results, verdict
 from flawsmith.evaluation.classification import ClassificationConfig
@@ -48,7 +49,7 @@ def compare(
     setting, before anything slow.
     """
     check_metrics(config.metrics)
-    downstream.refuse_device(config.device)
+    refuse_device(config.device)
     arms = [parse(text) for text in config.arms]
     segmenting = overlay(SegmentationConfig(device=config.device), config.segmentation, "Segmentation")
     classifying = overlay(ClassificationConfig(device=config.device), config.classification, "Classification")

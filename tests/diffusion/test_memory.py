@@ -246,13 +246,10 @@ def test_what_leaves_the_gpu() -> None:
     assert {name for name in ldm.modules() if ldm.offloaded(name)} == {"vae"}  # its tokens are trained through it
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_device_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_a_place_that_is_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     data = fakes.mvtec_tree(tmp_path / "data", good=2, defects={"hole": 3}, size=(60, 80))
-    thin.write("sd", tmp_path / "sd")
     common = ["generate", "inpaint", "--normal", str(data), "--out", str(tmp_path / "out"), "-n", "1"]
     for more, said in (
-        (["--backbone", str(tmp_path / "sd"), "--device", "cuda"], "sees no GPU"),
         (["--device", "tpu"], "device='tpu' is not allowed"),
         (["--memory", "10"], "8, 12, 16 or 24"),
     ):
@@ -264,6 +261,8 @@ def test_a_device_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == 2 and "leave --device out" in capsys.readouterr().err
+    with pytest.raises(FlawsmithError, match="known: cpu, cuda"):
+        thin.backbone("sd").place("tpu")
 
 
 @pytest.mark.gpu

@@ -17,10 +17,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from flawsmith.devices import refuse_device
 from flawsmith.diffusion import folders, noise_levels
 from flawsmith.diffusion.codec import PixelCodec
 from flawsmith.diffusion.denoise import Conditioning, scheduler_for
-from flawsmith.diffusion.memory import Preset, device_named, preset_of, work_dtype
+from flawsmith.diffusion.memory import Preset, preset_of, work_dtype
 from flawsmith.diffusion.sentences import Sentences
 from flawsmith.errors import FlawsmithError
 from flawsmith.tensors import pool_mask, smooth_fill
@@ -113,7 +114,8 @@ class Backbone:
         encoder stay in float32, since their rounding would be seen. Raises FlawsmithError for a device that this
         machine has not.
         """
-        target = device_named(device)
+        refuse_device(str(device))
+        target = torch.device(device)
         self.preset = None if memory is None else preset_of(memory)
         if self.vae is not None:
             chosen = dtype or work_dtype(target)

@@ -16,12 +16,12 @@ import torch
 from torch import nn
 
 from flawsmith.diffusion.estimate import Estimate, activations, coding_bytes, weight_bytes
-from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.errors import FlawsmithError
 
 if TYPE_CHECKING:
     from flawsmith.diffusion.backbone import Backbone
 
-__all__ = ["PRESETS", "Preset", "batch_that_fits", "device_named", "halved", "preset_of", "work_dtype"]
+__all__ = ["PRESETS", "Preset", "batch_that_fits", "halved", "preset_of", "work_dtype"]
 
 log = logging.getLogger("flawsmith")
 
@@ -50,22 +50,6 @@ def preset_of(gib: int) -> Preset:
     if gib not in PRESETS:
         raise FlawsmithError(f"Memory preset {gib!r} is not known; known: {', '.join(map(str, PRESETS))} (GiB).")
     return PRESETS[gib]
-
-
-def device_named(name: str | torch.device) -> torch.device:
-    """The device, if this machine has it. Raises FlawsmithError saying what is missing."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise unknown("Device", str(name), ("cpu", "cuda")) from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise FlawsmithError(
-            f"Device {str(name)!r} is not there: this torch ({torch.__version__}) sees no GPU. `flawsmith doctor` says "
-            "more; leave --device out to work on the CPU."
-        )
-    if device.type not in ("cpu", "cuda"):
-        raise unknown("Device", str(name), ("cpu", "cuda"))
-    return device
 
 
 def work_dtype(device: torch.device) -> torch.dtype:

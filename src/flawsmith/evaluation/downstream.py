@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation import classification, segmentation
 from flawsmith.evaluation.results import Value
 from flawsmith.records import Record, Sample
@@ -105,12 +104,3 @@ def classify(
         counts = int(row["count"]), len(learnt[1])
         values.append(Value(key, row["value"], kind, method, config.seed, *counts, settings=settings))
     return values
-
-
-def refuse_device(device: str) -> None:
-    """Raise FlawsmithError when torch does not have this device."""
-    import torch
-
-    kind = device.partition(":")[0]
-    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
-        raise FlawsmithError(f"Device {device!r} is not available here: use --device cpu.")

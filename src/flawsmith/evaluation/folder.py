@@ -17,6 +17,7 @@ from flawsmith import __version__, datasets, images
 from flawsmith.config import EvaluateConfig, overlay
 from flawsmith.datasets.splits import around, few_shot
 from flawsmith.datasets.writer import MANIFEST
+from flawsmith.devices import refuse_device
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.evaluation import downstream, exporting, features, labels, paper, pictures, results
 from flawsmith.evaluation.classification import ClassificationConfig
@@ -47,7 +48,7 @@ def evaluate(
     Raises FlawsmithError for a leak and for everything that can be known to be wrong before the work.
     """
     check_metrics(config.metrics)
-    downstream.refuse_device(config.device)
+    refuse_device(config.device)
     if config.export and "segmentation" not in config.metrics:
         raise FlawsmithError("--export needs a trained segmenter: add segmentation to --metrics.")
     exporting.check(config.export)

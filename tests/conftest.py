@@ -9,7 +9,24 @@ from pathlib import Path
 
 import pytest
 
+from flawsmith import cli
+
 sys.path.insert(0, str(Path(__file__).parent))  # `import fakes` from every test folder
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """`run("generate", ...)` -> (exit code, stdout, stderr), through the console script's own function."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["flawsmith", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, " ".join(err.split())
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import fakes
-from flawsmith import cli, methods
+from flawsmith import methods
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -21,7 +21,9 @@ def test_the_readme_shows_commands() -> None:
     assert len(BLOCKS) >= 2 and all("flawsmith " in block for block in BLOCKS)
 
 
-def test_readme_blocks_run_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readme_blocks_run_as_written(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for number in range(3):
         fakes.save(tmp_path / "photos" / f"part {number}.jpg", fakes.photo(number, (72, 96)))
@@ -29,10 +31,8 @@ def test_readme_blocks_run_as_written(tmp_path: Path, monkeypatch: pytest.Monkey
     for line in "".join(BLOCKS).strip().splitlines():
         words = shlex.split(line.split("  #")[0])
         assert words[0] == "flawsmith"
-        monkeypatch.setattr(sys, "argv", words)
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        assert not stopped.value.code, line
+        code, _, err = run(*words[1:])
+        assert code == 0, (line, err)
     assert (tmp_path / "painted.html").is_file()
     assert len(list((tmp_path / "copied" / "test" / "crack").glob("*.png"))) >= 10
 

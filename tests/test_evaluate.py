@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import fakes  # noqa: E402
-from flawsmith import cli, comparison, generation, images  # noqa: E402
+from flawsmith import comparison, generation, images  # noqa: E402
 from flawsmith.config import CompareConfig, GenerateConfig  # noqa: E402
 from flawsmith.evaluation import segmentation  # noqa: E402
 from flawsmith.evaluation.division import read_real  # noqa: E402
@@ -25,20 +24,9 @@ Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--set", "segmentation.steps=6", "--set", "segmentation.batch_size=2", "--set", "segmentation.crop=48")
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`run("evaluate", ...)` -> (exit code, stdout, stderr), through the console script's own function."""
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
     torch.set_num_threads(1)
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["flawsmith", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, " ".join(err.split())
-
-    return call
 
 
 @pytest.fixture(scope="module")

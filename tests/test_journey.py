@@ -15,25 +15,10 @@ import numpy as np
 import pytest
 
 import fakes
-from flawsmith import cli, datasets, images, loading, report
+from flawsmith import datasets, images, loading, report
 from flawsmith.datasets.writer import Writer
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`run("generate", ...)` -> (exit code, stdout, stderr), through the console script's own function."""
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["flawsmith", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, " ".join(err.split())
-
-    return call
 
 
 @pytest.fixture

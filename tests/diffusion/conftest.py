@@ -10,6 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
+import thin  # noqa: E402
+
 from flawsmith.diffusion import compact  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
 from flawsmith.diffusion.shards import Note, Window, write_shards  # noqa: E402
@@ -54,6 +56,14 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny(text: Path) -> Backbone:
     return compact.build(TINY, seed=1, text=text).freeze()
+
+
+@pytest.fixture(scope="session")
+def folder(tiny: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny` on disk; not to be written to."""
+    path = tmp_path_factory.mktemp("backbone") / "tiny"
+    tiny.save_pretrained(path)
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -117,3 +127,9 @@ def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     transformers.BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("transformers")
+    return thin.clip(tmp_path_factory.mktemp("clip"))

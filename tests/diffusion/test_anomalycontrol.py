@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,17 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+import small  # noqa: E402
+import thin  # noqa: E402
+from small import Run, reference, request  # noqa: E402
+
 import fakes  # noqa: E402
-from flawsmith import cli, images, training  # noqa: E402
-from flawsmith.config import GenerateConfig, TrainConfig  # noqa: E402
-from flawsmith.diffusion.backbone import Backbone  # noqa: E402
+from flawsmith import generation, images, training  # noqa: E402
+from flawsmith.config import GenerateConfig  # noqa: E402
 from flawsmith.diffusion.fewshot import FewShotWindows, FitConfig  # noqa: E402
 from flawsmith.diffusion.losses import batch_loss  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
-from flawsmith.generation import prepare, run  # noqa: E402
+from flawsmith.generation import prepare  # noqa: E402
 from flawsmith.methods.anomalycontrol.features import invisible, seen  # noqa: E402
 from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl, reference_text  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
@@ -36,13 +39,6 @@ from methods.test_contract import *  # noqa: F403, E402 - every promise, with th
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FLAWSMITH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-@pytest.fixture(scope="session")
-def folder(tiny: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("backbone") / "tiny"
-    tiny.save_pretrained(path)
-    return path
 
 
 @pytest.fixture
@@ -59,20 +55,6 @@ def trained(folder: Path, **config: Any) -> AnomalyControl:
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     made.card["learned"] = {"widget/hole": {"file": "weights.safetensors", "support": {}, "names": ["widget/hole"]}}
     return made
-
-
-def reference(seed: int, kind: str = "hole", category: str = "widget") -> Sample:
-    shown, where = fakes.with_defect(fakes.photo(seed + 9, (60, 90)), kind, seed)
-    return Sample(shown, where, category, kind)
-
-
-def request(seed: int = 0, shown: int = 0, **changes: Any) -> Request:
-    none, mask = np.zeros((60, 90), bool), np.zeros((60, 90), bool)
-    mask[20:34, 30:52] = True
-    made = Request(
-        Sample(fakes.photo(seed, (60, 90)), none, "widget"), mask, "hole", "red spot", reference(shown), seed
-    )
-    return replace(made, **changes)
 
 
 def picture(method: Synthesizer, asked: Request, **options: Any) -> np.ndarray:
@@ -344,7 +326,7 @@ def test_the_mask_channel_is_zero_or_one_in_training_and_in_sampling(folder: Pat
     image = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
     hole = torch.zeros(2, 1, 32, 32)
     hole[:, :, 8:20, 10:25] = 1
-    for kind in (backbone, stable_diffusion(9)):  # and nothing of what the hole hides is among the inputs
+    for kind in (backbone, thin.backbone("sd-inpainting")):  # and nothing of what the hole hides is among the inputs
         extra, scrambled = (kind.inpaint_input(x, hole) for x in (image, torch.where(hole == 1, -image, image)))
         assert torch.equal(extra, scrambled)
         assert set(extra[:, : kind.mask_channels].unique().tolist()) == {0.0, 1.0}
@@ -397,15 +379,7 @@ def test_the_adapter_learns_to_follow_the_reference(folder: Path) -> None:
     assert margin() > 0.006
 
 
-SMALL = {"batch_size": 3, "save_every": 2, "evaluate_every": 2, "bf16": False, "warmup": 1, "learning_rate": 0.01}
-
-
-def settings(folder: Path, data: Path, out: Path, **more: Any) -> TrainConfig:
-    options = {**SMALL, **more.pop("options", {})}
-    given = {"steps": 4, "shots": 4, **more}
-    return TrainConfig(
-        method="anomalycontrol", data=f"mvtec_ad:{data}", out=out, backbone=str(folder), options=options, **given
-    )
+settings = partial(small.settings, "anomalycontrol", {"learning_rate": 0.01})
 
 
 @pytest.fixture(scope="module")
@@ -444,12 +418,8 @@ def test_train_save_load(folder: Path, data: Path, finished: Path, tmp_path: Pat
 
 
 def test_a_stopped_fit_resumes_to_the_same_weights(folder: Path, data: Path, finished: Path, tmp_path: Path) -> None:
-    def halt(what: str, step: int, total: int, line: dict[str, Any]) -> None:
-        if step == 3:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        training.train(settings(folder, data, tmp_path / "b"), halt)
+        training.train(settings(folder, data, tmp_path / "b"), small.stop_at_three)
     training.train(settings(folder, data, tmp_path / "b"))
     assert (tmp_path / "b/weights.safetensors").read_bytes() == (finished / "weights.safetensors").read_bytes()
 
@@ -526,7 +496,7 @@ def test_references_of_another_product(folder: Path, data: Path, tmp_path: Path)
     first = loader.request(made.jobs[0])
     assert reference_text(first.reference, first.normal.category) == "This is an image with a blowhole."
     assert "LICENSE.txt" in made.description["licences"] and not made.notes
-    summary = run(asked)
+    summary = generation.run(asked)
     assert summary.kept + summary.rejected == 4
     for other, reason in (("procedural", "reads no references"), ("copypaste", "one reference per picture")):
         plain = {"method": other, "backbone": None, "options": {}, "references": 2 if other == "copypaste" else 1}
@@ -548,20 +518,13 @@ def test_a_reference_that_cannot_be_seen_stops_before_the_first_picture(
     assert not (tmp_path / "o").exists()
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["flawsmith", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    return int(stopped.value.code or 0)
-
-
-def test_the_command_line(finished: Path, data: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_the_command_line(finished: Path, data: Path, tmp_path: Path, run: Run) -> None:
     shown = reference(4)
     image, mask = fakes.save(tmp_path / "r.png", shown.image), fakes.save(tmp_path / "m.png", shown.mask)
     common = ("generate", finished, "--normal", f"mvtec_ad:{data}", "-n", 2, "--set", "steps=2", "--set", "min_share=0",
               "--set", "min_visibility=0", "--reference", image, "--reference-text", "This is an image with holes.",
               "--prompt", "a widget with holes", "--defect", "hole")  # fmt: skip
-    assert command(monkeypatch, *common, "--reference-mask", mask, "--adapter-scale", 0.8, "--out", tmp_path / "a") == 0
+    assert run(*common, "--reference-mask", mask, "--adapter-scale", 0.8, "--out", tmp_path / "a")[0] == 0
     lines = [json.loads(line) for line in (tmp_path / "a/manifest.jsonl").read_text().splitlines()]
     assert len(lines) == 2
     for line in lines:
@@ -574,55 +537,24 @@ def test_the_command_line(finished: Path, data: Path, tmp_path: Path, monkeypatc
         )
         label = images.read_mask(tmp_path / "a" / line["mask"])
         assert np.array_equal(made[~label], normal[~label])
-    assert command(monkeypatch, *common, "--out", tmp_path / "b") == 2  # no mask: refused
+    assert run(*common, "--out", tmp_path / "b")[0] == 2  # no mask: refused
     even = np.random.default_rng(0).normal(130, 4, (90, 120, 3)).clip(0, 255).astype(np.uint8)
     fakes.save(image, fakes.with_defect(even, "hole", 1)[0])
-    assert command(monkeypatch, *common, "--reference-mask", "auto", "--out", tmp_path / "d") == 0
-    assert "look at" in capsys.readouterr().err and (tmp_path / "d-reference.png").is_file()
+    code, _, err = run(*common, "--reference-mask", "auto", "--out", tmp_path / "d")
+    assert code == 0 and "look at" in err and (tmp_path / "d-reference.png").is_file()
     first = (tmp_path / "d/manifest.jsonl").read_bytes()
-    assert command(monkeypatch, *common, "--reference-mask", "auto", "--out", tmp_path / "d") == 0  # resumes
+    assert run(*common, "--reference-mask", "auto", "--out", tmp_path / "d")[0] == 0  # resumes
     assert (tmp_path / "d/manifest.jsonl").read_bytes() == first
-    assert command(monkeypatch, *common, "--reference-mask", mask, "--adapter-scale", -1, "--out", tmp_path / "c") == 2
+    assert run(*common, "--reference-mask", mask, "--adapter-scale", -1, "--out", tmp_path / "c")[0] == 2
     assert not (tmp_path / "b").exists() and not (tmp_path / "c").exists()
 
 
 # -- Stable Diffusion's shapes -------------------------------------------------------------------------------------
 
 
-def stable_diffusion(channels: int) -> Backbone:
-    """A diffusers-format backbone with VAE, CLIP text encoder and tokenizer, thin: 9 channels inpaint, 4 blend."""
-    import transformers
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        in_channels=channels,
-        out_channels=4,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        cross_attention_dim=24,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=2,
-        norm_num_groups=8,
-    )
-    kinds = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-    vae = AutoencoderKL(block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=8, **kinds)
-    letters = [*"abcdefghijklmnopqrstuvwxyz", *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz")]
-    vocabulary = {piece: i for i, piece in enumerate(["<|startoftext|>", "<|endoftext|>", *letters])}
-    tokenizer = transformers.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
-    text = transformers.CLIPTextConfig(
-        vocab_size=len(vocabulary), hidden_size=24, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
-    )
-    encoder = transformers.CLIPTextModel(text)
-    scheduler = DDIMScheduler(prediction_type="epsilon", beta_schedule="scaled_linear", clip_sample=False)
-    return Backbone(unet, scheduler, vae=vae, text_encoder=encoder, tokenizer=tokenizer, source="thin").freeze()
-
-
-@pytest.mark.parametrize("channels", [9, 4])
-def test_on_stable_diffusion_with_blip2(channels: int, blip: Path) -> None:
-    backbone = stable_diffusion(channels)
+@pytest.mark.parametrize("kind", ["sd-inpainting", "sd"])
+def test_on_stable_diffusion_with_blip2(kind: str, blip: Path) -> None:
+    backbone = thin.backbone(kind)
     made = AnomalyControl(backbone, {"reader": str(blip)}, steps=2, min_visibility=0, min_share=0, threshold=0)
     with pytest.raises(FlawsmithError, match="learned nothing"):
         made.generate([request()])
@@ -631,7 +563,7 @@ def test_on_stable_diffusion_with_blip2(channels: int, blip: Path) -> None:
         parameter.requires_grad_(True)
     config = FitConfig(normal=0, drawn=0, reference=1.0, drop_text=0, bf16=False)
     few = FewShotWindows([reference(s) for s in range(3)], [], [], backbone.size, config)
-    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     optimiser = torch.optim.AdamW(made.parameters().values(), lr=0.05)
     losses = []
     for _ in range(8):
@@ -653,4 +585,4 @@ def test_on_stable_diffusion_with_blip2(channels: int, blip: Path) -> None:
 
 def test_a_backbone_without_a_reader_names_the_setting() -> None:
     with pytest.raises(FlawsmithError, match="reader=FOLDER"):
-        AnomalyControl(stable_diffusion(9))
+        AnomalyControl(thin.backbone("sd"))

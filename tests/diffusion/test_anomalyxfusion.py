@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("peft")
 
+import small  # noqa: E402
+import thin  # noqa: E402
+from small import samples  # noqa: E402
+
 import fakes  # noqa: E402
 from flawsmith import generation, images, training  # noqa: E402
-from flawsmith.config import GenerateConfig, TrainConfig  # noqa: E402
-from flawsmith.diffusion.backbone import Backbone  # noqa: E402
+from flawsmith.config import GenerateConfig  # noqa: E402
 from flawsmith.diffusion.fewshot import FitConfig, step_loss  # noqa: E402
 from flawsmith.diffusion.joint import JointWindows, Material  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
@@ -31,28 +35,7 @@ from flawsmith.methods.base import Synthesizer  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
 from methods.test_contract import *  # noqa: F403, E402 - every promise, with the fixture below in place of the classics
 
-SMALL = {
-    "batch_size": 3,
-    "save_every": 2,
-    "evaluate_every": 2,
-    "lora_rank": 2,
-    "bf16": False,
-    "warmup": 1,
-    "mask_steps": 0,
-}
-
-
-@pytest.fixture(scope="session")
-def folder(tiny: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("axf") / "tiny"
-    tiny.save_pretrained(path)
-    return path
-
-
-def train_config(folder: Path, data: Path, out: Path, **more: Any) -> TrainConfig:
-    options = {**SMALL, **more.pop("options", {})}
-    fixed = {"steps": 4, "shots": 4, "method": "anomalyxfusion", "backbone": str(folder)}
-    return TrainConfig(data=f"mvtec_ad:{data}", out=out, options=options, **{**fixed, **more})
+settings = partial(small.settings, "anomalyxfusion", {"lora_rank": 2, "mask_steps": 0})
 
 
 @pytest.fixture(scope="session")
@@ -64,15 +47,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run(folder: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(folder: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "widget"
-    training.train(train_config(folder, data, out, category="widget"))
+    training.train(settings(folder, data, out, category="widget"))
     return out
 
 
 @pytest.fixture
-def method(run: Path) -> Synthesizer:
-    made = AnomalyXFusion.from_pretrained(run)
+def method(finished: Path) -> Synthesizer:
+    made = AnomalyXFusion.from_pretrained(finished)
     made.options = made.parse_options({"steps": 2}, made.options)
     return made
 
@@ -90,10 +73,6 @@ def stirred(made: AnomalyXFusion) -> AnomalyXFusion:
     for layer in (made.location.project, made.semantic.project):
         torch.nn.init.normal_(layer.weight, std=0.02)
     return made
-
-
-def samples(kind: str, count: int) -> list[Sample]:
-    return [Sample(*fakes.with_defect(fakes.photo(s, (60, 80)), kind, s), "widget", kind) for s in range(count)]
 
 
 def windows(count: int = 6) -> JointWindows:
@@ -258,20 +237,20 @@ def test_gradient_reaches_all_that_is_trained_and_nothing_else(fresh: AnomalyXFu
         assert all(p.grad is None for p in module.parameters() if id(p) not in inside)
 
 
-def test_ddf_acts_after_training_and_not_on_dropped_rows(run: Path) -> None:
-    made = AnomalyXFusion.from_pretrained(run)
+def test_ddf_acts_after_training_and_not_on_dropped_rows(finished: Path) -> None:
+    made = AnomalyXFusion.from_pretrained(finished)
     x = made.fuse(["red spot"] * 2, ["widget/hole"] * 2, masks(2))
     fused = made.insert(["red spot"] * 2, x, torch.tensor([False, True]))
     early, late = (made.condition(fused, torch.full((2,), t)).context for t in (10, 900))
     assert not torch.equal(early[0], late[0]) and torch.equal(early[1], late[1])
 
 
-def test_saved_is_trained_is_loaded(folder: Path, run: Path) -> None:
+def test_saved_is_trained_is_loaded(folder: Path, finished: Path) -> None:
     """Nothing trained stands at its start, nothing frozen has moved, and every part is in the file."""
     from safetensors.torch import load_file
 
-    stored = load_file(run / "weights.safetensors")
-    loaded = AnomalyXFusion.from_pretrained(run)
+    stored = load_file(finished / "weights.safetensors")
+    loaded = AnomalyXFusion.from_pretrained(finished)
     start = AnomalyXFusion(str(folder), loaded.config)
     start.extend(dict.fromkeys(loaded.texture.names, ()))
     trained = loaded.parameters()
@@ -281,17 +260,19 @@ def test_saved_is_trained_is_loaded(folder: Path, run: Path) -> None:
     same = [key for key in before if torch.equal(before[key], stored[key])]
     assert all("norm" in key or "in_proj_bias" in key for key in same), same  # four steps may leave these
     assert torch.equal(stored["texture.start"], start.texture.start)
-    card = json.loads((run / "card.json").read_text())
+    card = json.loads((finished / "card.json").read_text())
     assert set(card["learned"]) == {"widget/crack", "widget/hole"} and card["config"]["lora_rank"] == 2
 
 
-def test_adding_a_category_later_trains_its_tokens_only(folder: Path, data: Path, run: Path, tmp_path: Path) -> None:
+def test_a_category_added_later_trains_its_tokens_only(
+    folder: Path, data: Path, finished: Path, tmp_path: Path
+) -> None:
     from safetensors.torch import load_file
 
     grown = tmp_path / "grown"
-    shutil.copytree(run, grown)
-    before = load_file(run / "weights.safetensors")
-    training.train(train_config(folder, data, grown))
+    shutil.copytree(finished, grown)
+    before = load_file(finished / "weights.safetensors")
+    training.train(settings(folder, data, grown))
     after = load_file(grown / "weights.safetensors")
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert after.keys() - before.keys() == {"texture.table.2", "texture.feature_2"}
@@ -305,7 +286,7 @@ def test_adding_a_category_later_trains_its_tokens_only(folder: Path, data: Path
 )
 def test_switches(folder: Path, data: Path, tmp_path: Path, config: dict[str, Any]) -> None:
     out = tmp_path / "run"
-    training.train(train_config(folder, data, out, category="gear", options=config, steps=2))
+    training.train(settings(folder, data, out, category="gear", options=config, steps=2))
     made = AnomalyXFusion.from_pretrained(out)
     parts = set(made.trainable())
     if config.get("text") is False:
@@ -325,12 +306,12 @@ def test_switches(folder: Path, data: Path, tmp_path: Path, config: dict[str, An
 
 
 def test_the_papers_preset(folder: Path, data: Path, tmp_path: Path) -> None:
-    config = train_config(folder, data, tmp_path, options={"preset": "paper"})
+    config = settings(folder, data, tmp_path, options={"preset": "paper"})
     given = {"preset": "paper", "dif_fusion": "concat"}
-    settings = training.settings_of(config.model_copy(update={"options": given}), AnomalyXFusion)
-    assert settings.fit.loss_norm == "all" and settings.fit.steps == 4 and settings.fit.outside == 0
-    assert settings.fit.learning_rate * settings.fit.name_rate == pytest.approx(0.02)
-    made = AnomalyXFusion(str(folder), settings.config, **settings.options)
+    preset = training.settings_of(config.model_copy(update={"options": given}), AnomalyXFusion)
+    assert preset.fit.loss_norm == "all" and preset.fit.steps == 4 and preset.fit.outside == 0
+    assert preset.fit.learning_rate * preset.fit.name_rate == pytest.approx(0.02)
+    made = AnomalyXFusion(str(folder), preset.config, **preset.options)
     assert made.options.steps == 200 and made.options.eta == 1.0 and made.config.lora_rank == 0
     made.extend({"widget/hole": samples("hole", 2)})
     words = [
@@ -369,11 +350,11 @@ def test_logical_anomalies_from_loco_files_to_pictures(folder: Path, tmp_path: P
             fakes.save(tree / "ground_truth" / "logical_anomalies" / f"{number:03d}" / f"{part:03d}.png", grey)
         fakes.write(tree / "prompt" / "logical_anomalies" / f"{number:03d}.txt", "one red spot is missing")
     data, out = f"mvtec_loco:{tree.parent}", tmp_path / "run"
-    config = train_config(folder, tree.parent, out, options={"mask_steps": 2}, steps=2)
+    config = settings(folder, tree.parent, out, options={"mask_steps": 2}, steps=2)
     training.train(config.model_copy(update={"data": data}))
-    settings = {"method": str(out), "normal": data, "n": 2, "options": {"steps": 2}}
+    asked = {"method": str(out), "normal": data, "n": 2, "options": {"steps": 2}}
     for name, more in (("moved", {}), ("learned", {"mask": "learned"})):
-        generation.run(GenerateConfig(**settings, out=tmp_path / name, **more))
+        generation.run(GenerateConfig(**asked, out=tmp_path / name, **more))
         lines = [json.loads(x) for x in (tmp_path / name / "manifest.jsonl").read_text().splitlines()]
         assert {line["caption"] for line in lines} == {"one red spot is missing"}
         assert {line["mask_source"] for line in lines} == {"reference" if name == "moved" else "learned"}
@@ -381,7 +362,7 @@ def test_logical_anomalies_from_loco_files_to_pictures(folder: Path, tmp_path: P
     fakes.save(tree / "train" / "good" / "000.png", parts_on_a_tray())
     for number in (1, 2):
         (tree / "train" / "good" / f"{number:03d}.png").unlink()
-    generation.run(GenerateConfig(**settings, out=tmp_path / "words", prompt="the red part is missing"))
+    generation.run(GenerateConfig(**asked, out=tmp_path / "words", prompt="the red part is missing"))
     lines = [json.loads(x) for x in (tmp_path / "words" / "manifest.jsonl").read_text().splitlines()]
     assert {line["mask_source"] for line in lines} == {"component"}
     for line in (x for x in lines if x["status"] == "kept"):  # the label is inside the red part, not the blue one
@@ -409,15 +390,15 @@ def test_untrained_it_says_how_to_train(folder: Path, data: Path, tmp_path: Path
     assert not (tmp_path / "o").exists()
 
 
-def test_an_unknown_type_lists_the_known_ones(run: Path, data: Path, tmp_path: Path) -> None:
+def test_an_unknown_type_lists_the_known_ones(finished: Path, data: Path, tmp_path: Path) -> None:
     config = GenerateConfig(
-        method=str(run), normal=f"mvtec_ad:{data}", category="widget", defect=("chip",), out=tmp_path / "o"
+        method=str(finished), normal=f"mvtec_ad:{data}", category="widget", defect=("chip",), out=tmp_path / "o"
     )
     with pytest.raises(FlawsmithError, match="crack"):
         generation.run(config)
 
 
-def test_only_support_pictures_are_seen(folder: Path, data: Path, run: Path) -> None:
+def test_only_support_pictures_are_seen(folder: Path, data: Path, finished: Path) -> None:
     """Its record of real defects has no test picture, and a split that would test on them is refused."""
     from flawsmith import datasets
     from flawsmith.datasets.leaks import leak_check
@@ -425,7 +406,7 @@ def test_only_support_pictures_are_seen(folder: Path, data: Path, run: Path) -> 
 
     records = [r for r in datasets.read("mvtec_ad", data, category="widget") if not r.is_good]
     split = few_shot(records, shots=4)
-    seen = AnomalyXFusion.from_pretrained(run).seen()
+    seen = AnomalyXFusion.from_pretrained(finished).seen()
     assert set(seen) == {r.name for r in split.support} and not set(seen) & {r.name for r in split.test}
     with pytest.raises(FlawsmithError, match="leak"):
         leak_check(split.support, [*split.test, split.support[0]])
@@ -434,66 +415,15 @@ def test_only_support_pictures_are_seen(folder: Path, data: Path, run: Path) -> 
 # -- the paper's own stack, tiny ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
-
-    path = tmp_path_factory.mktemp("clip")
-    vocabulary = ["<|startoftext|>", "<|endoftext|>", *"abcdeghloprst", *(f"{c}</w>" for c in "abcdeghloprst")]
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    CLIPTokenizer(vocab={w: i for i, w in enumerate(vocabulary)}, merges=[]).save_pretrained(path)
-    text = {**small, "vocab_size": len(vocabulary), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
-    vision = {**small, "image_size": 32, "patch_size": 16}
-    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)).save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="session")
-def ldm() -> Backbone:
-    """The classes of CompVis/ldm-text2im-large-256, a thousand times smaller."""
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-    from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
-    from transformers import BertTokenizer
-
-    torch.manual_seed(0)
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "*", "a", "photo", "of", "anomaly", "close", "-", "up"]
-    bert = LDMBertConfig(
-        len(words), encoder_layers=2, encoder_ffn_dim=16, encoder_attention_heads=2, head_dim=8, d_model=16
-    )
-    unet = UNet2DConditionModel(
-        sample_size=16,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        cross_attention_dim=16,
-        attention_head_dim=2,
-        norm_num_groups=4,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-        latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-    )
-    tokenizer = BertTokenizer(vocab={w: i for i, w in enumerate(words)}, model_max_length=77)
-    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
-    return Backbone(
-        unet, scheduler, vae=vae, text_encoder=LDMBertModel(bert), tokenizer=tokenizer, source="ldm"
-    ).freeze()
-
-
-def test_ldm_stack(ldm: Backbone, clip: Path) -> None:
+def test_ldm_stack(clip: Path) -> None:
     """Tokens take the placeholder's place before the encoder, the length stays 77, DDF acts on their places only."""
+    ldm = thin.backbone("ldm")
     with pytest.raises(FlawsmithError, match="CLIP model"):
         AnomalyXFusion(ldm)
     made = AnomalyXFusion(ldm, {"clip": str(clip), "in_fusion": False})
     made.extend({"widget/hole": samples("hole", 2), "widget/crack": ()})
     assert made.insertion == "before_encoder" and made.sizes == [4, 4, 4]
-    word = ldm.text_encoder.model.embed_tokens.weight[9]
+    word = ldm.text_encoder.model.embed_tokens.weight[thin.BERT_WORDS.index("anomaly")]
     x = made.fuse(["a hole", "a hole"], ["widget/hole"] * 2, masks(2))
     assert torch.equal(x[0, :4], word.expand(4, -1))  # P = 0: the released code's start
     assert made.texture.get_buffer("feature_0").abs().sum() > 0
@@ -503,7 +433,7 @@ def test_ldm_stack(ldm: Backbone, clip: Path) -> None:
     assert context.shape == (2, 77, 16) and torch.equal(context, fused.text)  # DDF at its start
     ids = ldm.tokenizer("a photo of *", padding="max_length", max_length=77).input_ids
     embedded = ldm.text_encoder.model.embed_tokens(torch.tensor([ids]))
-    first = ids.index(5)
+    first = ids.index(thin.BERT_WORDS.index("*"))
     by_hand = torch.cat([embedded[:, :first], x[:1], embedded[:, first + 1 :]], 1)[:, :77]
     assert torch.allclose(context[:1], ldm.text_encoder(inputs_embeds=by_hand)[0], atol=1e-5)
     torch.nn.init.normal_(made.dif_fusion.mlp[-1].bias)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,16 @@ pytest.importorskip("diffusers")
 pytest.importorskip("peft")
 
 import thin  # noqa: E402
+from small import Run, request  # noqa: E402
 
 import fakes  # noqa: E402
-from flawsmith import cli, images, training_data  # noqa: E402
+from flawsmith import images, training_data  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone, fingerprint  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl  # noqa: E402
 from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
 from flawsmith.methods.latent import DiffusionSynthesizer  # noqa: E402
-from flawsmith.records import Request, Sample  # noqa: E402
 from methods.test_contract import *  # noqa: F403, E402 - every promise, on a blending backbone behind a vae
 
 
@@ -34,11 +33,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for kind in thin.KINDS:
         thin.write(kind, base / kind)
     return {kind: base / kind for kind in thin.KINDS}
-
-
-@pytest.fixture(scope="session")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return thin.clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +50,11 @@ def method(folders: dict[str, Path]) -> Synthesizer:
     return DiffusionSynthesizer(str(folders["ldm"]), steps=2)
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["flawsmith", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    return int(stopped.value.code or 0)
-
-
 @pytest.mark.parametrize("kind", thin.KINDS)
 @pytest.mark.parametrize("name", ["inpaint", "anomalycontrol", "anomalyxfusion"])
 def test_train_and_generate(
     name: str, kind: str, folders: dict[str, Path], data: Path, blip: Path, clip: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, run: Run,
 ) -> None:  # fmt: skip
     """Two steps and two pictures under the smallest preset: exact outside the mask, the window the model's own."""
     monkeypatch.setenv("FLAWSMITH_CACHE", str(tmp_path / "cache"))
@@ -80,16 +67,15 @@ def test_train_and_generate(
     before = fingerprint(Backbone.from_pretrained(folders[kind]))
     common = ("--data", data, "--backbone", folders[kind], "--shots", 4, "--defect", "hole")
     trained = tmp_path / "run"
-    assert run(monkeypatch, "train", name, *common, "--steps", 2, *sets, "--memory", 8, "--out", trained) == 0
-    said = capsys.readouterr().err
-    assert "Training needs about" in said
+    code, _, err = run("train", name, *common, "--steps", 2, *sets, "--memory", 8, "--out", trained)
+    assert code == 0 and "Training needs about" in err, err
     card = json.loads((trained / "card.json").read_text())
     assert set(card["learned"]) == {"widget/hole"} and card["backbone_fingerprint"] == before
     assert np.isfinite(card["learned"]["widget/hole"]["held_out"])
     out, place = tmp_path / "out", ("--device", "cpu", "--memory", 12)
     sampling = ("--set", "sampling=fast", "--set", "min_share=0", "--set", "min_visibility=0")
-    assert run(monkeypatch, "generate", trained, "--normal", data, "-n", 2, *place, *sampling, "--out", out) == 0
-    assert "Painting needs about" in capsys.readouterr().err
+    code, _, err = run("generate", trained, "--normal", data, "-n", 2, *place, *sampling, "--out", out)
+    assert code == 0 and "Painting needs about" in err, err
     manifest = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
     assert len(manifest) == 2 and any(line["status"] == "kept" for line in manifest)
     for line in manifest:
@@ -97,21 +83,19 @@ def test_train_and_generate(
             image, mask = images.read_image(out / line["image"]), images.read_mask(out / line["mask"])
             normal = images.read_image(data / line["normal"]["file"])
             assert np.array_equal(image[~mask], normal[~mask]) and not np.array_equal(image, normal)
-    assert run(monkeypatch, "show", trained) == 0
-    assert ("LoRA of rank 2" in capsys.readouterr().out) == (name != "anomalycontrol")
+    code, shown, _ = run("show", trained)
+    assert code == 0 and ("LoRA of rank 2" in shown) == (name != "anomalycontrol")
 
 
-def test_a_merged_adapter_paints_the_same(
-    folders: dict[str, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_a_merged_adapter_paints_the_same(folders: dict[str, Path], data: Path, tmp_path: Path, run: Run) -> None:
     trained, out = tmp_path / "run", tmp_path / "merged"
     sets = [x for v in ("rank=2", "batch_size=2", "learning_rate=0.05", "warmup=1") for x in ("--set", v)]
     common = ("--data", data, "--backbone", folders["sd"], "--shots", 3, "--steps", 3)
-    assert run(monkeypatch, "train", "inpaint", *common, *sets, "--out", trained) == 0
-    assert run(monkeypatch, "merge", trained, "--out", out) == 2
-    assert "widget/crack, widget/hole" in capsys.readouterr().err
-    assert run(monkeypatch, "merge", trained, "--defect", "widget/hole", "--out", out) == 0
-    assert run(monkeypatch, "merge", trained, "--defect", "widget/hole", "--out", out) == 2  # not empty
+    assert run("train", "inpaint", *common, *sets, "--out", trained)[0] == 0
+    code, _, err = run("merge", trained, "--out", out)
+    assert code == 2 and "widget/crack, widget/hole" in err
+    assert run("merge", trained, "--defect", "widget/hole", "--out", out)[0] == 0
+    assert run("merge", trained, "--defect", "widget/hole", "--out", out)[0] == 2  # not empty
     with_adapter, merged = Synthesizer.from_pretrained(trained), DiffusionSynthesizer(str(out))
     plain = DiffusionSynthesizer(str(folders["sd"]))
     options = {"steps": 2, "min_share": 0, "min_visibility": 0, "threshold": 0}
@@ -120,15 +104,6 @@ def test_a_merged_adapter_paints_the_same(
     near, far = (np.abs(first.astype(int) - other)[mask].mean() for other in (second, third))
     assert near < 1 and far > 3 * near  # the file is of half precision
     assert fingerprint(merged.backbone) != fingerprint(plain.backbone)
-
-
-def request(seed: int = 0) -> Request:
-    normal = fakes.photo(seed, (60, 90))
-    shown, where = fakes.with_defect(fakes.photo(seed + 9, (60, 90)), "hole", seed)
-    mask = np.zeros((60, 90), bool)
-    mask[20:34, 30:52] = True
-    reference = Sample(shown, where, "widget", "hole")
-    return Request(Sample(normal, np.zeros_like(mask), "widget"), mask, "hole", "a hole", reference, seed)
 
 
 # -- what is frozen is computed once -------------------------------------------------------------------------------

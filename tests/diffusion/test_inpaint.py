@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("peft")
 
+from small import Run, request, samples  # noqa: E402
+
 import fakes  # noqa: E402
-from flawsmith import cli, compose, images  # noqa: E402
+from flawsmith import compose, images  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
 from flawsmith.diffusion.fewshot import (  # noqa: E402
     FewShotWindows,
@@ -33,26 +34,9 @@ from flawsmith.records import Request, Sample  # noqa: E402
 from methods.test_contract import *  # noqa: F403, E402 - every promise, with the fixture below in place of the classics
 
 
-@pytest.fixture(scope="session")
-def folder(tiny: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("backbone") / "tiny"
-    tiny.save_pretrained(path)
-    return path
-
-
 @pytest.fixture
 def method(folder: Path) -> Synthesizer:
     return DiffusionSynthesizer(str(folder), steps=2)
-
-
-def request(seed: int = 0, defect_type: str = "hole") -> Request:
-    normal = fakes.photo(seed, (60, 90))
-    shown, where = fakes.with_defect(fakes.photo(seed + 9, (60, 90)), "hole", seed)
-    mask = np.zeros((60, 90), bool)
-    mask[20:34, 30:52] = True
-    none = np.zeros((60, 90), bool)
-    reference = Sample(shown, where, "widget", "hole")
-    return Request(Sample(normal, none, "widget"), mask, defect_type, "red spot", reference, seed)
 
 
 def test_tiles_cover_every_pixel_and_never_shrink_too_far() -> None:
@@ -130,7 +114,7 @@ def test_only_the_adapter_is_trained(folder: Path) -> None:
 
 
 def test_fit_windows_hold_the_defect_and_repeat(folder: Path) -> None:
-    real = [Sample(*fakes.with_defect(fakes.photo(s, (80, 110)), "hole", s), "widget", "hole") for s in range(3)]
+    real = samples("hole", 3, (80, 110))
     normals = [Sample(fakes.photo(9, (80, 110)), np.zeros((80, 110), bool), "widget")]
     windows = FewShotWindows(real, normals, (), 32, FitConfig(seed=4))
     first, second = windows.batch(5, 12), windows.batch(5, 12)
@@ -139,21 +123,14 @@ def test_fit_windows_hold_the_defect_and_repeat(folder: Path) -> None:
     assert not np.array_equal(first.image, windows.batch(6, 12).image)
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["flawsmith", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    return int(stopped.value.code or 0)
-
-
-def test_train_generate_add_a_type_and_resume(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_generate_add_a_type_and_resume(folder: Path, tmp_path: Path, run: Run) -> None:
     data = fakes.mvtec_tree(tmp_path / "data", good=3, defects={"crack": 6, "hole": 6}, size=(60, 80))
     common = ("--data", data, "--backbone", folder, "--steps", 4, "--shots", 4)
     small = ("--set", "rank=2", "--set", "batch_size=3", "--set", "save_every=2", "--set", "evaluate_every=2")
     whole = tmp_path / "whole"
-    assert run(monkeypatch, "train", "inpaint", *common, *small, "--defect", "crack", "--out", whole) == 0
+    assert run("train", "inpaint", *common, *small, "--defect", "crack", "--out", whole)[0] == 0
     crack = (whole / "adapters" / "widget" / "crack.safetensors").read_bytes()
-    assert run(monkeypatch, "train", "inpaint", *common, *small, "--out", whole) == 0
+    assert run("train", "inpaint", *common, *small, "--out", whole)[0] == 0
     assert (whole / "adapters" / "widget" / "crack.safetensors").read_bytes() == crack
     card = json.loads((whole / "card.json").read_text())
     assert set(card["learned"]) == {"widget/crack", "widget/hole"}
@@ -161,9 +138,9 @@ def test_train_generate_add_a_type_and_resume(folder: Path, tmp_path: Path, monk
     lines = [json.loads(x) for x in (whole / "train" / "widget-hole" / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 4 and np.isfinite(lines[-1]["held_out"])
     assert list((whole / "train" / "widget-hole" / "previews").glob("*.png"))
-    assert run(monkeypatch, "show", whole) == 0
+    assert run("show", whole)[0] == 0
     out = tmp_path / "out"
-    assert run(monkeypatch, "generate", whole, "--normal", data, "-n", 4, "--set", "steps=2", "--out", out) == 0
+    assert run("generate", whole, "--normal", data, "-n", 4, "--set", "steps=2", "--out", out)[0] == 0
     manifest = [json.loads(x) for x in (out / "manifest.jsonl").read_text().splitlines()]
     assert [line["defect_type"] for line in manifest] == ["crack", "hole"] * 2
     recorded = json.loads((out / "generate.json").read_text())["support"]
@@ -179,7 +156,7 @@ def test_train_generate_add_a_type_and_resume(folder: Path, tmp_path: Path, monk
 def test_a_stopped_fit_resumes_to_the_same_weights(folder: Path, tmp_path: Path) -> None:
     from flawsmith.diffusion.fewshot import fit
 
-    real = [Sample(*fakes.with_defect(fakes.photo(s, (60, 80)), "hole", s), "widget", "hole") for s in range(3)]
+    real = samples("hole", 3)
     settings = {"rank": 2, "batch_size": 2, "save_every": 2, "evaluate_every": 2, "bf16": False}
 
     def weights(out: Path, stop: int | None) -> dict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +16,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("peft")
 
+import small  # noqa: E402
+import thin  # noqa: E402
+
 import fakes  # noqa: E402
 from flawsmith import training  # noqa: E402
-from flawsmith.config import TrainConfig  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning  # noqa: E402
 from flawsmith.diffusion.fewshot import FitConfig  # noqa: E402
@@ -71,26 +74,7 @@ class OneToken(DiffusionSynthesizer):
 
 
 METHOD = "diffusion.test_joint:OneToken"
-SMALL = {"batch_size": 3, "save_every": 2, "evaluate_every": 2, "lora_rank": 2, "bf16": False, "warmup": 1}
-
-
-@pytest.fixture(scope="session")
-def folder(tiny: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("joint") / "tiny"
-    tiny.save_pretrained(path)
-    return path
-
-
-def settings(folder: Path, data: Path, out: Path, **more: Any) -> TrainConfig:
-    options = {**SMALL, **more.pop("options", {})}
-    return TrainConfig(
-        method=METHOD,
-        data=f"mvtec_ad:{data}",
-        out=out,
-        backbone=str(folder),
-        options=options,
-        **{"steps": 4, "shots": 4, **more},
-    )
+settings = partial(small.settings, METHOD, {"lora_rank": 2})
 
 
 def weights(run: Path, file: str = "weights.safetensors") -> dict[str, torch.Tensor]:
@@ -106,12 +90,8 @@ def test_train_resume_extend_and_load(folder: Path, tmp_path: Path) -> None:
     straight = training.train(settings(folder, data, tmp_path / "a", category="widget"))
     assert set(straight["learned"]) == {"widget/crack", "widget/hole"}
 
-    def halt(what: str, step: int, total: int, line: dict[str, Any]) -> None:
-        if step == 3:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        training.train(settings(folder, data, tmp_path / "b", category="widget"), halt)
+        training.train(settings(folder, data, tmp_path / "b", category="widget"), small.stop_at_three)
     with pytest.raises(FlawsmithError, match="stopped fit"):
         training.train(settings(folder, data, tmp_path / "b", category="widget", defect=("hole",)))
     training.train(settings(folder, data, tmp_path / "b", category="widget"))
@@ -142,7 +122,7 @@ def test_train_resume_extend_and_load(folder: Path, tmp_path: Path) -> None:
 
 def test_batches_name_real_defects_only_and_draw_types_alike(folder: Path) -> None:
     def material(kind: str, count: int) -> Material:
-        real = [Sample(*fakes.with_defect(fakes.photo(s, (60, 80)), kind, s), "widget", kind) for s in range(count)]
+        real = small.samples(kind, count)
         normals = [Sample(fakes.photo(99, (60, 80)), np.zeros((60, 80), bool), "widget")]
         return Material(real, normals, real[:1])
 
@@ -195,28 +175,7 @@ def test_the_target_follows_the_scheduler(tiny: Backbone) -> None:
 
 
 def test_behind_a_vae_the_loss_is_judged_in_cells_and_no_mask_vanishes() -> None:
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        cross_attention_dim=16,
-        attention_head_dim=2,
-        norm_num_groups=4,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-        latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-    )
-    backbone = Backbone(unet, DDIMScheduler(prediction_type="epsilon"), vae=vae).freeze()
+    backbone = thin.backbone("ldm")
     batch = SimpleNamespace(
         image=np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8),
         mask=np.zeros((2, 16, 16), bool),

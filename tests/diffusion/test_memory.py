@@ -19,9 +19,10 @@ pytest.importorskip("diffusers")
 pytest.importorskip("peft")
 
 import thin  # noqa: E402
+from small import Run, samples  # noqa: E402
 
 import fakes  # noqa: E402
-from flawsmith import cli, generation, tensors  # noqa: E402
+from flawsmith import generation, tensors  # noqa: E402
 from flawsmith.config import GenerateConfig  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise  # noqa: E402
@@ -48,10 +49,6 @@ def requests(count: int) -> list[Request]:
         normal = Sample(fakes.photo(seed, (60, 90)), np.zeros_like(mask), "widget")
         made.append(Request(normal, mask, "hole", "a hole", None, seed))
     return made
-
-
-def samples(count: int) -> list[Sample]:
-    return [Sample(*fakes.with_defect(fakes.photo(s, (80, 90)), "hole", s), "widget", "hole") for s in range(count)]
 
 
 class Full:
@@ -119,7 +116,7 @@ def fitted(out: Path, room: int | None, **changes: Any) -> dict[str, Any]:
     backbone = thin.backbone("sd-inpainting")
     if room is not None:
         Full(backbone, room)
-    fit(backbone, "one", samples(3), (), (), out, replace(FIT, **changes))
+    fit(backbone, "one", samples("hole", 3), (), (), out, replace(FIT, **changes))
     save_adapter(backbone, "one", out / "one.safetensors", FIT)
     return {k: p.detach() for k, p in backbone.unet.named_parameters() if ".one." in k}
 
@@ -139,7 +136,7 @@ def test_training_goes_on_in_smaller_parts(tmp_path: Path) -> None:
 
 def test_views_are_encoded_once() -> None:
     backbone = thin.backbone("sd-inpainting")
-    windows = FewShotWindows(samples(3), (), (), backbone.size, FIT)
+    windows = FewShotWindows(samples("hole", 3), (), (), backbone.size, FIT)
     batches = [windows.batch(n, 6) for n in range(2)]
     steps = Steps(backbone, batches.__getitem__, batches[0], replace(FIT, views=2))
     count: list[int] = []
@@ -159,7 +156,7 @@ def test_recomputed_blocks_give_the_same_gradients() -> None:
     for memory in (None, 8):
         backbone = thin.backbone("sd").place("cpu", memory)
         parameters = add_adapter(backbone, "one", FIT)
-        windows = FewShotWindows(samples(3), (), (), backbone.size, FIT)
+        windows = FewShotWindows(samples("hole", 3), (), (), backbone.size, FIT)
         steps = Steps(backbone, lambda n, w=windows: w.batch(n, 6), windows.batch(0, 6), FIT)  # type: ignore[misc]
         for part in steps(0):
             part.backward()
@@ -173,7 +170,7 @@ def test_an_adapter_learns_beside_a_denoiser_in_half_precision() -> None:
     backbone = thin.backbone("sd").place("cpu", dtype=torch.bfloat16).freeze()
     parameters = add_adapter(backbone, "one", FIT)
     assert {p.dtype for p in parameters.values()} == {torch.float32} and backbone.unet_dtype == torch.bfloat16
-    windows = FewShotWindows(samples(3), (), (), backbone.size, FIT)
+    windows = FewShotWindows(samples("hole", 3), (), (), backbone.size, FIT)
     steps = Steps(backbone, lambda n: windows.batch(0, 6), windows.batch(0, 6), FIT)
     optimiser = torch.optim.AdamW(parameters.values(), lr=0.02)
     start = steps.held_out()
@@ -246,21 +243,16 @@ def test_what_leaves_the_gpu() -> None:
     assert {name for name in ldm.modules() if ldm.offloaded(name)} == {"vae"}  # its tokens are trained through it
 
 
-def test_a_place_that_is_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_a_place_that_is_no_place(tmp_path: Path, run: Run) -> None:
     data = fakes.mvtec_tree(tmp_path / "data", good=2, defects={"hole": 3}, size=(60, 80))
-    common = ["generate", "inpaint", "--normal", str(data), "--out", str(tmp_path / "out"), "-n", "1"]
-    for more, said in (
-        (["--device", "tpu"], "device='tpu' is not allowed"),
-        (["--memory", "10"], "8, 12, 16 or 24"),
+    common = ("--normal", data, "--out", tmp_path / "out", "-n", 1)
+    for arguments, said in (
+        (("inpaint", "--device", "tpu"), "device='tpu' is not allowed"),
+        (("inpaint", "--memory", 10), "8, 12, 16 or 24"),
+        (("perlin", "--device", "cpu"), "leave --device out"),
     ):
-        monkeypatch.setattr(sys, "argv", ["flawsmith", *common, *more])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        assert stopped.value.code == 2 and said in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", ["flawsmith", "generate", "perlin", *common[2:], "--device", "cpu"])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    assert stopped.value.code == 2 and "leave --device out" in capsys.readouterr().err
+        code, _, err = run("generate", *arguments, *common)
+        assert code == 2 and said in err
     with pytest.raises(FlawsmithError, match="known: cpu, cuda"):
         thin.backbone("sd").place("tpu")
 
@@ -278,7 +270,7 @@ def test_on_a_gpu(kind: str, memory: int | None, tmp_path: Path) -> None:
         assert np.abs(one.image.astype(int) - other.image).mean() < 2
     away = {name for name, m in backbone.modules().items() if next(m.parameters()).device.type == "cpu"}
     assert away == {name for name in backbone.modules() if backbone.offloaded(name)}
-    assert fit(backbone, "one", samples(3), (), (), tmp_path, FIT)["steps"] == 3
+    assert fit(backbone, "one", samples("hole", 3), (), (), tmp_path, FIT)["steps"] == 3
 
 
 @pytest.mark.parametrize("kind", ["compact", *thin.KINDS])
@@ -286,7 +278,7 @@ def test_nothing_of_a_step_stays_on_another_device(kind: str, tiny: Backbone, mo
     """On "meta", a device without numbers that no CPU tensor may meet: one training step, and sampling both ways."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it does not know this device
     backbone = copy.deepcopy(tiny) if kind == "compact" else thin.backbone(kind)
-    windows = FewShotWindows(samples(3), (), (), backbone.size, replace(FIT, reference=1.0))
+    windows = FewShotWindows(samples("hole", 3), (), (), backbone.size, replace(FIT, reference=1.0))
     batch = windows.batch(0, 6)
     words = backbone.encode_text(batch.captions)
     for module in backbone.modules().values():

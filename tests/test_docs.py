@@ -11,6 +11,8 @@ import pytest
 
 import fakes
 from flawsmith import methods
+from flawsmith.datasets import DATASETS
+from flawsmith.masks import MASKS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -41,6 +43,19 @@ def test_every_method_has_a_page_and_a_row() -> None:
     for name in methods.METHODS:
         assert (REPOSITORY / "docs" / "methods" / f"{name}.md").is_file(), name
         assert f"| `{name}` |" in README
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("check", set(DATASETS)),
+        ("train", {"inpaint", "anomalycontrol", "anomalyxfusion"}),
+        ("generate", {*MASKS, *methods.METHODS} - {"anomalyxfusion"}),  # that one paints nothing untrained
+    ],
+)
+def test_help_names_every_choice(run: Callable[..., tuple[int, str, str]], command: str, names: set[str]) -> None:
+    code, shown, _ = run(command, "--help")
+    assert code == 0 and names <= set(re.findall(r"[\w-]+", shown))
 
 
 @pytest.mark.parametrize("target", re.findall(r"`(docs/[\w/.-]+?)`", README))

@@ -44,3 +44,10 @@ def test_a_classic_method_needs_no_torch(name: str) -> None:
 def test_module_runs_as_script() -> None:
     done = subprocess.run([sys.executable, "-m", "flawsmith", "--version"], check=True, capture_output=True, text=True)
     assert done.stdout.startswith("flawsmith ")
+
+
+@pytest.mark.parametrize(("command", "resumes"), [("train", True), ("generate", True), ("merge", False)])
+def test_a_stopped_command_promises_what_it_keeps(command: str, resumes: bool) -> None:
+    code = "import sys; from flawsmith import cli; sys.argv = ['flawsmith', *sys.argv[1:]]; cli._stopped()"
+    done = subprocess.run([sys.executable, "-c", code, command], capture_output=True, text=True, check=False)
+    assert done.returncode == 130 and ("again to resume" in done.stderr) == resumes

@@ -20,6 +20,7 @@ from flawsmith import __version__
 from flawsmith import cli_terminal as terminal
 from flawsmith.cli_evaluate import evaluate
 from flawsmith.cli_generate import generate
+from flawsmith.cli_options import READERS
 from flawsmith.cli_show import check, show
 from flawsmith.cli_train import merge, train
 
@@ -31,7 +32,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help=(
         "Defect images with pixel-exact masks and captions, from photographs of good parts.\n\n"
-        "Start with `flawsmith demo` (no download), then `flawsmith check DIR` on your own photographs."
+        "Start with `flawsmith demo` (no download). On your own photographs: `check`, `generate` (`train` before it "
+        "where you have a few real defects), `show`, `evaluate`.\n\n"
+        f"READER:DIR names a data set: {READERS} (MVTec AD layout is recognised, else plain folders are read)."
     ),
 )
 
@@ -47,7 +50,9 @@ def common(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the full traceback of an error; stands before the command.")
+    ] = False,
 ) -> None:
     if debug:
         os.environ["FLAWSMITH_DEBUG"] = "1"
@@ -56,7 +61,10 @@ def common(
 
 
 def doctor() -> None:
-    """Check this machine: Python, torch, GPU, optional parts, known traps; each with a remedy."""
+    """Check this machine: Python, torch, GPU, optional parts, known traps; each with a remedy.
+
+    Exit code 2 where something has to be mended.
+    """
     from flawsmith import doctor as checking
 
     problems = 0
@@ -72,8 +80,8 @@ def doctor() -> None:
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the tour.")] = Path("demo"),
-    n: Annotated[int, typer.Option("-n", min=11, max=10_000, help="Painted pictures.")] = 44,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    n: Annotated[int, typer.Option("-n", min=11, max=10_000, help="How many pictures, in total.")] = 44,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")] = 0,
 ) -> None:
     """The tour without a download: paint defects on texture photographs and a rendered product.
 
@@ -127,13 +135,9 @@ def _fail(message: str, code: int = 2) -> NoReturn:
 
 
 def _stopped() -> NoReturn:
-    resumes = bool({"generate", "demo", "evaluate"} & set(sys.argv[1:3]))
-    word = (
-        "Whole pictures and finished parts are kept; run the same command again to resume."
-        if resumes
-        else "Nothing was changed."
-    )
-    terminal.say(f"\nStopped. {word}", "yellow", err=True)
+    resumes = {"generate", "train", "evaluate", "demo"} & set(sys.argv[1:3])
+    kept = " What was finished is kept; run the same command again to resume." if resumes else ""
+    terminal.say(f"\nStopped.{kept}", "yellow", err=True)
     sys.stdout.flush()
     os._exit(130)  # Python itself would leave by the signal where it struck inside an import
 

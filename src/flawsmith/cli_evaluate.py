@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from flawsmith import cli_terminal as terminal
+from flawsmith.cli_options import Config, Device, GroupBy
 from flawsmith.errors import FlawsmithError
 
 COMPARED = frozenset({"KID", "near_copies", "image_AUROC", "pixel_AUROC", "pixel_AP", "pixel_AUPRO", "accuracy"})
@@ -25,76 +26,95 @@ SHOWN = frozenset(  # what stands on the terminal; the files hold every value
 def evaluate(
     generated: Annotated[
         str | None,
-        typer.Argument(metavar="OUT", help="Folder of generated pictures, or READER:DIR of another tool's."),
+        typer.Argument(
+            metavar="OUT", help="Folder of generated pictures to judge (READER:DIR where another tool made it)."
+        ),
     ] = None,
     compare: Annotated[
         bool,
-        typer.Option("--compare", help="Instead of judging a folder: does it help? Trains the same network in arms."),
+        typer.Option(
+            "--compare",
+            help="Judge no folder, but whether generated defects help: train one network with and without them.",
+        ),
     ] = False,
     real: Annotated[
-        str | None, typer.Option(metavar="READER:DIR", help="Good photographs and real defects with masks.")
+        str | None, typer.Option(metavar="READER:DIR", help="Needed: good photographs, and real defects with masks.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the results; the same command again resumes.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Needed: folder of the results; the same command again resumes.")
+    ] = None,
     category: Annotated[str | None, typer.Option(help="The category of the data set, where it holds several.")] = None,
-    defect: Annotated[list[str] | None, typer.Option(help="Defect type to judge; repeat for several.")] = None,
+    defect: Annotated[
+        list[str] | None, typer.Option(help="Defect type to judge; repeat for several. Default: all.")
+    ] = None,
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Of kid, fid, is, ic-lpips, prdc, clip, copies, segmentation, classification; with commas. "
+            help="Some of kid,fid,is,ic-lpips,prdc,clip,copies,segmentation,classification. "
             "Default kid,ic-lpips,prdc,copies; with --compare segmentation. Labels are always judged."
         ),
     ] = None,
     features: Annotated[
-        str | None, typer.Option(help="Vision model that looks: a folder, a hub id, or compact (smoke test only).")
+        str | None,
+        typer.Option(
+            help="Vision model that compares pictures: a folder or hub id. Default compact, a smoke test only."
+        ),
     ] = None,
     shots: Annotated[
         str | None,
         typer.Option(
-            help="Real defects per type to train on. Default: those the generator saw. With --compare a list, "
-            "0,1,4,third (0: none at all); default third."
+            help="Real defects of each type to train on. Default: those the generator saw. With --compare a list: "
+            "0,1,4,third (0 = none at all); default third."
         ),
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(help="Of the downstream runs. Default 0; with --compare 0,1,2,3,4.")
+        str | None,
+        typer.Option(help="Seeds of the networks trained, a run for each. Default 0; with --compare 0,1,2,3,4."),
     ] = None,
     arms: Annotated[
         str | None,
         typer.Option(
-            help="--compare: real, methods, METHOD+METHOD, NAME=FOLDER (with {seed} if wanted). Default: all."
+            help="--compare: what to train on, with commas: real (no generated defects), METHOD, METHOD+METHOD, "
+            "NAME=FOLDER ({seed} in it is replaced). Default: real and every method but anomalyxfusion."
         ),
     ] = None,
     ratios: Annotated[
-        str | None, typer.Option(help="--compare: shares of generated defects in training: 0.25,0.5.")
+        str | None,
+        typer.Option(help="--compare: shares of generated among the defects trained on: 0.25,0.5. Default 0.5."),
     ] = None,
     pictures: Annotated[
         int | None, typer.Option(help="--compare: pictures per defect type and arm. Default 100.")
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="--compare: of diffusion methods: compact, a folder, a hub id.")
+        str | None, typer.Option(help="--compare: backbone of the diffusion methods, as generate takes it.")
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(help="leak-safe, or paper-protocol: chosen on the test set as the papers do; an upper bound."),
+        typer.Option(
+            help="leak-safe (default), or paper-protocol: as the papers, epoch chosen on the test set; an upper bound."
+        ),
     ] = None,
     export: Annotated[
         str | None,
-        typer.Option(help="Write the trained segmenter for the line: onnx, openvino; checked against torch."),
+        typer.Option(help="Formats to write the trained segmenter in: onnx,openvino; each is checked against torch."),
     ] = None,
-    group_by: Annotated[str | None, typer.Option(help="Column of origin.csv that names the physical part.")] = None,
+    group_by: GroupBy = None,
     seen: Annotated[
         Path | None,
         typer.Option(
-            help="Text file: hash or CATEGORY/GROUP of pictures the weights were pretrained on; never tested on."
+            help="Text file, a hash or CATEGORY/GROUP a line: pictures the weights were pretrained on, never tested on."
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu (default) or cuda.")] = None,
+    device: Device = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="PART.KEY=VALUE", help="segmentation.steps=600, classification.network=FOLDER, ..."
+            "--set",
+            metavar="PART.KEY=VALUE",
+            help="A setting of a part: segmentation.steps=600; repeat for several. A wrong name lists the right ones.",
         ),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="JSON or YAML file with the same settings.")] = None,
+    config: Config = None,
 ) -> None:
     """Judge generated pictures against real ones, or ask whether they help a detector.
 

@@ -8,57 +8,87 @@ from typing import Annotated
 import typer
 
 from flawsmith import cli_terminal as terminal
+from flawsmith.cli_options import Backbone, Category, Config, Device, GroupBy, Memory
 
 
 def generate(
     method: Annotated[
-        str, typer.Argument(help="copypaste, cutpaste, nsa, perlin, procedural, or a trained run's folder.")
+        str,
+        typer.Argument(
+            metavar="METHOD",
+            help="procedural, copypaste, cutpaste, nsa, perlin, inpaint, anomalycontrol, or a trained run's folder.",
+        ),
     ],
     normal: Annotated[
         str | None,
-        typer.Option(metavar="READER:DIR", help="Photographs of good parts (and, for copypaste, a few real defects)."),
+        typer.Option(
+            metavar="READER:DIR", help="Needed: good photographs; for copypaste, also a few defects with masks."
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write; the same command again resumes.")] = None,
-    category: Annotated[str | None, typer.Option(help="One category of the data set; default: all.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Needed: folder to write; the same command again resumes.")] = None,
+    category: Category = None,
     defect: Annotated[
-        list[str] | None, typer.Option(help="Defect type to make; repeat for several. Default: all known.")
+        list[str] | None,
+        typer.Option(
+            help="Defect type to make; repeat for several. Default: all that the method or the data set knows."
+        ),
     ] = None,
     n: Annotated[int | None, typer.Option("-n", help="How many pictures, in total. Default 20.")] = None,
-    per_defect: Annotated[bool | None, typer.Option("--per-defect", help="Count -n for each defect type.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same pictures.")] = None,
-    prompt: Annotated[str | None, typer.Option(help='What to paint, e.g. "long thin rusty scratch".')] = None,
+    per_defect: Annotated[
+        bool | None, typer.Option("--per-defect", help="Make -n pictures of each defect type, not in total.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same pictures. Default 0.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help='Caption; methods that read words paint it: "long thin rusty scratch".')
+    ] = None,
     mask: Annotated[
         str | None,
-        typer.Option(help="Mask family (blob box polygon perlin scratch crack spots reference) or a mask picture."),
+        typer.Option(
+            help="blob, box, polygon, perlin, scratch, crack, spots, reference (a real mask, moved), component (a part "
+            "of the product), learned (by a trained run), or a mask picture. Default: what suits method and defect."
+        ),
     ] = None,
-    roi: Annotated[Path | None, typer.Option(help="Picture that is white where defects may sit.")] = None,
-    reference: Annotated[Path | None, typer.Option(help="One photograph of a defect to imitate.")] = None,
+    roi: Annotated[
+        Path | None, typer.Option(help="Picture of the photographs' size, white where defects may sit.")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Photograph of one defect to imitate; with --reference-mask.")
+    ] = None,
     reference_mask: Annotated[
-        Path | None, typer.Option(help="The defect's mask in --reference; auto proposes one, to be looked at.")
+        Path | None,
+        typer.Option(help="Picture that is white on the defect in --reference; auto proposes one: look at it."),
     ] = None,
-    reference_text: Annotated[str | None, typer.Option(help="What --reference shows.")] = None,
+    reference_text: Annotated[str | None, typer.Option(help="What --reference shows, in words.")] = None,
     adapter_scale: Annotated[
-        float | None, typer.Option(help="anomalycontrol: how much the reference counts. Default 1.")
+        float | None, typer.Option(help="anomalycontrol: how much the reference counts; 0 = not at all. Default 1.")
     ] = None,
     shots: Annotated[
-        int | None, typer.Option(help="Real defects per type the method may see. Default: the first third.")
+        int | None, typer.Option(help="Real defects of each type that the method may see. Default: the first third.")
     ] = None,
-    group_by: Annotated[str | None, typer.Option(help="Column of origin.csv that names the physical part.")] = None,
+    group_by: GroupBy = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A method option, or a mask dial: mask.size=[0.01,0.05]."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="An option of the method (steps=20) or a dial of the mask (mask.size=[0.01,0.05]); "
+            "repeat for several. A wrong name lists the right ones.",
+        ),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="JSON or YAML file with the same settings.")] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Diffusion methods: compact (shipped), a folder, or a hub id.")
+    config: Config = None,
+    backbone: Backbone = None,
+    device: Device = None,
+    memory: Memory = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Pictures that a diffusion method paints together. Default 8.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Diffusion methods: cpu (default) or cuda.")] = None,
-    memory: Annotated[int | None, typer.Option(help="GiB of the GPU to stay within: 8, 12, 16 or 24.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures per block. Default 8.")] = None,
     with_normals: Annotated[
-        bool | None, typer.Option("--with-normals", help="Also copy the good photographs used to train/good.")
+        bool | None,
+        typer.Option("--with-normals", help="Also copy the photographs painted on to train/good: a whole data set."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop before any picture.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, print the plan, stop before any picture.")
+    ] = False,
 ) -> None:
     """Make defect pictures with exact masks and captions.
 

@@ -8,16 +8,17 @@ from typing import Annotated
 import typer
 
 from flawsmith import cli_terminal as terminal
+from flawsmith.cli_options import READERS, Category, GroupBy
 
 
 def check(
-    source: Annotated[str, typer.Argument(metavar="READER:DIR", help="Data set: mvtec_ad:DIR, folder:DIR, or DIR.")],
-    category: Annotated[str | None, typer.Option(help="Only this category.")] = None,
-    group_by: Annotated[str, typer.Option(help="Column of origin.csv that names the physical part.")] = "group",
+    source: Annotated[str, typer.Argument(metavar="READER:DIR", help=f"Data set: {READERS}.")],
+    category: Category = None,
+    group_by: GroupBy = None,
 ) -> None:
     """Look at a data set: a summary, and findings with file, reason and fix.
 
-    Exit code 2 when something would stop flawsmith (damaged files, masks of another size).
+    Nothing is written. Exit code 2 when something would stop flawsmith (damaged files, masks of another size).
 
     Example: `flawsmith check mvtec_ad:data/bottle`
     """
@@ -28,7 +29,7 @@ def check(
         report = checking.check(
             source,
             category=category,
-            group_by=group_by,
+            group_by=group_by or "group",
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     terminal.table("Data set", report.rows)
@@ -42,12 +43,18 @@ def check(
 
 
 def show(
-    target: Annotated[Path, typer.Argument(help="A generated folder or a trained run.")],
-    sheet: Annotated[Path | None, typer.Option(help="Where to write the contact sheet (PNG).")] = None,
-    page: Annotated[Path | None, typer.Option(help="Also write an HTML page.")] = None,
+    target: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A generated folder, or the folder of a trained run.")
+    ],
+    sheet: Annotated[
+        Path | None, typer.Option(help="Where to write the contact sheet. Default: FOLDER-sheet.png.")
+    ] = None,
+    page: Annotated[Path | None, typer.Option(help="Also write this HTML page.")] = None,
     count: Annotated[int, typer.Option("-n", min=1, max=200, help="Pictures on the sheet.")] = 12,
 ) -> None:
     """Show what a folder holds: a table, and a contact sheet (normal | mask | defect | zoom).
+
+    Of a trained run: what it has learned from how many pictures, and its files; no sheet.
 
     Example: `flawsmith show out/painted --page painted.html`
     """

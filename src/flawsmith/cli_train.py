@@ -8,33 +8,50 @@ from typing import Annotated, Any
 import typer
 
 from flawsmith import cli_terminal as terminal
+from flawsmith.cli_options import Backbone, Category, Config, Device, GroupBy, Memory
 
 
 def train(
-    method: Annotated[str, typer.Argument(help="A diffusion method, for example inpaint.")] = "inpaint",
+    method: Annotated[
+        str, typer.Argument(metavar="METHOD", help="inpaint, anomalycontrol or anomalyxfusion.")
+    ] = "inpaint",
     data: Annotated[
-        str | None, typer.Option(metavar="READER:DIR", help="Good photographs and a few defects with masks.")
+        str | None, typer.Option(metavar="READER:DIR", help="Needed: good photographs, and a few defects with masks.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; the same command again resumes.")] = None,
-    category: Annotated[str | None, typer.Option(help="One category of the data set; default: all.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Needed: folder of the run; the same command again resumes.")] = None,
+    category: Category = None,
     defect: Annotated[
         list[str] | None, typer.Option(help="Defect type to learn; repeat for several. Default: all with masks.")
     ] = None,
-    shots: Annotated[int | None, typer.Option(help="Real defects per type. Default: the first third.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps per defect type. Default 500.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same weights.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="compact (shipped), a folder, or a hub id.")] = None,
-    device: Annotated[str | None, typer.Option(help="Diffusion methods: cpu (default) or cuda.")] = None,
-    memory: Annotated[int | None, typer.Option(help="GiB of the GPU to stay within: 8, 12, 16 or 24.")] = None,
-    group_by: Annotated[str | None, typer.Option(help="Column of origin.csv that names the physical part.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="e.g. rank=8.")] = None,
-    config: Annotated[Path | None, typer.Option(help="JSON or YAML file with the same settings.")] = None,
+    shots: Annotated[
+        int | None, typer.Option(help="Real defects of each type to learn from. Default: the first third.")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Optimiser steps at most, per type (inpaint) or for all together. Default 500, anomalyxfusion 600."
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same weights. Default 0.")] = None,
+    backbone: Backbone = None,
+    device: Device = None,
+    memory: Memory = None,
+    group_by: GroupBy = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A setting of the training: rank=8; repeat for several. A wrong name lists the right ones.",
+        ),
+    ] = None,
+    config: Config = None,
 ) -> None:
     """Learn your own defects from 4 to 30 pictures of each type, in minutes on a CPU.
 
-    inpaint gives each type an adapter of a few MB; the papers' methods learn all types together. Learning another type
-    later leaves the others alone.
-    OUT/train holds metrics and previews.
+    inpaint makes an adapter of a few MB for each defect type; the papers' methods, anomalycontrol and anomalyxfusion,
+    make one model of all of them. A type added to the run later leaves the others as they are. OUT/train holds metrics
+    and previews.
 
     Example: `flawsmith train inpaint --data mvtec_ad:data/widget --defect crack --out runs/widget`
     """
@@ -79,8 +96,8 @@ def train(
 
 
 def merge(
-    run: Annotated[Path, typer.Argument(help="A trained run with LoRA adapters.")],
-    out: Annotated[Path, typer.Option(help="Folder for the merged backbone.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run with LoRA adapters.")],
+    out: Annotated[Path, typer.Option(help="Folder for the merged backbone; must be empty.")],
     defect: Annotated[str | None, typer.Option(help="CATEGORY/DEFECT of the adapter, where there are several.")] = None,
 ) -> None:
     """Write a backbone with a run's LoRA adapter added into its weights, for tools that take no adapters.

@@ -1,0 +1,24 @@
+"""Options that mean the same in every command that has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+READERS = "mvtec_ad:DIR, mvtec_loco:DIR, folder:DIR, or DIR alone"
+
+Category = Annotated[str | None, typer.Option(help="Only this category of the data set. Default: all.")]
+GroupBy = Annotated[
+    str | None, typer.Option(help="Column of origin.csv that names the physical part in a photograph. Default: group.")
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(help="Of diffusion methods: compact (shipped, the default), a folder in diffusers format, a hub id."),
+]
+Device = Annotated[str | None, typer.Option(help="Where neural networks run: cpu (default) or cuda.")]
+Memory = Annotated[int | None, typer.Option(help="GiB of the GPU to stay within: 8, 12, 16 or 24. Default: no limit.")]
+Config = Annotated[
+    Path | None, typer.Option(help="JSON or YAML file with the same settings (group_by: part); options given here win.")
+]

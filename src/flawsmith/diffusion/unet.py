@@ -81,7 +81,7 @@ class PreconditionedUNet(UNet2DConditionModel):
         self.register_buffer("bands", octaves(side), persistent=False)
         self.gates = nn.Conv2d(int(self.config["block_out_channels"][0]), 2 * len(WAVELENGTHS), 3, padding=1)
         nn.init.zeros_(self.gates.weight)
-        nn.init.zeros_(self.gates.bias)
+        nn.init.zeros_(self.gates.bias)  # type: ignore[arg-type]  # there is one
         self.conv_out.register_forward_pre_hook(self._keep)
         return self
 

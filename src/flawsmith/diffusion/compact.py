@@ -166,6 +166,6 @@ def load(path: Path) -> Backbone:
     }
     for name, file in parts.items():
         stored = {k: v.float() for k, v in load_file(str(path / file)).items()}
-        getattr(backbone, name).load_state_dict(stored, strict=name != "unet")
+        getattr(backbone, name).load_state_dict(stored)
     backbone.info = index["info"]
     return backbone.freeze()

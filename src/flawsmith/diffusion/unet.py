@@ -79,6 +79,7 @@ class PreconditionedUNet(UNet2DConditionModel):
         self.register_buffer("basis", cosine_basis(side).float(), persistent=False)
         self.register_buffer("cell", cosine_basis(factor).float(), persistent=False)
         self.register_buffer("bands", octaves(side), persistent=False)
+        self.reach = [int(band.amax(0).nonzero().max()) + 1 for band in octaves(side)]  # waves of each that are not 0
         self.gates = nn.Conv2d(int(self.config["block_out_channels"][0]), 2 * len(WAVELENGTHS), 3, padding=1)
         nn.init.zeros_(self.gates.weight)
         nn.init.zeros_(self.gates.bias)  # type: ignore[arg-type]  # there is one
@@ -96,9 +97,13 @@ class PreconditionedUNet(UNet2DConditionModel):
         gates = nn.functional.interpolate(
             2 * gates.sigmoid(), size=waves.shape[-2:], mode="bilinear", align_corners=False
         )
-        parts = self.pixels((waves[:, :, None] * self.bands).flatten(1, 2)).unflatten(1, (3, -1))  # (B, 3, K, P, P)
-        of_light, of_colour = gates.chunk(2, 1)
-        return (parts * torch.stack([of_light, of_colour, of_colour], 1)).sum(2)
+        of_light, of_colour = (part.unbind(1) for part in gates.chunk(2, 1))
+        total = torch.zeros_like(waves)
+        for band, reach, light, colour in zip(self.bands, self.reach, of_light, of_colour, strict=True):
+            coarse = self.basis[:reach]  # a band's waves end early: most of the products would be with zeros
+            pixels = coarse.T @ (waves[..., :reach, :reach] * band[:reach, :reach]) @ coarse
+            total = total + pixels * torch.stack([light, colour, colour], 1)
+        return total
 
     def planes(self, latents: Tensor) -> Tensor:
         """Latents (B, 3 f^2, S, S) of PixelCodec -> brightness and two colour differences (B, 3, P, P)."""

@@ -29,6 +29,7 @@ from flawsmith.diffusion.shards import Batch
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods import base
 from flawsmith.methods.canvas import Canvas, only_real_change, paste, resized, tiles, with_grain
+from flawsmith.methods.contrast import match_contrast
 from flawsmith.methods.patches import is_grey
 from flawsmith.methods.sketches import SKETCHES
 from flawsmith.records import Request, Sample
@@ -60,6 +61,7 @@ class DiffusionOptions(base.Options):
     context: float = Field(1.5, ge=1, le=8, description="window side over the mask's box")
     max_reduction: float = Field(2.0, ge=1, le=16, description="longest mask a window may shrink by, before tiling")
     keep_grain: bool = Field(True, description="keep the photograph's grain, also in reduced windows")
+    contrast: float = Field(1.0, ge=0, le=1, description="how far contrast follows the reference's; 0 = as painted")
     threshold: float = Field(0.8, ge=0, le=10, description="change that counts, in local standard deviations")
 
 
@@ -345,6 +347,9 @@ class DiffusionSynthesizer(base.Synthesizer):
         painted = canvas.pixels
         if is_grey(normal):  # a grey camera sees no colour
             painted = np.repeat(painted.mean(axis=2, keepdims=True).round().astype(np.uint8), 3, axis=2)
+        reference = request.reference
+        if options.contrast and reference is not None and reference.mask.any() and canvas.mask.any():
+            painted = match_contrast(normal, painted, canvas.mask, reference, options.contrast)
         if options.keep_grain:
             painted = with_grain(normal, painted, canvas.mask)
         painted = only_real_change(normal, painted, canvas.mask, options.threshold)

@@ -1,0 +1,56 @@
+"""The contrast of a painted defect follows its reference's, relative to the light."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from flawsmith.methods.contrast import match_contrast  # noqa: E402
+from flawsmith.records import Sample  # noqa: E402
+
+ROW, COLUMN = np.mgrid[:96, :96]
+
+
+def spot(level: int, share: float, radius: float) -> Sample:
+    """A disc that is `share` darker than its even surroundings of brightness `level`."""
+    mask = np.hypot(ROW - 48, COLUMN - 48) < radius
+    image = np.full((96, 96, 3), level, np.uint8)
+    image[mask] = round((level + 24) * (1 - share) - 24)
+    return Sample(image, mask)
+
+
+def depth(picture: np.ndarray, level: int, mask: np.ndarray) -> float:
+    return float((1 - (picture[mask].astype(float) + 24) / (level + 24)).mean())
+
+
+@pytest.mark.parametrize("level", [60, 200])
+def test_a_faint_defect_gets_the_contrast_of_the_reference_under_another_light(level: int) -> None:
+    faint, reference = spot(level, 0.15, 8), spot(120, 0.3, 14)
+    normal = np.full((96, 96, 3), level, np.uint8)
+    matched = match_contrast(normal, faint.image, faint.mask, reference, 1.0)
+    assert depth(faint.image, level, faint.mask) == pytest.approx(0.15, abs=0.01)
+    assert depth(matched, level, faint.mask) == pytest.approx(0.3, abs=0.02)
+    assert np.array_equal(matched[~faint.mask], faint.image[~faint.mask])
+    assert np.array_equal(match_contrast(normal, faint.image, faint.mask, reference, 0.0), faint.image)
+
+
+def test_a_strong_one_is_weakened_and_no_factor_is_larger_than_three() -> None:
+    normal = np.full((96, 96, 3), 150, np.uint8)
+    strong, weak = spot(150, 0.5, 10), spot(150, 0.05, 10)
+    assert depth(match_contrast(normal, strong.image, strong.mask, spot(90, 0.35, 10), 1.0), 150, strong.mask) < 0.4
+    lifted = match_contrast(normal, weak.image, weak.mask, spot(90, 0.6, 10), 1.0)
+    assert depth(lifted, 150, weak.mask) == pytest.approx(0.15, abs=0.02)
+
+
+def test_grain_is_not_scaled() -> None:
+    """Noise of single pixels on the defect grows far less than the defect does."""
+    reference, made = spot(120, 0.4, 12), spot(120, 0.15, 20)
+    normal = np.full((96, 96, 3), 120, np.uint8)
+    noise = np.random.default_rng(0).normal(0, 6, (96, 96, 1)).repeat(3, 2)
+    grained = np.clip(made.image + noise, 0, 255).astype(np.uint8)
+    matched = match_contrast(normal, grained, made.mask, reference, 1.0)
+    inner = np.hypot(ROW - 48, COLUMN - 48) < 16
+    assert depth(matched, 120, inner) > 0.3
+    assert matched[inner].std() < 1.5 * grained[inner].std()

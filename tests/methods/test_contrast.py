@@ -54,3 +54,11 @@ def test_grain_is_not_scaled() -> None:
     inner = np.hypot(ROW - 48, COLUMN - 48) < 16
     assert depth(matched, 120, inner) > 0.3
     assert matched[inner].std() < 1.5 * grained[inner].std()
+
+
+@pytest.mark.parametrize("shape", [(96, 33), (17, 96), (200, 64)])
+def test_windows_of_any_shape(shape: tuple[int, int]) -> None:
+    normal, mask = np.full((*shape, 3), 150, np.uint8), np.zeros(shape, bool)
+    mask[5:12, 10:20] = True
+    painted = np.where(mask[..., None], np.uint8(120), normal)
+    assert match_contrast(normal, painted, mask, spot(120, 0.4, 12), 1.0)[mask].mean() < 100

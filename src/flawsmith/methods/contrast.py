@@ -34,7 +34,8 @@ def _relief(picture: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> tuple
     that level, smoothed over a pixel inside the mask and 0 outside.
     """
     height, width = mask.shape
-    pad = ((0, -height % 32), (0, -width % 32))
+    side = 32 * -(-max(height, width) // 32)
+    pad = ((0, side - height), (0, side - width))
     known = torch.from_numpy(np.pad(surface.astype(np.float32), (*pad, (0, 0)), mode="edge")).permute(2, 0, 1)[None]
     hole = torch.from_numpy(np.pad(mask.astype(np.float32), pad))[None, None]
     level = tensors.smooth_fill(known, hole)[0].permute(1, 2, 0).numpy()[:height, :width] + 24.0

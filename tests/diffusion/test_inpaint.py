@@ -231,3 +231,10 @@ def test_what_change_encloses_stays_and_what_lies_between_does_not() -> None:
     assert (found[distance < 11] == painted[distance < 11]).all()  # the ring's middle is the painter's
     assert not changed[distance > 24][(row[distance > 24] < 60)].any()
     assert changed[68, 12] and changed[68, 62] and not changed[64:74, 22:54].any()
+
+
+def test_sampling_from_the_reference_is_a_named_set_that_others_come_on_top_of() -> None:
+    options = DiffusionSynthesizer.parse_options({"sampling": "reference", "strength": 0.3})
+    assert (options.start, options.strength, options.guidance_scale) == ("reference", 0.3, 1.0)
+    with pytest.raises(FlawsmithError, match="fast, reference"):
+        DiffusionSynthesizer.parse_options({"sampling": "real"})

@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from flawsmith.methods.contrast import match_contrast  # noqa: E402
-from flawsmith.records import Sample  # noqa: E402
+from flawsmith.methods.contrast import match_contrast
+from flawsmith.records import Sample
 
 ROW, COLUMN = np.mgrid[:96, :96]
 

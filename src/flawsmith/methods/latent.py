@@ -221,6 +221,10 @@ class DiffusionSynthesizer(base.Synthesizer):
         """What guidance moves away from; as many tokens as `condition` gives."""
         return self.backbone.null(count)
 
+    def contrast_strength(self, options: Any) -> float:
+        """How far the contrast of what was painted follows the reference's, 0 to 1."""
+        return float(options.contrast)
+
     def _references(self, requests: Sequence[Request]) -> list[tuple[Tensor, Tensor] | None] | None:
         if self.backbone.reader is None:
             return None
@@ -350,9 +354,9 @@ class DiffusionSynthesizer(base.Synthesizer):
         painted = canvas.pixels
         if is_grey(normal):  # a grey camera sees no colour
             painted = np.repeat(painted.mean(axis=2, keepdims=True).round().astype(np.uint8), 3, axis=2)
-        reference = request.reference
-        if options.contrast and reference is not None and reference.mask.any() and canvas.mask.any():
-            painted = match_contrast(normal, painted, canvas.mask, reference, options.contrast)
+        reference, strength = request.reference, self.contrast_strength(options)
+        if strength and reference is not None and reference.mask.any() and canvas.mask.any():
+            painted = match_contrast(normal, painted, canvas.mask, reference, strength)
         if options.keep_grain:
             painted = with_grain(normal, painted, canvas.mask)
         painted = only_real_change(normal, painted, canvas.mask, options.threshold)

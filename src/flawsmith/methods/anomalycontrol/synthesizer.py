@@ -124,6 +124,10 @@ class AnomalyControl(DiffusionSynthesizer):
     def trainable(self) -> dict[str, nn.Module]:
         return {"attention": self.attention, "projection": self.projection}
 
+    def contrast_strength(self, options: Any) -> float:
+        """Fades with lambda: at 0 the picture is the frozen backbone's."""
+        return super().contrast_strength(options) * min(1.0, float(options.adapter_scale))
+
     def encoders(self) -> dict[str, nn.Module]:
         resident = isinstance(self.reader, Blip2Reader) and not self.reader.visits
         return {"reader": self.reader.model} if resident and isinstance(self.reader, Blip2Reader) else {}

@@ -62,3 +62,20 @@ def test_windows_of_any_shape(shape: tuple[int, int]) -> None:
     mask[5:12, 10:20] = True
     painted = np.where(mask[..., None], np.uint8(120), normal)
     assert match_contrast(normal, painted, mask, spot(120, 0.4, 12), 1.0)[mask].mean() < 100
+
+
+def test_tints_that_the_reference_has_not_are_taken_out_and_its_colour_is_kept() -> None:
+    normal = np.full((96, 96, 3), 120, np.uint8)
+    made, grey, red = spot(120, 0.2, 14), spot(120, 0.2, 14), spot(120, 0.2, 14)
+    tint = 40 * np.sin(COLUMN / 5.0)[..., None] * np.array([1.0, -1.0, 0.0])
+    painted = np.where(made.mask[..., None], np.clip(made.image + tint, 0, 255), made.image).astype(np.uint8)
+    red.image[red.mask] = (150, 70, 70)
+    inner = np.hypot(ROW - 48, COLUMN - 48) < 11
+
+    def colour(picture: np.ndarray) -> float:
+        return float(np.ptp(picture[inner].astype(float), axis=1).mean())
+
+    assert colour(painted) > 40
+    assert colour(match_contrast(normal, painted, made.mask, grey, 1.0)) < 12
+    assert colour(match_contrast(normal, painted, made.mask, red, 1.0)) > 30
+    assert np.array_equal(match_contrast(normal, painted, made.mask, grey, 0.0), painted)

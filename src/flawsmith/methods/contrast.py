@@ -13,7 +13,8 @@ from flawsmith.records import Sample
 def match_contrast(
     normal: np.ndarray, painted: np.ndarray, mask: np.ndarray, reference: Sample, strength: float
 ) -> np.ndarray:
-    """Give the painted defect the contrast of the reference, by at most a factor of 3 up and 2 down.
+    """Give the painted defect the contrast of the reference: of brightness by at most a factor of 3 up and 2 down, of
+    colour by at most 3 up and any down, so that tints the reference has not are taken out.
 
     Contrast is the root mean square of the difference to the surroundings continued smoothly into the defect, over
     their level, since light multiplies. A denoiser fitted on eight pictures says less than it saw where the mask is
@@ -23,10 +24,18 @@ def match_contrast(
     around, found = _relief(painted, normal, mask)
     shown = compose.square_window(reference.mask, 64, 1.5).slices
     _, wanted = _relief(reference.image[shown], reference.image[shown], reference.mask[shown])
-    size, aim = (float(np.sqrt(np.square(r).mean())) for r in (found[mask], wanted[reference.mask[shown]]))
-    gain = float(np.clip(aim / max(size, 1e-4), 0.5, 3.0)) ** strength
-    scaled = painted + (gain - 1) * found * around
+    scaled = painted.astype(np.float32)
+    for low, part, goal in zip((0.5, 0.0), _parts(found), _parts(wanted), strict=True):
+        size, aim = (float(np.sqrt(np.square(r).mean())) for r in (part[mask], goal[reference.mask[shown]]))
+        gain = float(np.clip(aim / max(size, 1e-4), low, 3.0)) ** strength
+        scaled += (gain - 1) * part * around
     return np.where(mask[..., None], np.clip(np.rint(scaled), 0, 255).astype(np.uint8), painted)
+
+
+def _parts(relief: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of a relief (h, w, 3): brightness, the same in all channels, and colour, the rest."""
+    light = np.repeat(relief.mean(axis=2, keepdims=True), 3, axis=2)
+    return light, relief - light
 
 
 def _relief(picture: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -73,7 +73,7 @@ def test_every_way_of_sampling(folder: Path, options: dict) -> None:
 
 def test_little_strength_stays_near_its_start(folder: Path) -> None:
     """From the normal with hardly any noise, hardly anything may change; from noise, much does (untrained weights)."""
-    synthesizer = DiffusionSynthesizer(str(folder), steps=20, min_visibility=0, min_share=0, threshold=0)
+    synthesizer = DiffusionSynthesizer(str(folder), steps=20, min_visibility=0, min_share=0, threshold=0, contrast=0)
     near = synthesizer.generate([request()], start="normal", strength=0.05)[0]
     far = synthesizer.generate([request()], start="noise")[0]
     normal = request().normal.image.astype(int)

@@ -15,7 +15,7 @@ from flawsmith import tensors  # noqa: E402
 from flawsmith.diffusion import compact  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone, PixelCodec  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise, scheduler_for  # noqa: E402
-from flawsmith.diffusion.unet import octaves  # noqa: E402
+from flawsmith.diffusion.unet import wave_bands  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 
 
@@ -83,8 +83,8 @@ def test_preconditioning_is_the_best_linear_guess(tiny: Backbone) -> None:
 
 
 @pytest.mark.parametrize("size", [16, 64, 128])
-def test_octaves_share_out_every_wave(size: int) -> None:
-    bands = octaves(size)
+def test_bands_share_out_every_wave(size: int) -> None:
+    bands = wave_bands(size)
     assert bands.shape == (4, size, size) and bands.min() >= 0
     assert torch.allclose(bands.sum(0), torch.ones(size, size), atol=1e-6)
     assert bands[0, 0, 0] == 1 and bands[3, -1, -1] == 1  # the level is the coarsest, a chessboard the finest

@@ -301,15 +301,11 @@ def pretrain(
 
 
 def _take_weights(backbone: Backbone, other: Backbone) -> None:
-    """Copy all parameters; the spectrum depends on the window's size and is measured anew, and the gates, which weights
-    of before them lack, change nothing as they are.
-    """
+    """Copy all parameters; the spectrum depends on the window's size and is measured anew."""
     for name, module in backbone.modules().items():
         with torch.no_grad():
             stored = dict(other.modules()[name].named_parameters())
             for key, parameter in module.named_parameters():
-                if key.startswith("gates.") and key not in stored:
-                    continue
                 if key not in stored or stored[key].shape != parameter.shape:
                     raise FlawsmithError(f"{other.source}: {name}.{key} is of another recipe; start from its own kind.")
                 parameter.copy_(stored[key])

@@ -8,7 +8,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel, UNet2DConditionOutput
 from torch import Tensor, nn
 
-__all__ = ["PreconditionedUNet", "cosine_basis", "octaves"]
+__all__ = ["PreconditionedUNet", "cosine_basis", "wave_bands"]
 
 WAVELENGTHS = (64.0, 24.0, 9.0, 3.4)  # pixels, middles of the bands that are gated
 
@@ -21,7 +21,7 @@ def cosine_basis(size: int) -> Tensor:
     return basis
 
 
-def octaves(size: int) -> Tensor:
+def wave_bands(size: int) -> Tensor:
     """The cosine waves (size, size) shared out to bands around WAVELENGTHS: (K, size, size), adding up to 1, each
     falling linearly in log wavelength to its neighbours' middles.
     """
@@ -65,7 +65,7 @@ class PreconditionedUNet(UNet2DConditionModel):
     signal: Tensor  # (T,) alpha^2 of the schedule
     basis: Tensor  # (P, P) cosine waves of a whole side, P = S * f pixels
     cell: Tensor  # (f, f) cosine waves of a cell's side
-    bands: Tensor  # (K, P, P) shares of the waves, see `octaves`
+    bands: Tensor  # (K, P, P) shares of the waves, see `wave_bands`
     _features: Tensor | None = None
     spectrum: Tensor  # (3, P, P) standard deviation of every wave of what holes hide; saved with the weights
 
@@ -78,8 +78,9 @@ class PreconditionedUNet(UNet2DConditionModel):
         self.register_buffer("signal", alphas_cumprod.detach().float().clone(), persistent=False)
         self.register_buffer("basis", cosine_basis(side).float(), persistent=False)
         self.register_buffer("cell", cosine_basis(factor).float(), persistent=False)
-        self.register_buffer("bands", octaves(side), persistent=False)
-        self.reach = [int(band.amax(0).nonzero().max()) + 1 for band in octaves(side)]  # waves of each that are not 0
+        bands = wave_bands(side)
+        self.register_buffer("bands", bands, persistent=False)
+        self.reach = [int(band.amax(0).nonzero().max()) + 1 for band in bands]  # waves of each that are not 0
         self.gates = nn.Conv2d(int(self.config["block_out_channels"][0]), 2 * len(WAVELENGTHS), 3, padding=1)
         nn.init.zeros_(self.gates.weight)
         nn.init.zeros_(self.gates.bias)  # type: ignore[arg-type]  # there is one

@@ -16,10 +16,12 @@ def match_contrast(
     """Give the painted defect the contrast of the reference: of brightness by at most a factor of 3 up and 2 down, of
     colour by at most 3 up and any down, so that tints the reference has not are taken out.
 
+    normal, painted: (h, w, 3) uint8; mask: (h, w) bool, not empty, nor the reference's; strength: 0 (as painted) to 1.
     Contrast is the root mean square of the difference to the surroundings continued smoothly into the defect, over
     their level, since light multiplies. A denoiser fitted on eight pictures says less than it saw where the mask is
     smaller than theirs: blowholes of 5 px came out with a third of their darkness. Only what is coarser than the grain
-    is scaled.
+    is scaled. In the manner of Reinhard et al. 2001 (colour transfer), the spread alone: its mean and sign are the
+    painter's.
     """
     around, found = _relief(painted, normal, mask)
     shown = compose.square_window(reference.mask, 64, 1.5).slices

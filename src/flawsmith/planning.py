@@ -16,6 +16,7 @@ from flawsmith.config import GenerateConfig
 from flawsmith.datasets.splits import few_shot
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods.base import Synthesizer, read_card
+from flawsmith.methods.procedural import Procedural
 from flawsmith.records import GOOD, Job, Record
 
 
@@ -274,9 +275,11 @@ def _licences(records: Sequence[Record]) -> list[str]:
 
 def _default_mask(synthesizer: Synthesizer, defect: str, has_reference: bool, caption: str) -> str:
     """The method's own mask family; a real mask can only be imitated where there is one. Without one, what happens to
-    a whole component ("missing", "swapped") covers a component.
+    a whole component ("missing", "swapped") covers a component, and a crack is as long as `procedural` draws it.
     """
     family = synthesizer.default_mask(defect)
     if family != "reference" or has_reference:
         return family
-    return "component" if captions.logical(caption or defect) else "blob"
+    if captions.logical(caption or defect):
+        return "component"
+    return Procedural().default_mask(captions.parse(caption).kind or defect)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flawsmith import compose, generation, images, masks, planning
+from flawsmith import captions, compose, generation, images, masks, planning
 from flawsmith.config import GenerateConfig, TrainConfig
 from flawsmith.datasets.splits import few_shot
 from flawsmith.errors import FlawsmithError, unknown
@@ -98,7 +98,7 @@ def preview(
         mask, warp = masks.draw(
             "reference", masks.foreground(normal.image), rng, reference=reference, image=normal.image
         )
-        caption = reference.caption or synthesizer.default_caption(reference.category, reference.defect_type)
+        caption = reference.caption or captions.sentence(reference.category, reference.defect_type)
         request = Request(normal, mask, reference.defect_type, caption, reference, number, warp)
         sample = synthesizer.generate([request])[0]
         shown, view = (compose.square_window(m, 64, 1.6).slices for m in (reference.mask, mask))

@@ -27,7 +27,7 @@ from flawsmith.diffusion.fewshot import (  # noqa: E402
 )
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
-from flawsmith.methods.canvas import only_real_change, resized, tiles, with_grain  # noqa: E402
+from flawsmith.methods.canvas import only_real_change, reduction, resized, tiles, with_grain  # noqa: E402
 from flawsmith.methods.latent import DiffusionSynthesizer  # noqa: E402
 from flawsmith.methods.runs import fingerprint  # noqa: E402
 from flawsmith.records import Request, Sample  # noqa: E402
@@ -59,6 +59,15 @@ def test_a_small_mask_gets_one_window_of_the_models_size() -> None:
     mask = np.zeros((200, 200), bool)
     mask[90:100, 90:100] = True
     assert [tile.shape for tile in tiles(mask, 32, 1.5, 2.0)] == [(32, 32)]
+
+
+@pytest.mark.parametrize(("thickness", "expected"), [(1, 1.0), (5, 1.0), (15, 1.0), (25, 1.5), (63, 2.0)])
+def test_only_thick_masks_may_shrink(thickness: int, expected: float) -> None:
+    """A bar is as thick at the photograph's border as inside; its length does not matter."""
+    for start in (0, 60):
+        mask = np.zeros((200, 200), bool)
+        mask[start : start + thickness] = True
+        assert reduction(mask, 2.0) == pytest.approx(expected, abs=0.15)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 
 from flawsmith import compose, images
-from flawsmith.records import Request
+from flawsmith.records import Request, Sample
+
+THICK = 16  # pixels of a mask's thickest place from which on its window may shrink
 
 
 @dataclass
@@ -22,10 +24,21 @@ class Canvas:
     mask: np.ndarray  # (h, w) bool
     tiles: list[compose.Window]  # inside the region
     start: np.ndarray | None = None  # (h, w, 3) uint8, what denoising begins from
+    exemplar: Sample | None = None  # whose contrast the defect takes: the reference, or a sketch where words are all
     done: np.ndarray = field(init=False)  # (h, w) bool, what earlier tiles painted
 
     def __post_init__(self) -> None:
         self.done = np.zeros(self.mask.shape, dtype=bool)
+
+
+def reduction(mask: np.ndarray, largest: float) -> float:
+    """How much a window over this mask (h, w) bool may shrink, 1 to `largest`: what is thinner than 16 px, not at all.
+
+    A crack 4 px wide in a window halved is 2 px under the noise that painting begins with, and came out as a row of
+    beads; at its own scale it stays a line.
+    """
+    thickness = 2 * float(cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3).max())
+    return float(np.clip(thickness / THICK, 1.0, largest))
 
 
 def tiles(mask: np.ndarray, size: int, context: float, max_reduction: float) -> list[compose.Window]:

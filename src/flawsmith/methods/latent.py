@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -27,11 +28,10 @@ from flawsmith.diffusion.fewshot import FitConfig, add_adapter, use_adapter
 from flawsmith.diffusion.memory import batch_that_fits, halved
 from flawsmith.diffusion.shards import Batch
 from flawsmith.errors import FlawsmithError, unknown
-from flawsmith.methods import base
-from flawsmith.methods.canvas import Canvas, only_real_change, paste, resized, tiles, with_grain
+from flawsmith.methods import base, sketches
+from flawsmith.methods.canvas import Canvas, only_real_change, paste, reduction, resized, tiles, with_grain
 from flawsmith.methods.contrast import match_contrast
 from flawsmith.methods.patches import is_grey
-from flawsmith.methods.sketches import SKETCHES
 from flawsmith.records import Request, Sample
 
 FAST = {"sampler": "dpm++", "steps": 10, "eta": 0.0}
@@ -61,9 +61,16 @@ class DiffusionOptions(base.Options):
     )
     strength: float = Field(0.7, gt=0, le=1, description="how far a start other than noise is noised first")
     context: float = Field(1.5, ge=1, le=8, description="window side over the mask's box")
-    max_reduction: float = Field(2.0, ge=1, le=16, description="longest mask a window may shrink by, before tiling")
+    max_reduction: float = Field(
+        2.0,
+        ge=1,
+        le=16,
+        description="what a window over a thick mask may shrink by, before it is tiled; thin ones keep their scale",
+    )
     keep_grain: bool = Field(True, description="keep the photograph's grain, also in reduced windows")
-    contrast: float = Field(1.0, ge=0, le=1, description="how far contrast follows the reference's; 0 = as painted")
+    contrast: float = Field(
+        1.0, ge=0, le=1, description="how far contrast follows the reference's, or a sketch's; 0 = as painted"
+    )
     threshold: float = Field(0.8, ge=0, le=10, description="change that counts, in local standard deviations")
 
 
@@ -135,6 +142,14 @@ class DiffusionSynthesizer(base.Synthesizer):
 
     def default_mask(self, defect_type: str) -> str:
         return "reference"
+
+    def default_caption(self, category: str, defect_type: str) -> str:
+        return "" if self._sketches(category, defect_type, "") else super().default_caption(category, defect_type)
+
+    def _sketches(self, category: str, defect_type: str, caption: str) -> bool:
+        """Whether words alone say what to paint: nothing of this name was learned, and they tell its kind."""
+        learned = self.joint or f"{category}/{defect_type}" in self.card["learned"]
+        return not learned and sketches.tells_kind(defect_type, caption, category)
 
     def seen(self) -> dict[str, str]:
         return {name: sha for entry in self.card["learned"].values() for name, sha in entry["support"].items()}
@@ -222,7 +237,7 @@ class DiffusionSynthesizer(base.Synthesizer):
         return self.backbone.null(count)
 
     def contrast_strength(self, options: Any) -> float:
-        """How far the contrast of what was painted follows the reference's, 0 to 1."""
+        """How far the contrast of what was painted follows the reference's (or the sketch's), 0 to 1."""
         return float(options.contrast)
 
     def _references(self, requests: Sequence[Request]) -> list[tuple[Tensor, Tensor] | None] | None:
@@ -296,12 +311,21 @@ class DiffusionSynthesizer(base.Synthesizer):
 
     def _canvas(self, request: Request, options: Any) -> Canvas:
         size = self.backbone.size
-        area = compose.window(request.mask, round(size * options.max_reduction), options.context)
+        shrink = reduction(request.mask, options.max_reduction)
+        area = compose.window(request.mask, round(size * shrink), options.context)
         mask = request.mask[area.slices]
         pixels = request.normal.image[area.slices].copy()
-        sketch = SKETCHES.get(options.start)
-        start = sketch(request, area, pixels, mask) if sketch else None
-        return Canvas(request, area, pixels, mask, tiles(mask, size, options.context, options.max_reduction), start)
+        name = request.normal.category, request.defect_type
+        sketch = start = None
+        if options.start == "painted" or (request.reference is None and self._sketches(*name, request.caption)):
+            sketch = sketches.painted(request, area, pixels, mask)
+            start = sketch.image if options.start == "painted" else None
+        elif options.start == "reference":
+            start = sketches.laid(request, area, pixels, mask)
+        if not request.caption:
+            request = replace(request, caption=sketch.caption if sketch else super().default_caption(*name))
+        cut = tiles(mask, size, options.context, shrink)
+        return Canvas(request, area, pixels, mask, cut, start, request.reference or sketch)
 
     @staticmethod
     def _hole(canvas: Canvas, turn: int) -> np.ndarray:
@@ -354,7 +378,7 @@ class DiffusionSynthesizer(base.Synthesizer):
         painted = canvas.pixels
         if is_grey(normal):  # a grey camera sees no colour
             painted = np.repeat(painted.mean(axis=2, keepdims=True).round().astype(np.uint8), 3, axis=2)
-        reference, strength = request.reference, self.contrast_strength(options)
+        reference, strength = canvas.exemplar, self.contrast_strength(options)
         if strength and reference is not None and reference.mask.any() and canvas.mask.any():
             painted = match_contrast(normal, painted, canvas.mask, reference, strength)
         if options.keep_grain:

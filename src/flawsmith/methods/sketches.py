@@ -1,17 +1,21 @@
-"""What denoising may begin from instead of noise: a defect laid or painted in place by a classic."""
+"""What denoising may lean on beside words: a defect laid or painted in place by a classic."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from flawsmith import compose
+from flawsmith.errors import FlawsmithError
 from flawsmith.methods.copypaste import CopyPaste
 from flawsmith.methods.procedural import Procedural
-from flawsmith.records import Request
+from flawsmith.records import Request, Sample
 
 
-def _laid(request: Request, area: compose.Window, normal: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
-    """The reference's defect laid on the region as `copypaste` would, or None without a reference."""
+def laid(request: Request, area: compose.Window, normal: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+    """The reference's defect laid on the region as `copypaste` would: (h, w, 3) uint8, or None without a reference.
+
+    normal (h, w, 3) uint8 and mask (h, w) bool are `area` of the request's image and mask.
+    """
     if request.reference is None or not request.reference.mask.any():
         return None
     paste = CopyPaste(brightness=0.0)
@@ -19,11 +23,22 @@ def _laid(request: Request, area: compose.Window, normal: np.ndarray, mask: np.n
     return paste.paint(normal, mask, request, area, rng, paste.options)[0]
 
 
-def _painted(request: Request, area: compose.Window, normal: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """What `procedural` paints for the same words: a sketch with the right place, kind and colour."""
+def painted(request: Request, area: compose.Window, normal: np.ndarray, mask: np.ndarray) -> Sample:
+    """What `procedural` paints for the same words: a defect of the right place, kind and colour on the region, and a
+    caption that is true of it (the request's own where it has one).
+
+    Raises FlawsmithError when neither the type's name nor the caption says a kind.
+    """
     painter = Procedural()
     rng = np.random.default_rng(request.seed)
-    return painter.paint(normal, mask, request, area, rng, painter.options)[0]
+    picture, told = painter.paint(normal, mask, request, area, rng, painter.options)
+    return Sample(picture, mask, request.normal.category, request.defect_type, told["caption"])
 
 
-SKETCHES = {"reference": _laid, "painted": _painted}
+def tells_kind(defect_type: str, caption: str, category: str) -> bool:
+    """Whether `painted` knows what to paint."""
+    try:
+        Procedural.kind(defect_type, caption, category)
+    except FlawsmithError:
+        return False
+    return True

@@ -58,3 +58,12 @@ def test_a_gpu_without_torch_says_what_to_install(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(FlawsmithError, match=r"pip install 'flawsmith\[diffusion\]'"):
         refuse_device("cuda")
+
+
+def test_a_gpu_beyond_those_there_is_refused_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    refuse_device("cuda:1")
+    with pytest.raises(FlawsmithError, match="2 GPUs are numbered from 0"):
+        refuse_device("cuda:7")

@@ -60,9 +60,15 @@ def show(
     """
     from flawsmith import images, report
     from flawsmith.datasets.writer import read_manifest
+    from flawsmith.errors import FlawsmithError
 
     card = target / "card.json"
     if card.is_file():
+        if sheet or page:
+            raise FlawsmithError(
+                f"{target} is a trained run and holds no pictures: leave --{'sheet' if sheet else 'page'} out, or "
+                f"generate with it (`flawsmith generate {target} ...`) and show that folder."
+            )
         _show_run(target)
         return
     lines = read_manifest(target)

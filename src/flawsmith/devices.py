@@ -28,3 +28,7 @@ def refuse_device(device: str | None) -> None:
             f"Device {device!r} is not there: this torch ({torch.__version__}) sees no GPU. `flawsmith doctor` says "
             "more; leave --device out to work on the CPU."
         )
+    if number and int(number) >= torch.cuda.device_count():
+        raise FlawsmithError(
+            f"Device {device!r} is not there: this machine's {torch.cuda.device_count()} GPUs are numbered from 0."
+        )

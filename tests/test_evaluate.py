@@ -236,7 +236,7 @@ def test_pictures_made_elsewhere_are_an_arm(compare: Callable[..., tuple[int, st
     code, _, err = compare("--arms", f"real,theirs={folder}", "--seeds", "0", "--shots", "2")
     assert code == 0, err
     values = {v["method"]: v["value"] for v in results(tmp_path / "out")["values"] if v["key"].startswith("pixel_AP/")}
-    assert "2 real + theirs, share 0.5" in values
+    assert "2 real + theirs, share 0.9" in values
 
 
 def test_an_arm_that_leaks_is_refused(compare: Callable[..., tuple[int, str, str]], made: Path, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def evaluate(
     ] = None,
     ratios: Annotated[
         str | None,
-        typer.Option(help="--compare: shares of generated among the defects trained on: 0.25,0.5. Default 0.5."),
+        typer.Option(help="--compare: shares of generated among the defects trained on: 0.5,0.9. Default 0.9."),
     ] = None,
     pictures: Annotated[
         int | None, typer.Option(help="--compare: pictures per defect type and arm. Default 100.")

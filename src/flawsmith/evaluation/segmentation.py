@@ -32,7 +32,7 @@ class SegmentationConfig:
     longest: int = 400  # no picture is longer than this after shrinking
     learning_rate: float = 2e-3
     normals: float = 0.3  # share of crops from normal pictures
-    synthetic: float = 0.5  # share of the defect crops that are generated, where there are any
+    synthetic: float = 0.9  # share of the defect crops that are generated, where there are any
     looks: int = 6  # at the validation pictures, over the second half of the steps
     device: str = "cpu"
     seed: int = 0

@@ -67,7 +67,8 @@ def test_only_thick_masks_may_shrink(thickness: int, expected: float) -> None:
     for start in (0, 60):
         mask = np.zeros((200, 200), bool)
         mask[start : start + thickness] = True
-        assert reduction(mask, 2.0) == pytest.approx(expected, abs=0.15)
+        assert reduction(mask, 128, 2.0) == pytest.approx(expected, abs=0.15)
+        assert reduction(mask, 512, 2.0) == 1.0
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 from flawsmith import compose, images
 from flawsmith.records import Request, Sample
 
-THICK = 16  # pixels of a mask's thickest place from which on its window may shrink
+THICK = 1 / 8  # of the window's side: how thick a mask is before its window may shrink
 
 
 @dataclass
@@ -31,14 +31,14 @@ class Canvas:
         self.done = np.zeros(self.mask.shape, dtype=bool)
 
 
-def reduction(mask: np.ndarray, largest: float) -> float:
-    """How much a window over this mask (h, w) bool may shrink, 1 to `largest`: what is thinner than 16 px, not at all.
+def reduction(mask: np.ndarray, size: int, largest: float) -> float:
+    """How much a window over this mask (h, w) bool may shrink to a model's `size`, 1 to `largest`.
 
-    A crack 4 px wide in a window halved is 2 px under the noise that painting begins with, and came out as a row of
-    beads; at its own scale it stays a line.
+    What is thinner than an eighth of the window does not shrink: at 128 px a crack 4 px wide would be 2 px under the
+    noise that painting begins with, and came out as a row of beads. At its own scale it stays a line.
     """
     thickness = 2 * float(cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3).max())
-    return float(np.clip(thickness / THICK, 1.0, largest))
+    return float(np.clip(thickness / (size * THICK), 1.0, largest))
 
 
 def tiles(mask: np.ndarray, size: int, context: float, max_reduction: float) -> list[compose.Window]:

@@ -311,7 +311,7 @@ class DiffusionSynthesizer(base.Synthesizer):
 
     def _canvas(self, request: Request, options: Any) -> Canvas:
         size = self.backbone.size
-        shrink = reduction(request.mask, options.max_reduction)
+        shrink = reduction(request.mask, size, options.max_reduction)
         area = compose.window(request.mask, round(size * shrink), options.context)
         mask = request.mask[area.slices]
         pixels = request.normal.image[area.slices].copy()

@@ -94,6 +94,9 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         caption = config.prompt or ""
         if not caption and shown and own is None and config.references_from is None and synthesizer.names_from_data:
             caption = shown[0].caption  # what it was trained with
+        said = caption or synthesizer.default_caption(category, defect)
+        if not said and shown:
+            said = captions.sentence(category, defect)
         jobs.append(
             Job(
                 index=index,
@@ -101,7 +104,7 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
                 reference=shown[0] if shown else None,
                 mask=config.mask or _default_mask(synthesizer, defect, bool(references), caption),
                 defect_type=defect,
-                caption=caption or synthesizer.default_caption(category, defect),
+                caption=said,
                 seed=hash_seed(config.seed, index),
                 others=tuple(record for record in dict.fromkeys(shown[1:]) if record != shown[0]),
             )

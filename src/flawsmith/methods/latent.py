@@ -20,7 +20,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from flawsmith import compose, tensors
+from flawsmith import captions, compose, tensors
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise
 from flawsmith.diffusion.estimate import weight_bytes
@@ -69,7 +69,10 @@ class DiffusionOptions(base.Options):
     )
     keep_grain: bool = Field(True, description="keep the photograph's grain, also in reduced windows")
     contrast: float = Field(
-        1.0, ge=0, le=1, description="how far contrast follows the reference's, or a sketch's; 0 = as painted"
+        1.0,
+        ge=0,
+        le=1,
+        description="how far contrast follows the reference's, or a sketch's of a bare name; 0 = as painted",
     )
     threshold: float = Field(0.8, ge=0, le=10, description="change that counts, in local standard deviations")
 
@@ -144,12 +147,12 @@ class DiffusionSynthesizer(base.Synthesizer):
         return "reference"
 
     def default_caption(self, category: str, defect_type: str) -> str:
-        return "" if self._sketches(category, defect_type, "") else super().default_caption(category, defect_type)
+        return "" if self._sketches(category, defect_type) else super().default_caption(category, defect_type)
 
-    def _sketches(self, category: str, defect_type: str, caption: str) -> bool:
-        """Whether words alone say what to paint: nothing of this name was learned, and they tell its kind."""
+    def _sketches(self, category: str, defect_type: str) -> bool:
+        """Whether a type's name alone says what to paint: nothing of this name was learned, and it tells a kind."""
         learned = self.joint or f"{category}/{defect_type}" in self.card["learned"]
-        return not learned and sketches.tells_kind(defect_type, caption, category)
+        return not learned and bool(captions.kinds_of(defect_type))
 
     def seen(self) -> dict[str, str]:
         return {name: sha for entry in self.card["learned"].values() for name, sha in entry["support"].items()}
@@ -317,15 +320,17 @@ class DiffusionSynthesizer(base.Synthesizer):
         pixels = request.normal.image[area.slices].copy()
         name = request.normal.category, request.defect_type
         sketch = start = None
-        if options.start == "painted" or (request.reference is None and self._sketches(*name, request.caption)):
+        wordless = not request.caption and request.reference is None and self._sketches(*name)
+        if wordless or options.start == "painted":
             sketch = sketches.painted(request, area, pixels, mask)
             start = sketch.image if options.start == "painted" else None
         elif options.start == "reference":
             start = sketches.laid(request, area, pixels, mask)
-        if not request.caption:
-            request = replace(request, caption=sketch.caption if sketch else super().default_caption(*name))
+        if wordless and sketch is not None:
+            request = replace(request, caption=sketch.caption)
+        exemplar = request.reference or (sketch if wordless else None)
         cut = tiles(mask, size, options.context, shrink)
-        return Canvas(request, area, pixels, mask, cut, start, request.reference or sketch)
+        return Canvas(request, area, pixels, mask, cut, start, exemplar)
 
     @staticmethod
     def _hole(canvas: Canvas, turn: int) -> np.ndarray:

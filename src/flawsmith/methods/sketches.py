@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from flawsmith import compose
-from flawsmith.errors import FlawsmithError
 from flawsmith.methods.copypaste import CopyPaste
 from flawsmith.methods.procedural import Procedural
 from flawsmith.records import Request, Sample
@@ -33,12 +32,3 @@ def painted(request: Request, area: compose.Window, normal: np.ndarray, mask: np
     rng = np.random.default_rng(request.seed)
     picture, told = painter.paint(normal, mask, request, area, rng, painter.options)
     return Sample(picture, mask, request.normal.category, request.defect_type, told["caption"])
-
-
-def tells_kind(defect_type: str, caption: str, category: str) -> bool:
-    """Whether `painted` knows what to paint."""
-    try:
-        Procedural.kind(defect_type, caption, category)
-    except FlawsmithError:
-        return False
-    return True

@@ -35,7 +35,8 @@ from flawsmith.datasets.splits import few_shot
 from flawsmith.evaluation import features
 from flawsmith.methods.anomalycontrol.features import seen
 from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl
-from flawsmith.methods.latent import DiffusionOptions, DiffusionSynthesizer
+from flawsmith.methods.diffusion_options import DiffusionOptions
+from flawsmith.methods.latent import DiffusionSynthesizer
 from flawsmith.methods.runs import fingerprint
 from flawsmith.records import Record, Request, Sample
 

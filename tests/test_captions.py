@@ -101,3 +101,10 @@ def test_plain_sentences() -> None:
 )
 def test_logical_changes_are_recognised(text: str, kind: str | None) -> None:
     assert captions.logical(text) == kind
+
+
+@pytest.mark.parametrize(("category", "thing"), [("good", "product"), ("", "product"), ("metal_nut", "metal nut")])
+def test_a_folder_called_good_names_no_product(category: str, thing: str) -> None:
+    assert captions.sentence(category, "crack") == f"A photo of a {thing} with a defect: crack."
+    said = captions.describe(captions.Attributes("crack"), category, np.random.default_rng(0))
+    assert thing in said and "good" not in said

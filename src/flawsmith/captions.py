@@ -25,9 +25,14 @@ def article(phrase: str) -> str:
     return f"{'an' if phrase[:1].lower() in 'aeiou' else 'a'} {phrase}"
 
 
+def product(category: str) -> str:
+    """A category as words; "product" where it names none, as does a folder of photographs called "good"."""
+    return "product" if category.lower() == "good" else words(category) or "product"
+
+
 def sentence(category: str, defect_type: str) -> str:
     """A plain caption: "A photo of a bottle with a defect: broken large." """
-    thing = words(category) or "product"
+    thing = product(category)
     if defect_type == "good":
         return f"A photo of {article(thing)} without defects."
     return f"A photo of {article(thing)} with a defect: {words(defect_type)}."
@@ -274,7 +279,7 @@ def describe(attributes: Attributes, category: str, rng: np.random.Generator) ->
     plural = pattern.endswith("+")
     phrase = " ".join(pattern.rstrip("+").format(" ".join(filter(None, adjectives))).split())
     defect = phrase if plural else article(phrase)
-    thing = words(category) or "product"
+    thing = product(category)
     template = _TEMPLATES[int(rng.integers(len(_TEMPLATES)))]
     return template.format(
         defect=defect,

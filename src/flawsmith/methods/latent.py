@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from flawsmith import captions, compose, tensors
@@ -31,50 +31,11 @@ from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods import base, sketches
 from flawsmith.methods.canvas import Canvas, only_real_change, paste, reduction, resized, tiles, with_grain
 from flawsmith.methods.contrast import match_contrast
+from flawsmith.methods.diffusion_options import FAST, REFERENCE, DiffusionConfig, DiffusionOptions
 from flawsmith.methods.patches import is_grey
 from flawsmith.records import Request, Sample
 
-FAST = {"sampler": "dpm++", "steps": 10, "eta": 0.0}
-# begins from the real defect laid in place: what helped a detector most (docs/results-compact.md)
-REFERENCE = {"sampler": "dpm++", "steps": 12, "eta": 0.0, "start": "reference", "strength": 0.5, "guidance_scale": 1.0}
 BATCH = 8  # windows per forward pass, where the memory allows
-
-
-class DiffusionConfig(BaseModel):
-    """A joint method's architecture: fixed when it is made, written on the card."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    seed: int = Field(0, ge=0, lt=2**31, description="of the first weights")
-    lora_rank: int = Field(0, ge=0, le=128, description="shared adapter on the denoiser; 0 = frozen, as in the papers")
-
-
-class DiffusionOptions(base.Options):
-    """Dials of every diffusion method."""
-
-    steps: int = Field(8, ge=1, le=1000, description="denoising steps")
-    sampler: Literal["dpm++", "ddim"] = Field("dpm++", description="DPM-Solver++ or DDIM")
-    eta: float = Field(0.0, ge=0, le=1, description="DDIM's fresh noise at every step; 0 = none")
-    guidance_scale: float = Field(1.5, ge=0, le=30, description="1 = none; above 3 oversaturates")
-    start: Literal["noise", "normal", "reference", "painted"] = Field(
-        "noise", description="begin from noise, the normal, the reference laid in place, or the painter's sketch"
-    )
-    strength: float = Field(0.7, gt=0, le=1, description="how far a start other than noise is noised first")
-    context: float = Field(1.5, ge=1, le=8, description="window side over the mask's box")
-    max_reduction: float = Field(
-        2.0,
-        ge=1,
-        le=16,
-        description="what a window over a thick mask may shrink by, before it is tiled; thin ones keep their scale",
-    )
-    keep_grain: bool = Field(True, description="keep the photograph's grain, also in reduced windows")
-    contrast: float = Field(
-        1.0,
-        ge=0,
-        le=1,
-        description="how far contrast follows the reference's, or a sketch's of a bare name; 0 = as painted",
-    )
-    threshold: float = Field(0.8, ge=0, le=10, description="change that counts, in local standard deviations")
 
 
 class DiffusionSynthesizer(base.Synthesizer):
@@ -147,9 +108,9 @@ class DiffusionSynthesizer(base.Synthesizer):
         return "reference"
 
     def default_caption(self, category: str, defect_type: str) -> str:
-        return "" if self._sketches(category, defect_type) else super().default_caption(category, defect_type)
+        return "" if self._told_by_name(category, defect_type) else super().default_caption(category, defect_type)
 
-    def _sketches(self, category: str, defect_type: str) -> bool:
+    def _told_by_name(self, category: str, defect_type: str) -> bool:
         """Whether a type's name alone says what to paint: nothing of this name was learned, and it tells a kind."""
         learned = self.joint or f"{category}/{defect_type}" in self.card["learned"]
         return not learned and bool(captions.kinds_of(defect_type))
@@ -320,7 +281,7 @@ class DiffusionSynthesizer(base.Synthesizer):
         pixels = request.normal.image[area.slices].copy()
         name = request.normal.category, request.defect_type
         sketch = start = None
-        wordless = not request.caption and request.reference is None and self._sketches(*name)
+        wordless = not request.caption and request.reference is None and self._told_by_name(*name)
         if wordless or options.start == "painted":
             sketch = sketches.painted(request, area, pixels, mask)
             start = sketch.image if options.start == "painted" else None

@@ -27,7 +27,8 @@ from flawsmith.errors import FlawsmithError
 from flawsmith.methods.anomalycontrol.adapter import Resampler, SemanticProjection, load_ip_adapter
 from flawsmith.methods.anomalycontrol.features import Asea, Reading, ReferenceFeatures, cache_folder, invisible, seen
 from flawsmith.methods.anomalycontrol.semantic import Blip2Reader, CompactReader
-from flawsmith.methods.latent import DiffusionConfig, DiffusionOptions, DiffusionSynthesizer
+from flawsmith.methods.diffusion_options import DiffusionConfig, DiffusionOptions
+from flawsmith.methods.latent import DiffusionSynthesizer
 from flawsmith.records import Request, Sample
 
 

@@ -27,7 +27,8 @@ from flawsmith.methods.anomalyxfusion.in_fusion import InFusion
 from flawsmith.methods.anomalyxfusion.location import COUNT, LocationEncoder, PaperLocationEncoder
 from flawsmith.methods.anomalyxfusion.reweighting import reweighted
 from flawsmith.methods.anomalyxfusion.tokens import NullTokens, SemanticTokens, TextureTokens
-from flawsmith.methods.latent import DiffusionConfig, DiffusionOptions, DiffusionSynthesizer
+from flawsmith.methods.diffusion_options import DiffusionConfig, DiffusionOptions
+from flawsmith.methods.latent import DiffusionSynthesizer
 from flawsmith.records import Request, Sample
 
 PROMPTS = (  # {} is where the tokens go, or "a defect"; sampling uses the first

@@ -1,0 +1,50 @@
+"""What may be set of every diffusion method: its architecture once, its dials at every call, and named samplings."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from flawsmith.methods import base
+
+FAST = {"sampler": "dpm++", "steps": 10, "eta": 0.0}
+# begins from the real defect laid in place: what helped a detector most (docs/results-compact.md)
+REFERENCE = {"sampler": "dpm++", "steps": 12, "eta": 0.0, "start": "reference", "strength": 0.5, "guidance_scale": 1.0}
+
+
+class DiffusionConfig(BaseModel):
+    """A joint method's architecture: fixed when it is made, written on the card."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = Field(0, ge=0, lt=2**31, description="of the first weights")
+    lora_rank: int = Field(0, ge=0, le=128, description="shared adapter on the denoiser; 0 = frozen, as in the papers")
+
+
+class DiffusionOptions(base.Options):
+    """Dials of every diffusion method."""
+
+    steps: int = Field(8, ge=1, le=1000, description="denoising steps")
+    sampler: Literal["dpm++", "ddim"] = Field("dpm++", description="DPM-Solver++ or DDIM")
+    eta: float = Field(0.0, ge=0, le=1, description="DDIM's fresh noise at every step; 0 = none")
+    guidance_scale: float = Field(1.5, ge=0, le=30, description="1 = none; above 3 oversaturates")
+    start: Literal["noise", "normal", "reference", "painted"] = Field(
+        "noise", description="begin from noise, the normal, the reference laid in place, or the painter's sketch"
+    )
+    strength: float = Field(0.7, gt=0, le=1, description="how far a start other than noise is noised first")
+    context: float = Field(1.5, ge=1, le=8, description="window side over the mask's box")
+    max_reduction: float = Field(
+        2.0,
+        ge=1,
+        le=16,
+        description="what a window over a thick mask may shrink by, before it is tiled; thin ones keep their scale",
+    )
+    keep_grain: bool = Field(True, description="keep the photograph's grain, also in reduced windows")
+    contrast: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="how far contrast follows the reference's, or a sketch's of a bare name; 0 = as painted",
+    )
+    threshold: float = Field(0.8, ge=0, le=10, description="change that counts, in local standard deviations")

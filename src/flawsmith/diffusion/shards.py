@@ -48,7 +48,7 @@ class Window:
 
 
 def write_shards(folder: Path | str, windows: Iterable[Window], per_shard: int = 1000, start: int = 0) -> int:
-    """Write `windows-XXXX.npz` and `windows-XXXX.json` from shard number `start` on; returns the number of
+    """Write `windows-NNNN.npz` and `windows-NNNN.json` from shard number `start` on; returns the number of
     windows.
     """
     path = Path(folder)
@@ -126,7 +126,7 @@ class Windows:
             found = sorted(Path(folder).glob("windows-*.npz"))
             if not found:
                 raise FlawsmithError(
-                    f"No windows-XXXX.npz in {folder}: make shards first (recipes/compact/make_windows.py)."
+                    f"No windows-NNNN.npz in {folder}: make shards first (recipes/compact/make_windows.py)."
                 )
             for shard in found:
                 with np.load(shard) as stored:

@@ -3,8 +3,8 @@
 Strict first third of every type is seen (or --shots), everything else judges; test pictures that look like a support
 picture are left out. Per seed and variant one run is trained on all types, PICTURES are made per type, and three
 figures are taken on windows around the masks (context 1.5): KID against the held-out real defects; IC-FD, IC-LPIPS's
-rule on the extractor's feature maps; and the accuracy of a linear classifier of the type on frozen features, trained on
-generated and tested on held-out real windows (balanced over types).
+rule on the extractor's feature maps; and the accuracy of a linear classifier of the type within its category on frozen
+features, trained on generated and tested on held-out real windows (balanced over types).
 
 Results go to OUT/ablation.jsonl, one line per seed, variant and type; finished ones are skipped: the same command
 resumes. A folder OUT holds one setting: another backbone or fit needs another OUT.
@@ -129,7 +129,11 @@ def judged(
     names = [name for name in real if len(made.get(name, ())) > 1 and len(real[name]) > 1]
     own = {name: extractor(made[name], maps=True) for name in names}
     truth = {name: extractor(real[name]).pooled for name in names}
-    recall = accuracy({n: own[n].pooled for n in names}, truth, names, seed) if len(names) > 1 else {}
+    recall: dict[str, float] = {}
+    for category in {name.split("/")[0] for name in names}:  # between categories it would be too easy
+        types = [name for name in names if name.split("/")[0] == category]
+        if len(types) > 1:
+            recall |= accuracy({n: own[n].pooled for n in types}, truth, types, seed)
     lines = []
     for name in names:
         centres, maps = extractor(seen[name], maps=True).maps, own[name].maps

@@ -25,6 +25,7 @@ from flawsmith.diffusion.fewshot import (  # noqa: E402
     save_adapter,
     use_adapter,
 )
+from flawsmith.diffusion.merging import merged  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
 from flawsmith.methods.canvas import only_real_change, reduction, resized, tiles, with_grain  # noqa: E402
@@ -107,6 +108,42 @@ def test_an_adapter_saved_and_loaded_gives_the_same_picture(folder: Path, tmp_pa
     load_adapter(other, "two", tmp_path / "one.safetensors")
     assert np.array_equal(DiffusionSynthesizer(other, steps=2).generate([request()])[0].image, changed)
     assert fingerprint(other) == fingerprint(Backbone.from_pretrained(folder))
+
+
+def test_an_adapter_merged_for_sampling_answers_as_beside_the_weights_and_leaves_them_alone(folder: Path) -> None:
+    backbone = Backbone.from_pretrained(folder).freeze()
+    unet = backbone.unet
+    for name in ("one", "two"):
+        for number, parameter in enumerate(add_adapter(backbone, name, FitConfig(rank=2)).values()):
+            generator = torch.Generator().manual_seed(number)
+            parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+    use_adapter(backbone, "one")
+    backbone.freeze()
+    before = {key: value.clone() for key, value in unet.state_dict().items()}
+    layers = [m for m in unet.modules() if hasattr(m, "lora_A") and isinstance(m.get_base_layer(), torch.nn.Linear)]
+    for layer in layers:
+        x = torch.randn(3, layer.in_features, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            beside = layer(x)
+            with merged(unet):
+                base = layer.get_base_layer()
+                assert torch.allclose(torch.nn.functional.linear(x, base.weight, base.bias), beside, atol=1e-4)
+                assert torch.equal(layer(x), torch.nn.functional.linear(x, base.weight, base.bias))
+    assert layers
+    assert all(torch.equal(value, before[key]) for key, value in unet.state_dict().items())
+    use_adapter(backbone, None)
+    with merged(unet):
+        assert all(torch.equal(value, before[key]) for key, value in unet.state_dict().items())
+
+
+def test_a_denoiser_in_half_precision_keeps_its_adapter_apart(folder: Path) -> None:
+    backbone = Backbone.from_pretrained(folder).freeze()
+    add_adapter(backbone, "one", FitConfig(rank=2))
+    weights = [p for key, p in backbone.unet.named_parameters() if "base_layer" in key]
+    for parameter in weights:
+        parameter.data = parameter.data.bfloat16()
+    with merged(backbone.unet):
+        assert not any(getattr(m, "merged", False) for m in backbone.unet.modules())
 
 
 def test_a_damaged_adapter_is_named(folder: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise
 from flawsmith.diffusion.estimate import weight_bytes
 from flawsmith.diffusion.fewshot import FitConfig, add_adapter, use_adapter
 from flawsmith.diffusion.memory import batch_that_fits, halved
+from flawsmith.diffusion.merging import merged
 from flawsmith.diffusion.shards import Batch
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods import base, sketches
@@ -226,11 +227,10 @@ class DiffusionSynthesizer(base.Synthesizer):
         """Make one Sample per Request, in order; all windows of a round share forward passes of `batch`."""
         chosen: Any = self.parse_options(options, base=self.options)
         canvases = [self._canvas(request, chosen) for request in requests]
-        rounds = max((len(canvas.tiles) for canvas in canvases), default=0)
-        for turn in range(rounds):
-            active = [canvas for canvas in canvases if turn < len(canvas.tiles)]
-            for chunk in self._chunks(active):
-                self._paint(chunk, turn, chosen)
+        for members in self._groups(canvases):
+            with merged(self.backbone.unet):
+                for turn in range(max(len(canvas.tiles) for canvas in members)):
+                    self._round([canvas for canvas in members if turn < len(canvas.tiles)], turn, chosen)
         with ThreadPoolExecutor(min(len(canvases), os.cpu_count() or 1) or 1) as pool:  # 40 ms each at 512 px
             return list(pool.map(lambda canvas: self._finish(canvas, chosen), canvases))
 
@@ -248,30 +248,28 @@ class DiffusionSynthesizer(base.Synthesizer):
             painted = None
         if painted is None:  # not inside `except`, where the error keeps the tensors alive
             self.batch = halved(len(chunk), "painting")
-            rest = list(chunk)
-            while rest:  # `batch` may shrink again meanwhile
-                part, rest = rest[: self.batch], rest[self.batch :]
-                self._paint(part, turn, options)
+            self._round(chunk, turn, options)
             return
         for canvas, (context, _), window in zip(chunk, views, painted, strict=True):
             paste(canvas, turn, context, window, options)
 
-    def _chunks(self, canvases: Sequence[Canvas]) -> Iterator[list[Canvas]]:
-        """At most `batch` canvases at a time that share one adapter, which is switched on."""
+    def _groups(self, canvases: Sequence[Canvas]) -> Iterator[list[Canvas]]:
+        """The canvases that share one adapter, which is switched on."""
         by_adapter: dict[str | None, list[Canvas]] = {}
         for canvas in canvases:
-            request = canvas.request
-            by_adapter.setdefault(self.adapters.get(f"{request.normal.category}/{request.defect_type}"), []).append(
-                canvas
-            )
+            name = f"{canvas.request.normal.category}/{canvas.request.defect_type}"
+            by_adapter.setdefault(self.adapters.get(name), []).append(canvas)
         for adapter, members in by_adapter.items():
             if self.adapters:
                 use_adapter(self.backbone, adapter)
-            start = 0
-            while start < len(members):
-                count = self.batch  # it may shrink meanwhile
-                yield members[start : start + count]
-                start += count
+            yield members
+
+    def _round(self, canvases: Sequence[Canvas], turn: int, options: Any) -> None:
+        """Paint the tile `turn` of each canvas, at most `batch` at a time."""
+        rest = list(canvases)
+        while rest:  # `batch` may shrink meanwhile
+            part, rest = rest[: self.batch], rest[self.batch :]
+            self._paint(part, turn, options)
 
     def _canvas(self, request: Request, options: Any) -> Canvas:
         size = self.backbone.size

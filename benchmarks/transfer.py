@@ -2,8 +2,11 @@
 
 bar    for every request a reference of its type and one of another type of the same data set: is the painted window
        nearer to its own in frozen features? `window` compares the pictures, `look` the defect against the colour of
-       its surroundings, so that a shared background does not help. Three variants with the same words, masks and
-       noise: with the reference, ASEA off, and no reference at all (what the words and the mask give away).
+       its surroundings, so that a shared background does not help. Variants with the same words, masks and noise:
+       with the reference, ASEA off, and no reference at all (what the words and the mask give away); beside them the
+       reference's own pixels laid there by `copypaste`, and the photograph left as it was (what the measure itself
+       can tell). `exchange` paints every request with the other reference, too: is the picture with its own nearer to
+       its own? The mask and the words cannot tell, chance is 50 %.
        For references whose defect covers less than 3 % of the reader's window: is it nearer with ASEA than without?
 cost   CPU seconds with a reference, once it is cached, over those without.
 grid   one sheet per --pair: reference | target | no reference | with reference | ASEA off.
@@ -35,12 +38,13 @@ from flawsmith.datasets.splits import few_shot
 from flawsmith.evaluation import features
 from flawsmith.methods.anomalycontrol.features import seen
 from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl
+from flawsmith.methods.copypaste import CopyPaste
 from flawsmith.methods.diffusion_options import DiffusionOptions
 from flawsmith.methods.latent import DiffusionSynthesizer
 from flawsmith.methods.runs import fingerprint
 from flawsmith.records import Record, Request, Sample
 
-VARIANTS = ("with", "asea off", "none")
+VARIANTS = ("with", "asea off", "none", "exchanged", "copypaste", "untouched")
 SMALL = 0.03  # of the reader's window
 
 
@@ -66,7 +70,11 @@ class Painters:
     def paint(self, variant: str, requests: Sequence[Request]) -> list[Sample]:
         if variant == "none":
             return self.plain.generate([replace(request, reference=None) for request in requests])
-        return self.method.generate(requests, asea=variant == "with")
+        if variant == "copypaste":
+            return CopyPaste().generate(requests)
+        if variant == "untouched":
+            return [request.normal for request in requests]
+        return self.method.generate(requests, asea=variant != "asea off")
 
     def describe(self) -> dict[str, Any]:
         reader = self.method.reader.fingerprint()
@@ -111,6 +119,7 @@ def cases(source: str, count: int, seed: int, unseen: bool, family: str, painter
         other = pool[rng.integers(len(pool))].load()
         normal = normals[rng.integers(len(normals))].load()
         reader.check_reference(own)
+        reader.check_reference(other)
         found.append(Case(request(normal, own, defect, int(rng.integers(2**31)), family), other))
     return found
 
@@ -146,9 +155,10 @@ def measure(
     painters.method.read(requests, painters.method.options)  # cached before the clock starts
     result: dict[str, Any] = {"cases": [], "cpu_seconds": {}}
     distances: dict[str, dict[str, Any]] = {}
+    exchanged = [replace(case.request, reference=case.other) for case in found]
     for variant in VARIANTS:
         started = time.process_time()
-        made = painters.paint(variant, requests)
+        made = painters.paint(variant, exchanged if variant == "exchanged" else requests)
         result["cpu_seconds"][variant] = round(time.process_time() - started, 2)
         distances[variant] = {
             "window": nearness(extractor, window, found, made),
@@ -176,13 +186,21 @@ def report(results: Sequence[dict[str, Any]]) -> str:
     every = [case for result in results for case in result["cases"]]
     for view in ("window", "look"):
         for variant in VARIANTS:
+            if variant == "exchanged":
+                continue
             right = [float(case[variant][view][0] < case[variant][view][1]) for case in every]
             value = interval(right, range(len(right)))
             bar = f" (bar 85 %: {'met' if value['value'] >= 0.85 else 'missed'})" if variant == "with" else ""
             rows.append(
-                f"{view:6} {variant:8}: nearer to its own reference {value['value']:.1%} "
+                f"{view:6} {variant:9}: nearer to its own reference {value['value']:.1%} "
                 f"[{value['low']:.1%}, {value['high']:.1%}] of {len(right)}{bar}"
             )
+        right = [float(case["with"][view][0] < case["exchanged"][view][0]) for case in every]
+        value = interval(right, range(len(right)))
+        rows.append(
+            f"{view:6} exchange : the picture with its own reference is the nearer one {value['value']:.1%} "
+            f"[{value['low']:.1%}, {value['high']:.1%}] (chance 50 %)"
+        )
         for name, chosen in (("small", [c for c in every if c["share"] < SMALL]), ("all", every)):
             if chosen:
                 nearer = [float(case["with"][view][0] < case["asea off"][view][0]) for case in chosen]
@@ -207,7 +225,7 @@ def grid(painters: Painters, pair: Sequence[str], rows: int, unseen: bool, famil
         asked = request(normals[rng.integers(len(normals))].load(), reference, defect, number, family)
         view = compose.square_window(asked.mask, 96, 1.8).slices
         shown = compose.square_window(reference.mask, 96, 1.8).slices
-        made = {variant: painters.paint(variant, [asked])[0] for variant in VARIANTS}
+        made = {variant: painters.paint(variant, [asked])[0] for variant in ("none", "with", "asea off")}
         sheet.append(
             [
                 reference.image[shown],
@@ -255,6 +273,7 @@ def main() -> None:
         "requests": args.requests,
         "unseen": args.unseen,
         "mask": args.mask,
+        "variants": VARIANTS,
         **painters.describe(),
     }
     results = []

@@ -97,6 +97,14 @@ def test_adapter_scale_zero_is_the_frozen_backbone(folder: Path) -> None:
         assert np.array_equal(same, picture(frozen, replace(asked, reference=None), guidance_scale=guidance))
 
 
+def test_the_reference_laid_in_place_fades_with_lambda(folder: Path) -> None:
+    made = AnomalyControl(str(folder), strength=0.6)
+    for scale, strength in ((0.0, 1.0), (0.5, 0.8), (1.0, 0.6), (4.0, 0.6)):
+        options = made.parse_options({"adapter_scale": scale}, made.options)
+        assert made.start(options) == {"strength": pytest.approx(strength)}
+    assert made.start(made.parse_options({"start": "noise"}, made.options)) == {}
+
+
 @pytest.mark.parametrize("context_reference", [True, False])
 def test_lambda_is_a_dial_with_guidance(folder: Path, context_reference: bool) -> None:
     made = trained(folder, context_reference=context_reference)

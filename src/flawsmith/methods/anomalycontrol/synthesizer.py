@@ -49,6 +49,10 @@ class AnomalyControlConfig(DiffusionConfig):
 class AnomalyControlOptions(DiffusionOptions):
     """Dials of a call."""
 
+    start: Literal["noise", "normal", "reference", "painted"] = Field(
+        "reference", description="begin from noise, the normal, the reference laid in place, or the painter's sketch"
+    )
+    strength: float = Field(0.5, gt=0, le=1, description="how far a start other than noise is noised first")
     adapter_scale: float = Field(
         1.0, ge=0, le=4, description="lambda: how much the reference counts; 0 = not at all, 1 = as trained"
     )
@@ -128,6 +132,12 @@ class AnomalyControl(DiffusionSynthesizer):
     def contrast_strength(self, options: Any) -> float:
         """Fades with lambda: at 0 the picture is the frozen backbone's."""
         return super().contrast_strength(options) * min(1.0, float(options.adapter_scale))
+
+    def start(self, options: Any) -> dict[str, Any]:
+        """Fades with lambda, too: at 0 the reference laid in place is all noise."""
+        if options.start != "reference":
+            return {}
+        return {"strength": 1 - (1 - options.strength) * min(1.0, float(options.adapter_scale))}
 
     def encoders(self) -> dict[str, nn.Module]:
         resident = isinstance(self.reader, Blip2Reader) and not self.reader.visits
@@ -218,7 +228,7 @@ class AnomalyControl(DiffusionSynthesizer):
                 f"first, `flawsmith train {self.name} --data READER:DIR --out RUN`, and generate with RUN."
             )
         with attached(self.backbone.unet, self.attention) if self.adapting else nullcontext():
-            samples = super().generate(requests, progress, **options)
+            samples = super().generate(requests, progress, **{**options, **self.start(chosen)})
             readings = self.read(requests, chosen)
         return [
             replace(sample, info={**sample.info, "asea": asea_facts(found, chosen)})

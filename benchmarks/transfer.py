@@ -44,7 +44,7 @@ from flawsmith.methods.latent import DiffusionSynthesizer
 from flawsmith.methods.runs import fingerprint
 from flawsmith.records import Record, Request, Sample
 
-VARIANTS = ("with", "asea off", "none", "exchanged", "copypaste", "untouched")
+VARIANTS = ("with", "asea off", "none", "exchanged", "copypaste", "copypaste exchanged", "untouched")
 SMALL = 0.03  # of the reader's window
 
 
@@ -70,7 +70,7 @@ class Painters:
     def paint(self, variant: str, requests: Sequence[Request]) -> list[Sample]:
         if variant == "none":
             return self.plain.generate([replace(request, reference=None) for request in requests])
-        if variant == "copypaste":
+        if variant.startswith("copypaste"):
             return CopyPaste().generate(requests)
         if variant == "untouched":
             return [request.normal for request in requests]
@@ -158,7 +158,7 @@ def measure(
     exchanged = [replace(case.request, reference=case.other) for case in found]
     for variant in VARIANTS:
         started = time.process_time()
-        made = painters.paint(variant, exchanged if variant == "exchanged" else requests)
+        made = painters.paint(variant, exchanged if variant.endswith("exchanged") else requests)
         result["cpu_seconds"][variant] = round(time.process_time() - started, 2)
         distances[variant] = {
             "window": nearness(extractor, window, found, made),
@@ -186,7 +186,7 @@ def report(results: Sequence[dict[str, Any]]) -> str:
     every = [case for result in results for case in result["cases"]]
     for view in ("window", "look"):
         for variant in VARIANTS:
-            if variant == "exchanged":
+            if variant.endswith("exchanged"):
                 continue
             right = [float(case[variant][view][0] < case[variant][view][1]) for case in every]
             value = interval(right, range(len(right)))
@@ -195,12 +195,13 @@ def report(results: Sequence[dict[str, Any]]) -> str:
                 f"{view:6} {variant:9}: nearer to its own reference {value['value']:.1%} "
                 f"[{value['low']:.1%}, {value['high']:.1%}] of {len(right)}{bar}"
             )
-        right = [float(case["with"][view][0] < case["exchanged"][view][0]) for case in every]
-        value = interval(right, range(len(right)))
-        rows.append(
-            f"{view:6} exchange : the picture with its own reference is the nearer one {value['value']:.1%} "
-            f"[{value['low']:.1%}, {value['high']:.1%}] (chance 50 %)"
-        )
+        for own, other in (("with", "exchanged"), ("copypaste", "copypaste exchanged")):
+            right = [float(case[own][view][0] < case[other][view][0]) for case in every]
+            value = interval(right, range(len(right)))
+            rows.append(
+                f"{view:6} exchange, {own:9}: the picture with its own reference is nearer {value['value']:.1%} "
+                f"[{value['low']:.1%}, {value['high']:.1%}] (chance 50 %)"
+            )
         for name, chosen in (("small", [c for c in every if c["share"] < SMALL]), ("all", every)):
             if chosen:
                 nearer = [float(case["with"][view][0] < case["asea off"][view][0]) for case in chosen]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,15 @@ def test_a_denoiser_in_half_precision_keeps_its_adapter_apart(folder: Path) -> N
         parameter.data = parameter.data.bfloat16()
     with merged(backbone.unet):
         assert not any(getattr(m, "merged", False) for m in backbone.unet.modules())
+
+
+def test_without_a_reference_a_start_from_it_is_noise_beside_others_that_have_one(folder: Path) -> None:
+    made = DiffusionSynthesizer(str(folder), steps=2, strength=0.5, min_visibility=0, min_share=0, contrast=0)
+    bare, shown = replace(request(), reference=None), request()
+    mixed = made.generate([shown, bare], start="reference")
+    assert np.array_equal(mixed[1].image, made.generate([bare], start="noise")[0].image)
+    assert np.array_equal(mixed[0].image, made.generate([shown], start="reference")[0].image)
+    assert not np.array_equal(mixed[0].image, made.generate([shown], start="noise")[0].image)
 
 
 def test_a_damaged_adapter_is_named(folder: Path, tmp_path: Path) -> None:

@@ -237,6 +237,8 @@ class DiffusionSynthesizer(base.Synthesizer):
     def _paint(self, chunk: Sequence[Canvas], turn: int, options: Any) -> None:
         """Paint one tile of each canvas; in smaller parts, from now on, where the memory does not suffice."""
         views = [resized(c.pixels, self._hole(c, turn), c.tiles[turn], self.backbone.size, keep=True) for c in chunk]
+        if options.start == "reference" and chunk[0].start is None:
+            options = options.model_copy(update={"start": "noise"})  # there is no reference to begin from
         seeds = [(c.request.seed + 7919 * turn) & (2**63 - 1) for c in chunk]
         starts = [
             resized(c.start, c.mask, c.tiles[turn], self.backbone.size)[0] if c.start is not None else view[0]
@@ -254,12 +256,12 @@ class DiffusionSynthesizer(base.Synthesizer):
             paste(canvas, turn, context, window, options)
 
     def _groups(self, canvases: Sequence[Canvas]) -> Iterator[list[Canvas]]:
-        """The canvases that share one adapter, which is switched on."""
-        by_adapter: dict[str | None, list[Canvas]] = {}
+        """The canvases that share one adapter, which is switched on, and that have or lack a start of their own."""
+        alike: dict[tuple[str | None, bool], list[Canvas]] = {}
         for canvas in canvases:
             name = f"{canvas.request.normal.category}/{canvas.request.defect_type}"
-            by_adapter.setdefault(self.adapters.get(name), []).append(canvas)
-        for adapter, members in by_adapter.items():
+            alike.setdefault((self.adapters.get(name), canvas.start is None), []).append(canvas)
+        for (adapter, _), members in alike.items():
             if self.adapters:
                 use_adapter(self.backbone, adapter)
             yield members

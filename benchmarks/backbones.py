@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from flawsmith.diffusion.adapters import add_adapter
 from flawsmith.diffusion.backbone import Backbone
-from flawsmith.diffusion.fewshot import FewShotWindows, FitConfig, add_adapter
+from flawsmith.diffusion.fewshot import FewShotWindows, FitConfig
 from flawsmith.diffusion.memory import batch_that_fits
 from flawsmith.diffusion.steps import Steps
 from flawsmith.methods.latent import DiffusionSynthesizer
@@ -195,7 +196,7 @@ def training(backbone: Backbone, memory: int | None, batch: int, repeats: int) -
     """Steps of a LoRA adapter of rank 16, with new windows each time and with latents that are kept."""
     config = FitConfig(batch_size=batch, views=1)
     backbone.place(backbone.device.type, memory)
-    parameters = add_adapter(backbone, "bench", config)
+    parameters = add_adapter(backbone, "bench", config.rank, config.seed)
     size = backbone.size
     real = [Sample(r.normal.image, r.mask, "part", "hole") for r in requests(3, size)]
     windows = FewShotWindows(real, (), (), size, config)

@@ -9,8 +9,9 @@ from typing import Any, get_args
 
 from flawsmith import __version__, datasets, images, training_data
 from flawsmith.config import TrainConfig
+from flawsmith.diffusion.adapters import save_adapter
 from flawsmith.diffusion.backbone import Backbone
-from flawsmith.diffusion.fewshot import FitConfig, fit, save_adapter
+from flawsmith.diffusion.fewshot import FitConfig, fit
 from flawsmith.diffusion.losses import Norm
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods import METHODS
@@ -131,7 +132,7 @@ def _fit_one(
     result = fit(backbone, "adapter", real, normals, drawn, folder, settings, preview, tell)
     preview(result["steps"])
     file = config.out / "adapters" / category / f"{defect}.safetensors"
-    save_adapter(backbone, "adapter", file, settings)
+    save_adapter(backbone, "adapter", file)
     card["learned"][key] = {
         "file": file.relative_to(config.out).as_posix(),
         "sha": images.file_sha(file),

@@ -8,10 +8,10 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 from flawsmith.diffusion import compact  # noqa: E402
+from flawsmith.diffusion.adapters import add_adapter  # noqa: E402
 from flawsmith.diffusion.attention import SemanticAttention, attach, attached, cross_attention, detach  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, predict  # noqa: E402
-from flawsmith.diffusion.fewshot import FitConfig, add_adapter  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.methods.anomalycontrol.adapter import SemanticProjection  # noqa: E402
 
@@ -133,7 +133,7 @@ def test_a_denoiser_is_left_as_it_was_after_the_block(tiny: Backbone) -> None:
 def test_beside_a_lora(tiny: Backbone, recipe: compact.CompactConfig, text: object) -> None:
     """A fitted few-shot adapter and the semantic one are independent: widths are read, names are not."""
     backbone = compact.build(recipe, seed=1, text=text).freeze()  # type: ignore[arg-type]
-    add_adapter(backbone, "one", FitConfig(rank=2))
+    add_adapter(backbone, "one", rank=2)
     before = output(backbone.unet, None)
     assert len(attach(backbone.unet)) == len(SemanticAttention(tiny.unet))
     assert torch.equal(output(backbone.unet, None, 0.0), before)

@@ -17,16 +17,15 @@ from small import Run, request, samples  # noqa: E402
 
 import fakes  # noqa: E402
 from flawsmith import compose, images  # noqa: E402
-from flawsmith.diffusion.backbone import Backbone  # noqa: E402
-from flawsmith.diffusion.fewshot import (  # noqa: E402
-    FewShotWindows,
-    FitConfig,
+from flawsmith.diffusion.adapters import (  # noqa: E402
     add_adapter,
     load_adapter,
+    merged,
     save_adapter,
     use_adapter,
 )
-from flawsmith.diffusion.merging import merged  # noqa: E402
+from flawsmith.diffusion.backbone import Backbone  # noqa: E402
+from flawsmith.diffusion.fewshot import FewShotWindows, FitConfig  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
 from flawsmith.methods.canvas import only_real_change, reduction, resized, tiles, with_grain  # noqa: E402
@@ -95,14 +94,14 @@ def test_little_strength_stays_near_its_start(folder: Path) -> None:
 def test_an_adapter_saved_and_loaded_gives_the_same_picture(folder: Path, tmp_path: Path) -> None:
     backbone = Backbone.from_pretrained(folder).freeze()
     before = DiffusionSynthesizer(backbone, steps=2).generate([request()])[0].image
-    parameters = add_adapter(backbone, "one", FitConfig(rank=2))
+    parameters = add_adapter(backbone, "one", rank=2)
     with torch.no_grad():
         for name, parameter in parameters.items():
             generator = torch.Generator().manual_seed(len(name))
             parameter.copy_((0.3 * torch.randn(parameter.shape, generator=generator)).half().float())
     changed = DiffusionSynthesizer(backbone, steps=2).generate([request()])[0].image
     assert not np.array_equal(before, changed)
-    save_adapter(backbone, "one", tmp_path / "one.safetensors", FitConfig(rank=2))
+    save_adapter(backbone, "one", tmp_path / "one.safetensors")
     use_adapter(backbone, None)
     assert np.array_equal(DiffusionSynthesizer(backbone, steps=2).generate([request()])[0].image, before)
     other = Backbone.from_pretrained(folder).freeze()
@@ -115,7 +114,7 @@ def test_an_adapter_merged_for_sampling_answers_as_beside_the_weights_and_leaves
     backbone = Backbone.from_pretrained(folder).freeze()
     unet = backbone.unet
     for name in ("one", "two"):
-        for number, parameter in enumerate(add_adapter(backbone, name, FitConfig(rank=2)).values()):
+        for number, parameter in enumerate(add_adapter(backbone, name, rank=2).values()):
             generator = torch.Generator().manual_seed(number)
             parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
     use_adapter(backbone, "one")
@@ -139,7 +138,7 @@ def test_an_adapter_merged_for_sampling_answers_as_beside_the_weights_and_leaves
 
 def test_a_denoiser_in_half_precision_keeps_its_adapter_apart(folder: Path) -> None:
     backbone = Backbone.from_pretrained(folder).freeze()
-    add_adapter(backbone, "one", FitConfig(rank=2))
+    add_adapter(backbone, "one", rank=2)
     weights = [p for key, p in backbone.unet.named_parameters() if "base_layer" in key]
     for parameter in weights:
         parameter.data = parameter.data.bfloat16()
@@ -165,7 +164,7 @@ def test_a_damaged_adapter_is_named(folder: Path, tmp_path: Path) -> None:
 
 def test_only_the_adapter_is_trained(folder: Path) -> None:
     backbone = Backbone.from_pretrained(folder).freeze()
-    parameters = add_adapter(backbone, "one", FitConfig(rank=2))
+    parameters = add_adapter(backbone, "one", rank=2)
     trained = {id(p) for module in backbone.modules().values() for p in module.parameters() if p.requires_grad}
     assert trained == {id(p) for p in parameters.values()} and trained
 

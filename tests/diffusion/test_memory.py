@@ -24,10 +24,11 @@ from small import Run, samples  # noqa: E402
 import fakes  # noqa: E402
 from flawsmith import generation, tensors  # noqa: E402
 from flawsmith.config import GenerateConfig  # noqa: E402
+from flawsmith.diffusion.adapters import add_adapter, save_adapter  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise  # noqa: E402
 from flawsmith.diffusion.estimate import LivePeak, activations, coding_bytes, fused_attention  # noqa: E402
-from flawsmith.diffusion.fewshot import FewShotWindows, FitConfig, add_adapter, fit, save_adapter  # noqa: E402
+from flawsmith.diffusion.fewshot import FewShotWindows, FitConfig, fit  # noqa: E402
 from flawsmith.diffusion.losses import batch_loss  # noqa: E402
 from flawsmith.diffusion.memory import PRESETS, batch_that_fits  # noqa: E402
 from flawsmith.diffusion.steps import Steps, draw  # noqa: E402
@@ -117,13 +118,13 @@ def fitted(out: Path, room: int | None, **changes: Any) -> dict[str, Any]:
     if room is not None:
         Full(backbone, room)
     fit(backbone, "one", samples("hole", 3), (), (), out, replace(FIT, **changes))
-    save_adapter(backbone, "one", out / "one.safetensors", FIT)
+    save_adapter(backbone, "one", out / "one.safetensors")
     return {k: p.detach() for k, p in backbone.unet.named_parameters() if ".one." in k}
 
 
 def test_training_goes_on_in_smaller_parts(tmp_path: Path) -> None:
     plain, tight = fitted(tmp_path / "plain", None), fitted(tmp_path / "tight", room=2)
-    before = {k: p for k, p in add_adapter(thin.backbone("sd-inpainting"), "one", FIT).items()}
+    before = {k: p for k, p in add_adapter(thin.backbone("sd-inpainting"), "one", FIT.rank, FIT.seed).items()}
     assert any(not torch.equal(before[k], plain[k]) for k in plain)
     for key, value in plain.items():
         assert torch.allclose(value, tight[key], atol=2e-4), key
@@ -155,7 +156,7 @@ def test_recomputed_blocks_give_the_same_gradients() -> None:
     found = []
     for memory in (None, 8):
         backbone = thin.backbone("sd").place("cpu", memory)
-        parameters = add_adapter(backbone, "one", FIT)
+        parameters = add_adapter(backbone, "one", FIT.rank, FIT.seed)
         windows = FewShotWindows(samples("hole", 3), (), (), backbone.size, FIT)
         steps = Steps(backbone, lambda n, w=windows: w.batch(n, 6), windows.batch(0, 6), FIT)  # type: ignore[misc]
         for part in steps(0):
@@ -168,7 +169,7 @@ def test_recomputed_blocks_give_the_same_gradients() -> None:
 
 def test_an_adapter_learns_beside_a_denoiser_in_half_precision() -> None:
     backbone = thin.backbone("sd").place("cpu", dtype=torch.bfloat16).freeze()
-    parameters = add_adapter(backbone, "one", FIT)
+    parameters = add_adapter(backbone, "one", FIT.rank, FIT.seed)
     assert {p.dtype for p in parameters.values()} == {torch.float32} and backbone.unet_dtype == torch.bfloat16
     windows = FewShotWindows(samples("hole", 3), (), (), backbone.size, FIT)
     steps = Steps(backbone, lambda n: windows.batch(0, 6), windows.batch(0, 6), FIT)
@@ -214,7 +215,7 @@ def test_recomputing_needs_less_and_adapters_more() -> None:
     plain = activations(backbone, 2, training=True)
     assert activations(backbone, 2, training=True, checkpointing=True) < 0.7 * plain
     assert activations(backbone, 2, training=False) < 0.5 * plain
-    add_adapter(backbone, "one", FIT)
+    add_adapter(backbone, "one", FIT.rank, FIT.seed)
     assert activations(backbone, 2, training=True) > plain
     assert coding_bytes(backbone) > 8 * 32 * 32 * 4  # one feature map at the picture's size
 
@@ -285,7 +286,7 @@ def test_nothing_of_a_step_stays_on_another_device(kind: str, tiny: Backbone, mo
         module.to("meta")
     if kind != "compact":
         monkeypatch.setattr(backbone, "_sentences", lambda _: list(words))  # they are kept on the CPU
-    add_adapter(backbone, "one", FIT)
+    add_adapter(backbone, "one", FIT.rank, FIT.seed)
     t, noise = draw(backbone, FIT, 0)
     loss = batch_loss(backbone, batch, t, noise, FIT)
     loss.sum().backward()

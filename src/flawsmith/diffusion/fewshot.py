@@ -13,11 +13,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flawsmith import compose, images
 from flawsmith.captions import sentence, words
+from flawsmith.diffusion.adapters import add_adapter
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.denoise import Conditioning
 from flawsmith.diffusion.losses import Norm, batch_loss
@@ -27,20 +27,6 @@ from flawsmith.diffusion.steps import Steps, draw
 from flawsmith.diffusion.tuning import tune
 from flawsmith.errors import FlawsmithError
 from flawsmith.records import Sample
-
-TARGETS = [
-    "conv1",
-    "conv2",
-    "conv_shortcut",
-    "conv",
-    "to_q",
-    "to_k",
-    "to_v",
-    "to_out.0",
-    "proj_in",
-    "proj_out",
-    "gates",
-]
 
 
 @dataclass(frozen=True)
@@ -227,23 +213,6 @@ class FewShotWindows:
         return image, mask
 
 
-def add_adapter(backbone: Backbone, name: str, config: FitConfig) -> dict[str, nn.Parameter]:
-    """Attach a fresh LoRA called `name` to the denoiser and return its parameters; everything else stays frozen."""
-    from peft import LoraConfig
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        lora = LoraConfig(r=config.rank, lora_alpha=config.rank, target_modules=TARGETS, init_lora_weights="gaussian")
-        unet: Any = backbone.unet
-        unet.add_adapter(lora, adapter_name=name)
-    backbone.freeze()
-    found = {key: p for key, p in backbone.unet.named_parameters() if f".{name}." in key}
-    for parameter in found.values():
-        parameter.data = parameter.data.float()  # also beside a denoiser in half precision: small steps would be lost
-        parameter.requires_grad_(True)
-    return found
-
-
 def fit(
     backbone: Backbone,
     name: str,
@@ -260,7 +229,7 @@ def fit(
     With four references or more the last one is held out: its loss decides when to stop and which weights are kept.
     Calling it again with the same `out` resumes. Returns {"steps", "held_out", "stopped"}.
     """
-    parameters = add_adapter(backbone, name, config)
+    parameters = add_adapter(backbone, name, config.rank, config.seed)
     kept_out = list(real[-1:]) if len(real) >= 4 else []
     windows = FewShotWindows(real[: len(real) - len(kept_out)], normals, drawn, backbone.size, config)
     judge = FewShotWindows(kept_out or real, (), (), backbone.size, config)
@@ -290,57 +259,3 @@ def step_loss(
     """The scalar loss of training step `step`."""
     t, noise = draw(backbone, config, step)
     return batch_loss(backbone, batch, t, noise, config, condition, config.loss_norm).mean()
-
-
-def save_adapter(backbone: Backbone, name: str, path: Path, config: FitConfig) -> None:
-    """Write the adapter's weights (fp16 safetensors, a few MB); its rank is in the file's metadata."""
-    from peft.utils import get_peft_model_state_dict
-    from safetensors.torch import save
-
-    found: dict[str, Any] = get_peft_model_state_dict(backbone.unet, adapter_name=name)
-    weights = {key: value.detach().half().contiguous() for key, value in found.items()}
-    images.write_bytes(path, save(weights, metadata={"rank": str(config.rank), "format": "pt"}))
-
-
-def load_adapter(backbone: Backbone, name: str, path: Path) -> None:
-    """Attach, frozen, the adapter in a file of `save_adapter` as `name`. Raises FlawsmithError when damaged."""
-    from peft.utils import set_peft_model_state_dict
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            rank = int((file.metadata() or {})["rank"])
-        weights = {key: value.float() for key, value in load_file(path).items()}
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise FlawsmithError(f"Adapter {path} cannot be read ({error}): train this defect type again.") from error
-    add_adapter(backbone, name, FitConfig(rank=rank))
-    result = set_peft_model_state_dict(backbone.unet, weights, adapter_name=name)
-    if result is not None and result.unexpected_keys:
-        raise FlawsmithError(
-            f"Adapter {path} does not fit backbone {backbone.source} (unknown part {result.unexpected_keys[0]}): "
-            "it was trained on another backbone."
-        )
-    backbone.freeze()
-
-
-def merge_adapter(backbone: Backbone, name: str) -> None:
-    """Add one attached adapter into the denoiser's own weights, for good, and remove all adapters."""
-    unet: Any = backbone.unet
-    use_adapter(backbone, name)
-    unet.fuse_lora(adapter_names=[name])
-    unet.unload_lora()
-    backbone.digest = ""  # it is another denoiser now
-
-
-def use_adapter(backbone: Backbone, name: str | None) -> None:
-    """Switch the denoiser to one attached adapter, or to none."""
-    unet: Any = backbone.unet
-    if not getattr(unet, "peft_config", None):
-        return
-    if name is None:
-        unet.disable_adapters()
-    else:
-        unet.enable_adapters()
-        unet.set_adapter(name)
-        backbone.freeze()

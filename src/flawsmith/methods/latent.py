@@ -21,12 +21,11 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from flawsmith import captions, compose, tensors
+from flawsmith.diffusion.adapters import add_adapter, merged, use_adapter
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise
 from flawsmith.diffusion.estimate import weight_bytes
-from flawsmith.diffusion.fewshot import FitConfig, add_adapter, use_adapter
 from flawsmith.diffusion.memory import batch_that_fits, halved
-from flawsmith.diffusion.merging import merged
 from flawsmith.diffusion.shards import Batch
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods import base, sketches
@@ -161,9 +160,7 @@ class DiffusionSynthesizer(base.Synthesizer):
     def add_lora(self) -> None:
         """Attach the config's shared adapter to the denoiser, fresh."""
         if self.config.lora_rank and not self.lora:
-            self.lora = add_adapter(
-                self.backbone, "shared", FitConfig(rank=self.config.lora_rank, seed=self.config.seed)
-            )
+            self.lora = add_adapter(self.backbone, "shared", self.config.lora_rank, self.config.seed)
 
     # -- disk ------------------------------------------------------------------------------------------------------
 

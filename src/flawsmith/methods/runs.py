@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from flawsmith import images
+from flawsmith.diffusion.adapters import load_adapter, merge_adapter, save_adapter
 from flawsmith.diffusion.backbone import Backbone, fingerprint
-from flawsmith.diffusion.fewshot import FitConfig, load_adapter, merge_adapter, save_adapter
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods import base
 
@@ -97,7 +97,7 @@ def save(method: DiffusionSynthesizer, folder: Path) -> None:
             weights = {f"{part}.{key}": v.contiguous() for part, m in parts for key, v in m.state_dict().items()}
             images.write_bytes(folder / WEIGHTS, to_bytes(weights))
             if method.lora:
-                save_adapter(method.backbone, "shared", folder / LORA, FitConfig(rank=method.config.lora_rank))
+                save_adapter(method.backbone, "shared", folder / LORA)
     elif method.folder is not None and method.folder != folder:
         for entry in card["learned"].values():
             images.write_bytes(folder / entry["file"], (method.folder / entry["file"]).read_bytes())

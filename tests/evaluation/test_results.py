@@ -80,3 +80,24 @@ def test_ledger_refuses_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(FlawsmithError, match="choose another --out"):
         Ledger(tmp_path / "file")
+
+
+def test_the_summary_puts_an_arms_pictures_beside_each_of_its_shares() -> None:
+    values = [
+        Value("pixel_AUPR/net/val-selected", 0.5, "crack", "4 real + ours, share 0.5", 0),
+        Value("pixel_AUPR/net/val-selected", 0.7, "crack", "4 real + ours, share 0.5", 1),
+        Value("pixel_AUPR/net/val-selected", 0.9, "crack", "4 real + ours, share 0.9", 0),
+        Value("pixel_AUPR/net/val-selected", 0.1, "hole", "4 real + ours, share 0.9", 0),
+        Value("pixel_AUPR/net/val-selected", 0.3, "crack", "4 real", 0),
+        Value("KID/eye/window", 0.25, "all", "4 real + ours", 0),
+        Value("KID/eye/whole", 0.75, "all", "4 real + ours", 0),
+        Value("KID/eye/window", 0.125, "all", "held-out", 0),
+    ]
+    table = results.summary(results.with_means(values))
+    assert table[1] == "| arm | pixel_AUPR/net/val-selected | KID/eye/window |"
+    assert table[3:] == [
+        "| 4 real + ours, share 0.5 | 0.6 (seeds 0.1) | 0.25 |",
+        "| 4 real + ours, share 0.9 | 0.5 | 0.25 |",
+        "| 4 real | 0.3 | - |",
+        "| held-out | - | 0.125 |",
+    ]

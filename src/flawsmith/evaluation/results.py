@@ -18,6 +18,7 @@ from flawsmith import __version__, images
 from flawsmith.errors import FlawsmithError
 
 MEAN = "mean"  # over defect types, unweighted
+HEADLINES = ("pixel_AUPR", "pixel_AUPRO", "pixel_F1Max", "pixel_AUROC", "image_AUROC", "accuracy", "KID", "pairwise-FD")
 PACKAGES = ("numpy", "scipy", "torch", "transformers", "diffusers")
 
 
@@ -102,6 +103,7 @@ def markdown(values: Sequence[Value], about: dict[str, Any], head: Sequence[str]
     columns = [*types, *(name for name in ("all", MEAN) if any(one.type == name for one in values))]
     columns += [""] if any(not one.type for one in values) else []
     names = [name or "value" for name in columns]
+    parts += summary(values) if by_method else []
     parts += ["", "| " + " | ".join(["key", *(["arm"] if by_method else []), *names, "pictures"]) + " |"]
     parts.append("|" + " --- |" * (len(names) + 2 + by_method))
     rows: dict[tuple[str, str], dict[str, list[Value]]] = {}
@@ -114,6 +116,28 @@ def markdown(values: Sequence[Value], about: dict[str, Any], head: Sequence[str]
         parts.append("| " + " | ".join([key, *([method] if by_method else []), *shown, str(count)]) + " |")
     reasons = dict.fromkeys(f"- {one.key}: {one.reason}" for one in values if one.reason)
     return "\n".join([*parts, *(["", "Not computed, or read with care:", *reasons] if reasons else [])])
+
+
+def summary(values: Sequence[Value]) -> list[str]:
+    """A table of arms against headline keys, each a mean over types (over all pictures where no type is known).
+
+    Of pictures only the defect's window is shown. An arm's pictures are the same for every share, so their values
+    stand beside each of its shares.
+    """
+    keys = [one.key for one in values if one.key.split("/")[0] in HEADLINES and not one.key.endswith("/whole")]
+    keys = sorted(dict.fromkeys(keys), key=lambda key: HEADLINES.index(key.split("/")[0]))
+    found: dict[tuple[str, str], dict[str, list[Value]]] = {}
+    for one in values:
+        found.setdefault((one.method, one.key), {}).setdefault(one.type, []).append(one)
+    judged = {one.method for one in values if one.key in keys and not one.key.endswith("/window")}
+    methods = sorted(dict.fromkeys(one.method for one in values if one.key in keys), key=lambda m: m not in judged)
+    shared = {method.split(", share ")[0] for method in methods if ", share " in method}
+    rows = []
+    for method in (m for m in methods if m not in shared):
+        own = [found.get((method, key)) or found.get((method.split(", share ")[0], key), {}) for key in keys]
+        cells = [_cell([*kinds.get(MEAN, []), *([] if MEAN in kinds else kinds.get("all", []))]) for kinds in own]
+        rows.append("| " + " | ".join([method, *cells]) + " |")
+    return ["", "| " + " | ".join(["arm", *keys]) + " |", "|" + " --- |" * (len(keys) + 1), *rows] if keys else []
 
 
 def _cell(found: Sequence[Value]) -> str:

@@ -4,10 +4,12 @@ Strict first third of every type is seen (or --shots), everything else judges; t
 picture are left out. Per seed and variant one run is trained on all types, PICTURES are made per type, and three
 figures are taken on windows around the masks (context 1.5): KID against the held-out real defects; IC-FD, IC-LPIPS's
 rule on the extractor's feature maps; and the accuracy of a linear classifier of the type within its category on frozen
-features, trained on generated and tested on held-out real windows (balanced over types).
+features, trained on generated and tested on held-out real windows (balanced over types). A fourth needs no picture: the
+denoising loss on held-out real defects, given their masks, captions and types; windows, steps and noise are the same
+for every variant.
 
-Results go to OUT/ablation.jsonl, one line per seed, variant and type; finished ones are skipped: the same command
-resumes. A folder OUT holds one setting: another backbone or fit needs another OUT.
+Results go to OUT/ablation.jsonl and OUT/losses.jsonl, one line per seed, variant and type; finished ones are skipped:
+the same command resumes. A folder OUT holds one setting: another backbone or fit needs another OUT.
 
 Example: python benchmarks/ablation.py mvtec_ad:data/mvtec --category bottle --features weights/mobilenet
          --seeds 0 1 2 --pictures 100 --out runs/ablation-bottle
@@ -30,9 +32,13 @@ from flawsmith import compose, datasets, generation, images, training
 from flawsmith.config import GenerateConfig, TrainConfig
 from flawsmith.datasets.leaks import leak_check
 from flawsmith.datasets.splits import few_shot
+from flawsmith.diffusion.fewshot import FitConfig
+from flawsmith.diffusion.joint import JointWindows, Material
+from flawsmith.diffusion.steps import Steps
 from flawsmith.evaluation import diversity, features, fidelity
 from flawsmith.evaluation.scores import paired_bootstrap
-from flawsmith.records import Record
+from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion
+from flawsmith.records import Record, Sample
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "none": {"text": False, "in_fusion": False, "dif_fusion": "off"},
@@ -40,6 +46,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "text+MIF": {"text": True, "in_fusion": True, "dif_fusion": "off"},
     "full": {"text": True, "in_fusion": True, "dif_fusion": "film"},
 }
+
+
+WINDOWS = 64  # per type, for the loss
 
 
 def windows(records: Sequence[Record]) -> dict[str, list[np.ndarray]]:
@@ -118,6 +127,17 @@ def pictures(args: argparse.Namespace, variant: str, seed: int) -> list[Record]:
     return [record for record in datasets.read("mvtec_ad", out) if not record.is_good]
 
 
+def losses(run: Path, held_out: dict[str, list[Sample]]) -> list[dict[str, Any]]:
+    """One line per type: the mean loss of training, on WINDOWS windows of pictures that training never saw."""
+    method = AnomalyXFusion.from_pretrained(run)
+    lines, size, config = [], method.backbone.size, FitConfig()
+    for name, samples in held_out.items():
+        judge = JointWindows({name: Material(samples)}, size, config).batch(0, WINDOWS, real_only=True)
+        steps = Steps(method.backbone, lambda _, judge=judge: judge, judge, config, method.training_condition)
+        lines.append({"type": name, "loss": steps.held_out(), "n_real": len(samples)})
+    return lines
+
+
 def judged(
     made: dict[str, list[np.ndarray]],
     real: dict[str, list[np.ndarray]],
@@ -154,13 +174,13 @@ def judged(
 def report(lines: Sequence[dict[str, Any]]) -> str:
     """Means over types and seeds, and every step against the one before and against `none`, paired by seed."""
     rows = []
-    for key, scale in (("KID", 1e3), ("IC-FD", 1.0), ("accuracy", 100.0)):
-        rows.append(f"\n{key}{' x 1000' if key == 'KID' else ' %' if key == 'accuracy' else ''}")
+    for key, scale in (("KID", 1e3), ("IC-FD", 1.0), ("accuracy", 100.0), ("loss", 1e3)):
+        rows.append(f"\n{key}{' x 1000' if scale == 1e3 else ' %' if key == 'accuracy' else ''}")
         table: dict[str, dict[int, float]] = {}
         for variant in VARIANTS:
             for seed in sorted({line["seed"] for line in lines if line["variant"] == variant}):
                 own = [x for x in lines if (x["variant"], x["seed"]) == (variant, seed)]
-                values = [line[key] for line in own if line[key] is not None]
+                values = [line[key] for line in own if line.get(key) is not None]
                 if values:
                     table.setdefault(variant, {})[seed] = scale * float(np.mean(values))
         before = ""
@@ -175,6 +195,14 @@ def report(lines: Sequence[dict[str, Any]]) -> str:
             rows.append(row)
             before = variant
     return "\n".join(rows)
+
+
+def keep(file: Path, variant: str, seed: int, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Append what was found to a file; returns it."""
+    found = [{"variant": variant, "seed": seed, **line} for line in lines]
+    with file.open("a", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(line) + "\n" for line in found)
+    return found
 
 
 def main() -> None:
@@ -210,28 +238,33 @@ def main() -> None:
     # as training and generation split, over all types of a category
     parts = [
         few_shot([r for r in records if r.category == c and not r.is_good], args.shots)
-        for c in {r.category for r in chosen}
+        for c in sorted({r.category for r in chosen})
     ]
     support = [r for part in parts for r in part.support if r in chosen and r.masks]
     test = [r for part in parts for r in part.test if r in chosen and r.masks]
     alike = {other.image for _, other, _ in leak_check(support, test)}
     print(f"{len(support)} seen, {len(test) - len(alike)} judge, {len(alike)} left out as look-alikes")
-    real, seen = windows([r for r in test if r.image not in alike]), windows(support)
-    file = args.out / "ablation.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    judges = [r for r in test if r.image not in alike]
+    real, seen = windows(judges), windows(support)
+    held_out: dict[str, list[Sample]] = {}
+    for record in judges:
+        held_out.setdefault(f"{record.category}/{record.defect_type}", []).append(record.load())
+    files = [args.out / name for name in ("ablation.jsonl", "losses.jsonl")]
+    made_lines, loss_lines = (
+        [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else [] for file in files
+    )
     for seed in args.seeds:
         for variant in args.variants:
-            if any((line["variant"], line["seed"]) == (variant, seed) for line in lines):
-                continue
-            made = windows(pictures(args, variant, seed))
-            if args.category is not None or len({r.category for r in chosen}) == 1:  # written without a category folder
-                only = next(iter({r.category for r in chosen}))
-                made = {f"{only}/{name.split('/', 1)[1]}": found for name, found in made.items()}
-            found = [{"variant": variant, "seed": seed, **line} for line in judged(made, real, seen, extractor, seed)]
-            with file.open("a", encoding="utf-8") as stream:
-                stream.writelines(json.dumps(line) + "\n" for line in found)
-            lines += found
-    print(report(lines))
+            if not any((line["variant"], line["seed"]) == (variant, seed) for line in made_lines):
+                made = windows(pictures(args, variant, seed))
+                if args.category is not None or len({r.category for r in chosen}) == 1:  # no category folder is written
+                    only = next(iter({r.category for r in chosen}))
+                    made = {f"{only}/{name.split('/', 1)[1]}": found for name, found in made.items()}
+                made_lines += keep(files[0], variant, seed, judged(made, real, seen, extractor, seed))
+            if not any((line["variant"], line["seed"]) == (variant, seed) for line in loss_lines):
+                run = args.out / "runs" / f"{variant}-{seed}"
+                loss_lines += keep(files[1], variant, seed, losses(run, held_out))
+    print(report([*made_lines, *loss_lines]))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -79,3 +80,27 @@ def test_tints_that_the_reference_has_not_are_taken_out_and_its_colour_is_kept()
     assert colour(match_contrast(normal, painted, made.mask, grey, 1.0)) < 12
     assert colour(match_contrast(normal, painted, made.mask, red, 1.0)) > 30
     assert np.array_equal(match_contrast(normal, painted, made.mask, grey, 0.0), painted)
+
+
+def test_only_colours_that_the_reference_has_together_are_left() -> None:
+    """Yellow and blue patches, after a reference whose bright patches are yellow: no blue is left."""
+    rng = np.random.default_rng(0)
+    normal, made, reference = np.full((96, 96, 3), 120, np.uint8), spot(120, 0.2, 20), spot(120, 0.2, 20)
+    patches = cv2.GaussianBlur(rng.normal(size=(96, 96, 2)), (0, 0), 3.0)
+    patches /= patches.std()
+    yellow = np.array([1.0, 1.0, -1.0])
+    paint = 120 + 12 * patches[..., :1] * yellow + 12 * patches[..., 1:]
+    shown = 120 + 20 * np.clip(patches[..., :1], 0, None) * np.array([1.0, 0.9, 0.1])
+    painted = np.where(made.mask[..., None], np.clip(paint, 0, 255), normal).astype(np.uint8)
+    reference.image[reference.mask] = np.clip(shown, 0, 255).astype(np.uint8)[reference.mask]
+    inner = np.hypot(ROW - 48, COLUMN - 48) < 17
+
+    def blue(picture: np.ndarray) -> float:
+        found = picture[inner].astype(float) - 120
+        return float((found[:, 2] - found[:, :2].mean(1)).max())
+
+    matched = match_contrast(normal, painted, made.mask, reference, 1.0)
+    assert blue(painted) > 25
+    assert blue(matched) < 8
+    bright = matched[inner].astype(float).mean(1) > 130
+    assert (matched[inner][bright][:, 0].astype(float) - matched[inner][bright][:, 2]).mean() > 5  # and yellow is

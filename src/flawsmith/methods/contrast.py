@@ -13,30 +13,50 @@ from flawsmith.records import Sample
 def match_contrast(
     normal: np.ndarray, painted: np.ndarray, mask: np.ndarray, reference: Sample, strength: float
 ) -> np.ndarray:
-    """Give the painted defect the contrast of the reference: of brightness by at most a factor of 3 up and 2 down, of
-    colour by at most 3 up and any down, so that tints the reference has not are taken out.
+    """Give the painted defect the contrast of the reference, by at most a factor of 3 up and 2 down, and its colours.
 
     normal, painted: (h, w, 3) uint8; mask: (h, w) bool, not empty, nor the reference's; strength: 0 (as painted) to 1.
     Contrast is the root mean square of the difference to the surroundings continued smoothly into the defect, over
     their level, since light multiplies. A denoiser fitted on eight pictures says less than it saw where the mask is
     smaller than theirs: blowholes of 5 px came out with a third of their darkness. Only what is coarser than the grain
-    is scaled. In the manner of Reinhard et al. 2001 (colour transfer), the spread alone: its mean and sign are the
-    painter's.
+    is scaled, in the manner of Reinhard et al. 2001 (colour transfer), the spread alone: mean and sign are the
+    painter's. Its large holes are mottled in all colours; there, colour goes with brightness as in the reference, whose
+    glints may be yellow and whose depths grey (Welsh et al. 2002, by rank), and of the painter's own colour as much is
+    left as the reference departs from that rule.
     """
     around, found = _relief(painted, normal, mask)
     shown = compose.square_window(reference.mask, 64, 1.5).slices
     _, wanted = _relief(reference.image[shown], reference.image[shown], reference.mask[shown])
-    scaled = painted.astype(np.float32)
-    for low, part, goal in zip((0.5, 0.0), _parts(found), _parts(wanted), strict=True):
-        size, aim = (float(np.sqrt(np.square(r).mean())) for r in (part[mask], goal[reference.mask[shown]]))
-        gain = float(np.clip(aim / max(size, 1e-4), low, 3.0)) ** strength
-        scaled += (gain - 1) * part * around
+    (light, colour), (goal, hue) = (_parts(r[m]) for r, m in ((found, mask), (wanted, reference.mask[shown])))
+    gain = float(np.clip(_size(goal) / max(_size(light), 1e-4), 0.5, 3.0)) ** strength
+    curve = _curve(goal[:, 0], hue)
+    left = min(1.0, _size(hue - _along(curve, goal[:, 0])) / max(_size(colour), 1e-4))
+    change = np.zeros_like(found)
+    change[mask] = (gain - 1) * light + strength * (_along(curve, light[:, 0]) + (left - 1) * colour)
+    scaled = painted.astype(np.float32) + change * around
     return np.where(mask[..., None], np.clip(np.rint(scaled), 0, 255).astype(np.uint8), painted)
 
 
+def _size(values: np.ndarray) -> float:
+    return float(np.sqrt(np.square(values).mean()))
+
+
+def _curve(light: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """(K, 3), K at most 16: the mean of colour (N, 3) in classes of equal size, in order of light (N,)."""
+    order = np.argsort(light, kind="stable")
+    return np.stack([colour[part].mean(0) for part in np.array_split(order, min(16, len(order)))])
+
+
+def _along(curve: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """The curve's colour (N, 3) at the rank of each pixel's light (N,)."""
+    rank = (np.argsort(np.argsort(light, kind="stable"), kind="stable") + 0.5) / len(light)
+    middles = (np.arange(len(curve)) + 0.5) / len(curve)
+    return np.stack([np.interp(rank, middles, channel) for channel in curve.T], axis=1).astype(np.float32)
+
+
 def _parts(relief: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of a relief (h, w, 3): brightness, the same in all channels, and colour, the rest."""
-    light = np.repeat(relief.mean(axis=2, keepdims=True), 3, axis=2)
+    """Of a relief (N, 3): brightness, the same in all channels, and colour, the rest."""
+    light = np.repeat(relief.mean(axis=1, keepdims=True), 3, axis=1)
     return light, relief - light
 
 

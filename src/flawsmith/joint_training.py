@@ -95,6 +95,7 @@ def train(
             "names": list(support),
             "fit": asdict(settings.fit),
             "support": seen[name],
+            **method.remember(real[name]),
         }
     method.save_pretrained(config.out)
     return method.card

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from flawsmith.methods.anomalyxfusion.reweighting import weights as reweighting 
 from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa: E402
 from flawsmith.methods.anomalyxfusion.tokens import SemanticTokens, TextureTokens  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
+from flawsmith.methods.contrast import Look, look_of  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
 from methods.test_contract import *  # noqa: F403, E402 - every promise, with the fixture below in place of the classics
 
@@ -243,6 +245,20 @@ def test_ddf_acts_after_training_and_not_on_dropped_rows(finished: Path) -> None
     fused = made.insert(["red spot"] * 2, x, torch.tensor([False, True]))
     early, late = (made.condition(fused, torch.full((2,), t)).context for t in (10, 900))
     assert not torch.equal(early[0], late[0]) and torch.equal(early[1], late[1])
+
+
+def test_without_a_reference_the_look_is_one_that_the_card_remembers(finished: Path) -> None:
+    made = AnomalyXFusion.from_pretrained(finished)
+    looks = made.card["learned"]["widget/hole"]["looks"]
+    assert len(looks) == len(made.card["learned"]["widget/hole"]["support"])
+    bare = [small.request(seed, reference=None) for seed in range(len(looks))]
+    given = {"steps": 2, "min_visibility": 0, "min_share": 0}
+    for asked in bare:
+        assert made.look(made._canvas(asked, made.options)) == Look(**looks[asked.seed])
+        shown = made._canvas(replace(asked, reference=small.reference(1)), made.options)
+        assert made.look(shown) == look_of(small.reference(1))
+    plain = made.generate(bare[:1], contrast=0.0, **given)[0].image
+    assert not np.array_equal(made.generate(bare[:1], **given)[0].image, plain)
 
 
 def test_saved_is_trained_is_loaded(folder: Path, finished: Path) -> None:

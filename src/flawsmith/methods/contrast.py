@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import torch
@@ -10,12 +12,30 @@ from flawsmith import compose, tensors
 from flawsmith.records import Sample
 
 
-def match_contrast(
-    normal: np.ndarray, painted: np.ndarray, mask: np.ndarray, reference: Sample, strength: float
-) -> np.ndarray:
-    """Give the painted defect the contrast of the reference, by at most a factor of 3 up and 2 down, and its colours.
+@dataclass(frozen=True)
+class Look:
+    """What is kept of a real defect: few enough numbers for a run's card, and no picture."""
 
-    normal, painted: (h, w, 3) uint8; mask: (h, w) bool, not empty, nor the reference's; strength: 0 (as painted) to 1.
+    light: float  # root mean square of the relief's brightness
+    rest: float  # of its colour's departure from the curve
+    curve: list[list[float]]  # (K, 3): mean colour in classes of equal size, from the darkest to the brightest
+
+
+def look_of(reference: Sample) -> Look:
+    """Measure a reference, whose mask is not empty."""
+    shown = compose.square_window(reference.mask, 64, 1.5).slices
+    _, relief = _relief(reference.image[shown], reference.image[shown], reference.mask[shown])
+    light, colour = _parts(relief[reference.mask[shown]])
+    curve = _curve(light[:, 0], colour)
+    return Look(_size(light), _size(colour - _along(curve, light[:, 0])), curve.round(5).tolist())
+
+
+def match_contrast(
+    normal: np.ndarray, painted: np.ndarray, mask: np.ndarray, look: Look, strength: float
+) -> np.ndarray:
+    """Give the painted defect a reference's contrast, by at most a factor of 3 up and 2 down, and its colours.
+
+    normal, painted: (h, w, 3) uint8; mask: (h, w) bool, not empty; strength: 0 (as painted) to 1.
     Contrast is the root mean square of the difference to the surroundings continued smoothly into the defect, over
     their level, since light multiplies. A denoiser fitted on eight pictures says less than it saw where the mask is
     smaller than theirs: blowholes of 5 px came out with a third of their darkness. Only what is coarser than the grain
@@ -25,14 +45,12 @@ def match_contrast(
     left as the reference departs from that rule.
     """
     around, found = _relief(painted, normal, mask)
-    shown = compose.square_window(reference.mask, 64, 1.5).slices
-    _, wanted = _relief(reference.image[shown], reference.image[shown], reference.mask[shown])
-    (light, colour), (goal, hue) = (_parts(r[m]) for r, m in ((found, mask), (wanted, reference.mask[shown])))
-    gain = float(np.clip(_size(goal) / max(_size(light), 1e-4), 0.5, 3.0)) ** strength
-    curve = _curve(goal[:, 0], hue)
-    left = min(1.0, _size(hue - _along(curve, goal[:, 0])) / max(_size(colour), 1e-4))
+    light, colour = _parts(found[mask])
+    gain = float(np.clip(look.light / max(_size(light), 1e-4), 0.5, 3.0)) ** strength
+    left = min(1.0, look.rest / max(_size(colour), 1e-4))
+    hue = _along(np.asarray(look.curve, np.float32), light[:, 0])
     change = np.zeros_like(found)
-    change[mask] = (gain - 1) * light + strength * (_along(curve, light[:, 0]) + (left - 1) * colour)
+    change[mask] = (gain - 1) * light + strength * (hue + (left - 1) * colour)
     scaled = painted.astype(np.float32) + change * around
     return np.where(mask[..., None], np.clip(np.rint(scaled), 0, 255).astype(np.uint8), painted)
 

@@ -30,7 +30,7 @@ from flawsmith.diffusion.shards import Batch
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods import base, sketches
 from flawsmith.methods.canvas import Canvas, only_real_change, paste, reduction, resized, tiles, with_grain
-from flawsmith.methods.contrast import match_contrast
+from flawsmith.methods.contrast import Look, look_of, match_contrast
 from flawsmith.methods.diffusion_options import FAST, REFERENCE, DiffusionConfig, DiffusionOptions
 from flawsmith.methods.patches import is_grey
 from flawsmith.records import Request, Sample
@@ -202,6 +202,15 @@ class DiffusionSynthesizer(base.Synthesizer):
         """How far the contrast of what was painted follows the reference's (or the sketch's), 0 to 1."""
         return float(options.contrast)
 
+    def look(self, canvas: Canvas) -> Look | None:
+        """Whose contrast and colours the painted defect takes: the reference's, or a sketch's where a name is all."""
+        shown = canvas.exemplar
+        return look_of(shown) if shown is not None and shown.mask.any() else None
+
+    def remember(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """What the card keeps of a learned type's pictures, beside the weights."""
+        return {}
+
     def _references(self, requests: Sequence[Request]) -> list[tuple[Tensor, Tensor] | None] | None:
         if self.backbone.reader is None:
             return None
@@ -341,9 +350,10 @@ class DiffusionSynthesizer(base.Synthesizer):
         painted = canvas.pixels
         if is_grey(normal):  # a grey camera sees no colour
             painted = np.repeat(painted.mean(axis=2, keepdims=True).round().astype(np.uint8), 3, axis=2)
-        reference, strength = canvas.exemplar, self.contrast_strength(options)
-        if strength and reference is not None and reference.mask.any() and canvas.mask.any():
-            painted = match_contrast(normal, painted, canvas.mask, reference, strength)
+        strength = self.contrast_strength(options)
+        look = self.look(canvas) if strength and canvas.mask.any() else None
+        if look is not None:
+            painted = match_contrast(normal, painted, canvas.mask, look, strength)
         if options.keep_grain:
             painted = with_grain(normal, painted, canvas.mask)
         painted = only_real_change(normal, painted, canvas.mask, options.threshold)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -27,6 +27,8 @@ from flawsmith.methods.anomalyxfusion.in_fusion import InFusion
 from flawsmith.methods.anomalyxfusion.location import COUNT, LocationEncoder, PaperLocationEncoder
 from flawsmith.methods.anomalyxfusion.reweighting import reweighted
 from flawsmith.methods.anomalyxfusion.tokens import NullTokens, SemanticTokens, TextureTokens
+from flawsmith.methods.canvas import Canvas
+from flawsmith.methods.contrast import Look, look_of
 from flawsmith.methods.diffusion_options import DiffusionConfig, DiffusionOptions
 from flawsmith.methods.latent import DiffusionSynthesizer
 from flawsmith.records import Request, Sample
@@ -40,6 +42,7 @@ PROMPTS = (  # {} is where the tokens go, or "a defect"; sampling uses the first
     "an inspection photo that shows {}",
 )
 PLACEHOLDER = "*"
+LOOKS = 12  # per type, on a run's card
 
 
 class XFusionConfig(DiffusionConfig):
@@ -167,6 +170,18 @@ class AnomalyXFusion(DiffusionSynthesizer):
                 device = self.backbone.device
                 feature = self.features.image(torch.stack(image).to(device), torch.stack(mask).to(device)).mean(0)
             self.texture.add(name, feature)
+
+    def remember(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """The looks of up to LOOKS pictures, so that contrast and colours are known where no defect picture is."""
+        return {"looks": [asdict(look_of(sample)) for sample in samples if sample.mask.any()][:LOOKS]}
+
+    def look(self, canvas: Canvas) -> Look | None:
+        """Of the request's reference where it has one, else one of those that the card remembers."""
+        request = canvas.request
+        learned = self.card["learned"].get(self.known(request.normal.category, request.defect_type), {})
+        looks = learned.get("looks") or [None]
+        kept = looks[request.seed % len(looks)]
+        return super().look(canvas) or (Look(**kept) if kept else None)
 
     def own(self, name: str) -> list[str]:
         return [f"texture.table.{self.texture.index(name)}"]

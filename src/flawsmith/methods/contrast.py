@@ -14,7 +14,9 @@ from flawsmith.records import Sample
 
 @dataclass(frozen=True)
 class Look:
-    """What is kept of a real defect: few enough numbers for a run's card, and no picture."""
+    """What is kept of a real defect: few enough numbers for a run's card, and no picture. All are shares of the level
+    of the surroundings continued into it: 0.3 of brightness is 30 % lighter or darker.
+    """
 
     light: float  # root mean square of the relief's brightness
     rest: float  # of its colour's departure from the curve

@@ -134,7 +134,7 @@ class AnomalyControl(DiffusionSynthesizer):
         return super().contrast_strength(options) * min(1.0, float(options.adapter_scale))
 
     def start(self, options: Any) -> dict[str, Any]:
-        """Fades with lambda, too: at 0 the reference laid in place is all noise."""
+        """Options that let the start fade with lambda, too: at 0 the reference laid in place is all noise."""
         if options.start != "reference":
             return {}
         return {"strength": 1 - (1 - options.strength) * min(1.0, float(options.adapter_scale))}

@@ -177,11 +177,12 @@ class AnomalyXFusion(DiffusionSynthesizer):
 
     def look(self, canvas: Canvas) -> Look | None:
         """Of the request's reference where it has one, else one of those that the card remembers."""
-        request = canvas.request
+        shown, request = super().look(canvas), canvas.request
+        if shown is not None:
+            return shown
         learned = self.card["learned"].get(self.known(request.normal.category, request.defect_type), {})
-        looks = learned.get("looks") or [None]
-        kept = looks[request.seed % len(looks)]
-        return super().look(canvas) or (Look(**kept) if kept else None)
+        looks = learned.get("looks", ())
+        return Look(**looks[request.seed % len(looks)]) if looks else None
 
     def own(self, name: str) -> list[str]:
         return [f"texture.table.{self.texture.index(name)}"]

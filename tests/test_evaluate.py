@@ -67,7 +67,7 @@ def test_a_folder_is_judged_whole_and_the_same_command_resumes(
     for metric in ("image_AUROC", "pixel_AUROC", "pixel_AP", "pixel_AUPR", "pixel_AUPRO", "pixel_F1Max", "pixel_IoU"):
         for kind in ("crack", "hole", "all", "mean"):
             for seed in (0, 1):
-                assert 0 <= values[f"{metric}/tiny-unet/val-selected", kind, seed]["value"] <= 1
+                assert 0 <= values[f"{metric}/light-unet/val-selected", kind, seed]["value"] <= 1
     assert values["accuracy/small-resnet/val-selected", "all", 0]["settings"]["majority"] == 0.5
     assert (out / "segmenter.safetensors").is_file() and (out / "results.csv").read_text().startswith("key,value")
     monkeypatch.setattr(segmentation, "train", lambda *_: pytest.fail("trained again"))

@@ -20,7 +20,7 @@ from flawsmith.records import Sample  # noqa: E402
 @pytest.fixture
 def trained() -> Trained:
     torch.manual_seed(0)
-    model = networks.TinyUNet()
+    model = networks.NETWORKS["light-unet"]()
     model(torch.randn(4, 3, 64, 64))  # batch statistics that are not the initial ones
     return Trained(model.eval(), "val-selected", 7, SegmentationConfig(steps=7))
 

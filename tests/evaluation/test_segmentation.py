@@ -36,7 +36,7 @@ def weights(trained: segmentation.Trained) -> list[torch.Tensor]:
 
 
 def untrained(config: SegmentationConfig = QUICK) -> segmentation.Trained:
-    return segmentation.Trained(networks.TinyUNet().eval(), "last", 0, config)
+    return segmentation.Trained(networks.NETWORKS["light-unet"]().eval(), "last", 0, config)
 
 
 def test_learns_a_tiny_set_and_scores_it() -> None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from flawsmith.evaluation import classification, segmentation
-from flawsmith.evaluation.results import Value
+from flawsmith.evaluation.results import MEAN, Value
 from flawsmith.records import Record, Sample
 
 Progress = Callable[[int, int], None]
+CHOSEN_BY = "validation_pixel_AP"  # mean over the types, on validation pictures: what weights and shares are chosen by
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,12 @@ def segment(
         "longest": config.longest,
     }
     reason = "" if checked else "no real defect was left for validation: the last weights were taken"
-    values = []
+    values = [
+        Value(
+            f"{CHOSEN_BY}/{config.network}", trained.validation.get(trained.step), MEAN, method, config.seed,
+            len(checked), len(generated), settings=settings, reason=reason,
+        )
+    ]  # fmt: skip
     for metric, row in segmentation.table(judged, best[1] if best else None).items():
         for kind, value in row.items():
             counts = sum(kind in ("all", name) for name in judged.types), len(generated)

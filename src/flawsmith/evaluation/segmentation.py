@@ -22,9 +22,9 @@ from flawsmith.records import GOOD, Sample
 
 @dataclass(frozen=True)
 class SegmentationConfig:
-    """Training of the tiny U-Net. `scale` shrinks pictures first; crops are square, in shrunk pixels."""
+    """Training of the segmenter. `scale` shrinks pictures first; crops are square, in shrunk pixels."""
 
-    network: str = "tiny-unet"  # a name in networks.NETWORKS
+    network: str = "light-unet"  # a name in networks.NETWORKS
     steps: int = 1000
     batch_size: int = 12
     crop: int = 96

@@ -147,6 +147,11 @@ def test_the_segmenter_is_exported_and_agrees(run: Run, made: Path, tmp_path: Pa
         (["MADE", "--compare", "--real", "DATA", "--out", "OUT"], "OUT does not go with --compare"),
         (["--compare", "--real", "DATA", "--out", "OUT", "--arms", "real,copypast"], "Did you mean 'copypaste'"),
         (["--compare", "--real", "DATA", "--out", "OUT", "--shots", "-1"], "shots"),
+        (["--compare", "--real", "DATA", "--out", "OUT", "--set", "fit.stps=3"], "Did you mean 'steps'"),
+        (["--compare", "--real", "DATA", "--out", "OUT", "--set", "generate.sampling=fats"], "Did you mean 'fast'"),
+        (["--compare", "--real", "DATA", "--out", "OUT", "--set", "fit.inpaint.steps=many"], "valid integer"),
+        (["--compare", "--real", "DATA", "--out", "OUT", "--set", "fit.inpiant.steps=3"], "Did you mean 'inpaint'"),
+        (["--compare", "--real", "DATA", "--out", "OUT", "--set", "generate.inpaint.stps=3"], "Did you mean 'steps'"),
         (["--compare", "--real", "DATA", "--out", "OUT", "--ratios", "1.5"], "a share lies above 0"),
         (["DATA/train", "--real", "DATA", "--out", "OUT", "--metrics", "segmentation"], "holds no defect pictures"),
     ],
@@ -202,14 +207,30 @@ def test_arms_are_paired_resumed_and_judged_in_words(
     assert arms == {
         "no real + procedural",
         "2 real",
-        *(f"2 real + {name}, share {share}" for name in ("copypaste", "procedural") for share in (0.25, 0.5)),
+        *(
+            f"2 real + {name}, share {share}"
+            for name in ("copypaste", "procedural")
+            for share in (0.25, 0.5, "by validation")
+        ),
     }
+    for name in ("copypaste", "procedural"):  # every value of the third row is that of the share validation likes best
+        for seed in (0, 1):
+            rows = {
+                share: {
+                    (v["key"], v["type"]): v["value"]
+                    for v in content["values"]
+                    if v["method"] == f"2 real + {name}, share {share}" and v["seed"] == seed
+                }
+                for share in (0.25, 0.5, "by validation")
+            }
+            liked = {share: rows[share]["validation_pixel_AP/light-unet", "mean"] for share in (0.25, 0.5)}
+            assert rows["by validation"] == rows[max(liked, key=liked.__getitem__)]
     aps = [v for v in content["values"] if v["key"].startswith("pixel_AP/") and v["type"] == "mean"]
-    assert len(aps) == 12 and {v["seed"] for v in aps} == {0, 1}
+    assert len(aps) == 16 and {v["seed"] for v in aps} == {0, 1}
     sentences = content["verdicts"]
-    assert len(sentences) == 4 and all("A first look: 2 seeds" in sentence for sentence in sentences)
+    assert len(sentences) == 6 and all("A first look: 2 seeds" in sentence for sentence in sentences)
     assert all(sentence in " ".join(shown.split()) for sentence in map(" ".join, map(str.split, sentences)))
-    assert sum("over copypaste" in sentence or "against copypaste" in sentence for sentence in sentences) == 2
+    assert sum("over copypaste" in sentence or "against copypaste" in sentence for sentence in sentences) == 3
     code, _, _ = compare(*arguments)
     assert code == 0 and len(trained) == 13 and results(out)["values"] == content["values"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flawsmith import datasets, generation, images, training
-from flawsmith.config import CompareConfig, GenerateConfig, TrainConfig
+from flawsmith.config import CompareConfig, GenerateConfig, TrainConfig, train_config
 from flawsmith.diffusion.backbone import SHIPPED
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.evaluation.division import Division, refuse_leaks, used_by
@@ -21,6 +21,7 @@ from flawsmith.records import Record
 from flawsmith.registry import resolve
 
 REAL = "real"
+BY_VALIDATION = "by validation"  # in place of a share: per seed the one of --ratios that validation likes best
 EVERYTHING = 100_000  # shots of a method whose data set holds nothing but its support
 Progress = Callable[[str, int, int], None]
 
@@ -33,11 +34,12 @@ class Arm:
     methods: tuple[str, ...]
     folders: dict[str, str]
 
-    def label(self, shots: int | str, share: float | None = None) -> str:
+    def label(self, shots: int | str, share: float | str | None = None) -> str:
         """The arm's name in tables, for example "4 real + copypaste, share 0.5"; no share where there is one side."""
         count = {0: "no real", "third": "a third real"}.get(shots, f"{shots} real")
         own = f" + {self.name}" if self.methods else ""
-        return f"{count}{own}" + (f", share {share:g}" if share and self.methods and shots else "")
+        told = f"{share:g}" if isinstance(share, float) else share
+        return f"{count}{own}" + (f", share {told}" if share and self.methods and shots else "")
 
 
 def parse(text: str) -> Arm:
@@ -50,6 +52,34 @@ def parse(text: str) -> Arm:
         if method not in METHODS and ":" not in method:
             raise unknown("Arm", method, (REAL, *METHODS), "(or write NAME=FOLDER)")
     return Arm(text.removeprefix("real+"), methods, {})
+
+
+def own_settings(settings: dict[str, Any], method: str) -> dict[str, Any]:
+    """The settings that all methods share, and on top those under this method's name."""
+    shared = {key: value for key, value in settings.items() if not isinstance(value, dict)}
+    return {**shared, **settings.get(method, {})}
+
+
+def fit_config(config: CompareConfig, method: str, data: str, out: Path, seed: int) -> TrainConfig:
+    """How a method of a comparison is fitted on its support. Raises FlawsmithError for a setting of the wrong kind."""
+    fit = own_settings(config.fit, method)
+    values: dict[str, Any] = {"method": method, "data": data, "out": out, "shots": EVERYTHING, "seed": seed}
+    values |= {"backbone": config.backbone, "steps": fit.pop("steps", None)}
+    return train_config(values | {"options": {"mask_steps": 0, **fit}})  # masks are moved real ones, for every arm
+
+
+def check_settings(config: CompareConfig, arms: Sequence[Arm]) -> None:
+    """Refuse settings of a fit or of generation that no arm's method knows, before anything slow."""
+    own = dict.fromkeys(method for one in arms for method in one.methods if method not in one.folders)
+    learned = [method for method in own if resolve(method, METHODS, "Method").batched]
+    for settings in (config.fit, config.generate):
+        for name, value in settings.items():
+            if isinstance(value, dict) and name not in learned:
+                raise unknown("Diffusion method", name, learned, "among the arms")
+    for method in learned:
+        kind = resolve(method, METHODS, "Method")
+        kind.parse_options(own_settings(config.generate, method))
+        training.settings_of(fit_config(config, method, config.real, config.out, 0), kind)
 
 
 @dataclass
@@ -93,8 +123,8 @@ class Source:
     def _settings(self, method: str) -> str:
         if not resolve(method, METHODS, "Method").batched:
             return ""
-        config = self.config
-        return " " + _short([_weights(config.backbone), config.fit, config.generate])
+        chosen = own_settings(self.config.fit, method), own_settings(self.config.generate, method)
+        return " " + _short([_weights(self.config.backbone), *chosen])
 
     def _content(self, one: Arm, method: str) -> str:
         folder = Path(one.folders[method].replace("{seed}", str(self.seed)))
@@ -108,7 +138,7 @@ class Source:
         values: dict[str, Any] = {"method": method, "normal": f"mvtec_ad:{self.data}", "out": out, "seed": self.seed}
         values |= {"n": self.config.pictures, "per_defect": True, "defect": tuple(types), "shots": EVERYTHING}
         if kind.batched:
-            values |= {"options": self.config.generate}
+            values |= {"options": own_settings(self.config.generate, method)}
             if self.support:
                 values["method"] = str(self._fit(method))
             else:
@@ -120,17 +150,7 @@ class Source:
 
     def _fit(self, method: str) -> Path:
         run = self.out(method).with_name(f"{self.out(method).name}-run")
-        fit = dict(self.config.fit)
-        settings = TrainConfig(
-            method=method,
-            data=f"mvtec_ad:{self.data}",
-            out=run,
-            shots=EVERYTHING,
-            backbone=self.config.backbone,
-            steps=fit.pop("steps", None),
-            seed=self.seed,
-            options=fit,
-        )
+        settings = fit_config(self.config, method, f"mvtec_ad:{self.data}", run, self.seed)
         tell = self._tell(f"seed {self.seed}, fitting {method}")
         training.train(settings, lambda what, done, total, line: tell(done, total, what))
         return run

@@ -12,14 +12,14 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file, save
 
 from flawsmith import __version__, images
-from flawsmith.arms import REAL, Arm, Source, materialise, parse
+from flawsmith.arms import BY_VALIDATION, REAL, Arm, Source, check_settings, materialise, parse
 from flawsmith.config import CompareConfig, overlay
 from flawsmith.datasets.splits import few_shot
 from flawsmith.devices import refuse_device
@@ -51,6 +51,7 @@ def compare(
     check_metrics(config.metrics)
     refuse_device(config.device)
     arms = [parse(text) for text in config.arms]
+    check_settings(config, arms)
     segmenting = overlay(SegmentationConfig(device=config.device), config.segmentation, "Segmentation")
     classifying = overlay(ClassificationConfig(device=config.device), config.classification, "Classification")
     wanted = sorted(set(config.metrics) & set(pictures.METRICS))
@@ -64,6 +65,7 @@ def compare(
         division = divide(real, seed)
         for shots in config.shots:
             values += run.part(division, seed, shots, notes)
+    values += run.by_validation(notes)
     notes = list(dict.fromkeys(notes))
     sentences = run.verdicts()
     about = {
@@ -107,7 +109,7 @@ class Run:
     extractor: features.Extractor | None
     ledger: Ledger
     progress: Progress | None
-    scored: dict[tuple[int | str, str, float], dict[int, str]] = field(default_factory=dict)  # seed -> part
+    scored: dict[tuple[int | str, str, float | str], dict[int, str]] = field(default_factory=dict)  # seed -> part
     done: int = 0
 
     def total(self) -> int:
@@ -235,6 +237,37 @@ class Run:
             if what == "segmentation":
                 self.scored.setdefault((shots, one.name, share), {})[seed] = part
         return values
+
+    def by_validation(self, notes: list[str]) -> list[Value]:
+        """For every arm of several shares one more row: per seed, the share whose validation score is best.
+
+        Test pictures are not asked; of equal scores the first share is taken. Where a seed has no validation defect,
+        the arm has no such row and `notes` says so.
+        """
+        values: list[Value] = []
+        for one in self.arms:
+            for shots in self.config.shots:
+                shares = [share for share in self._shares(one, shots) if (shots, one.name, share) in self.scored]
+                if len(shares) < 2:
+                    continue
+                label, taken = one.label(shots, BY_VALIDATION), {}
+                for seed in self.config.seeds:
+                    parts = [self.scored[shots, one.name, share][seed] for share in shares]
+                    found = [self._values(part) for part in parts]
+                    liked = [v.value for own in found for v in own if v.key.startswith(f"{downstream.CHOSEN_BY}/")]
+                    known = [number for number in liked if number is not None]
+                    if len(known) < len(parts):
+                        notes.append(f"{label}: seed {seed} has no real defect to choose the share by.")
+                        break
+                    best = known.index(max(known))
+                    taken[seed] = parts[best]
+                    values += [replace(value, method=label) for value in found[best]]
+                else:
+                    self.scored[shots, one.name, BY_VALIDATION] = taken
+        return values
+
+    def _values(self, part: str) -> list[Value]:
+        return as_values(self.ledger[part]["values"])
 
     # -- what the bootstrap needs --------------------------------------------------------------------------------------
 

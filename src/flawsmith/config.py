@@ -171,8 +171,12 @@ class CompareConfig(JudgingConfig):
     pictures: int = Field(100, ge=2, le=100_000, description="generated per defect type and arm")
     normals: int = Field(120, ge=1, description="good photographs that are painted on and trained on")
     backbone: str = Field("compact", description="of the diffusion methods: compact, a folder, or a hub id")
-    fit: dict[str, Any] = Field(default_factory=dict, description="settings of the few-shot fit, see FitConfig")
-    generate: dict[str, Any] = Field(default_factory=dict, description="options of the diffusion methods")
+    fit: dict[str, Any] = Field(
+        default_factory=dict, description="settings of the few-shot fit, see FitConfig; under a method's name its own"
+    )
+    generate: dict[str, Any] = Field(
+        default_factory=dict, description="options of the diffusion methods; under a method's name its own"
+    )
 
     @field_validator("shots")
     @classmethod
@@ -190,10 +194,14 @@ class CompareConfig(JudgingConfig):
 
 
 GROUPS = ("segmentation", "classification", "paper", "fit", "generate")
+OF_METHODS = ("fit", "generate")  # of these a method may have settings of its own
 
 
 def judged_config(model: type[Any], values: dict[str, Any], file: Path | None = None, sets: Sequence[str] = ()) -> Any:
-    """As `generate_config`, for EvaluateConfig or CompareConfig: `--set segmentation.steps=600`."""
+    """As `generate_config`, for EvaluateConfig or CompareConfig: `--set segmentation.steps=600`.
+
+    In a comparison `--set fit.METHOD.KEY=VALUE` and `generate.METHOD.KEY=VALUE` are for one of its methods alone.
+    """
     merged: dict[str, Any] = _read_file(file) if file else {}
     merged.update({key: value for key, value in values.items() if value is not None and value != ()})
     groups = [name for name in GROUPS if name in model.model_fields]
@@ -202,7 +210,12 @@ def judged_config(model: type[Any], values: dict[str, Any], file: Path | None = 
         group, dot, name = key.partition(".")
         if not dot or group not in groups:
             raise FlawsmithError(f"--set {text!r} names no part: write {', '.join(f'{g}.KEY=VALUE' for g in groups)}.")
-        merged[group] = {**merged.get(group, {}), name: value}
+        settings = merged[group] = dict(merged.get(group, {}))
+        method, dot, own = name.rpartition(".")
+        if dot and group in OF_METHODS:
+            settings[method] = {**settings.get(method, {}), own: value}
+        else:
+            settings[name] = value
     for key in merged:
         if key not in model.model_fields:
             raise unknown("Setting", key, model.model_fields, f"in {file}" if file else "")

@@ -33,8 +33,8 @@ def test_ours_by_text_and_ours_fitted(tiny: Backbone, tmp_path: Path) -> None:
         seeds=(0,),
         pictures=2,
         backbone=str(tmp_path / "backbone"),
-        fit={"steps": 2},
-        generate={"steps": 1, "min_visibility": 0, "min_share": 0},
+        fit={"steps": 900, "inpaint": {"steps": 2}},  # its own settings come before those of all methods
+        generate={"steps": 900, "inpaint": {"steps": 1, "min_visibility": 0, "min_share": 0}},
         segmentation={"steps": 2, "batch_size": 2, "crop": 32},
     )
     values, sentences = comparison.compare(config)
@@ -46,6 +46,7 @@ def test_ours_by_text_and_ours_fitted(tiny: Backbone, tmp_path: Path) -> None:
     card = json.loads((_only(fitted, "inpaint-*-run/card.json")).read_text())
     assert len(json.loads((_only(fitted, "inpaint-*[!n]/generate.json")).read_text())["support"]) == 2
     assert card["method"] == "inpaint"
+    assert json.loads((_only(fitted, "inpaint-*[!n]/generate.json")).read_text())["options"]["steps"] == 1
     # Other weights are another arm: nothing of the old ones is taken for theirs.
     weights = next((tmp_path / "backbone" / "unet").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-4] + bytes(4))

@@ -1,4 +1,4 @@
-"""KID, FID, IS and the CLIP score against torchmetrics, on the same features; skipped where it is absent."""
+"""KID, FID and IS against torchmetrics, on the same features; skipped where it is absent."""
 
 from __future__ import annotations
 

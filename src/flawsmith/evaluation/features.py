@@ -78,7 +78,8 @@ class Extractor:
         smoke: bool = False,
         joint: tuple[nn.Module, Any] | None = None,
     ) -> None:
-        self.model = model.float().eval().requires_grad_(False)
+        # Convolutions on a CPU run a quarter faster with the channels last.
+        self.model = model.float().eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.name, self.preprocessing = name, preprocessing
         self.smoke = smoke  # a figure of merit that proves little: ours, and it grew up with our generator
         self.joint = joint  # (model of pictures and words, tokenizer), where the extractor reads words
@@ -151,7 +152,7 @@ class Extractor:
         given, size = self.preprocessing, self.preprocessing.size
         batch = torch.cat([tensors.resize(tensors.from_images([image]), size) for image in images]).clamp_(-1, 1)
         device = next(self.model.parameters()).device
-        return tensors.normalise(batch.to(device), given.mean, given.std)
+        return tensors.normalise(batch.to(device, memory_format=torch.channels_last), given.mean, given.std)
 
     def _look(self, batch: Tensor) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         """(B, 3, S, S) -> pooled (B, D), logits (B, K) or None, and the levels' feature maps (B, C, ...)."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +19,8 @@ transformers = pytest.importorskip("transformers")
 import fakes  # noqa: E402
 from flawsmith import comparison, generation, images  # noqa: E402
 from flawsmith.config import CompareConfig, GenerateConfig  # noqa: E402
-from flawsmith.evaluation import segmentation  # noqa: E402
+from flawsmith.errors import FlawsmithError  # noqa: E402
+from flawsmith.evaluation import segmentation, tasks  # noqa: E402
 from flawsmith.evaluation.division import read_real  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
 
@@ -174,7 +178,8 @@ def test_refusals_are_one_line_and_leave_nothing(
 def compare(run: Run, made: Path, tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
     def call(*arguments: str | Path) -> tuple[int, str, str]:
         command = ["evaluate", "--compare", "--real", f"mvtec_ad:{made / 'data/widget'}", "--out", tmp_path / "out"]
-        return run(*command, "--pictures", "3", *QUICK, *arguments)
+        jobs = () if "--jobs" in arguments else ("--jobs", "1")
+        return run(*command, "--pictures", "3", *QUICK, *jobs, *arguments)
 
     return call
 
@@ -233,6 +238,42 @@ def test_arms_are_paired_resumed_and_judged_in_words(
     assert sum("over copypaste" in sentence or "against copypaste" in sentence for sentence in sentences) == 3
     code, _, _ = compare(*arguments)
     assert code == 0 and len(trained) == 13 and results(out)["values"] == content["values"]
+
+
+def test_networks_trained_side_by_side_are_those_trained_one_after_the_other(
+    compare: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    arguments = ["--arms", "real,procedural", "--seeds", "0", "--shots", "2"]
+    found = []
+    for jobs in ("2", "1"):
+        code, _, err = compare(*arguments, "--jobs", jobs)
+        assert code == 0, err
+        rows = results(tmp_path / "out")["values"]
+        found.append([row for row in rows if not row["key"].startswith("seconds/")])
+        shutil.rmtree(tmp_path / "out")
+    assert found[0] == found[1] and len(found[0]) > 50
+
+
+def test_a_process_that_the_system_ends_is_named(
+    made: Path,
+) -> None:
+    real = read_real(CompareConfig(real=f"mvtec_ad:{made / 'data/widget'}", out=made / "unused"))
+    division = comparison.divide(real, 0)
+    sides = division.support, (), division.normals, division.validation, division.test
+    config = segmentation.SegmentationConfig(steps=10_000, batch_size=2, crop=48)
+    two = [tasks.Task(name, name, config, *sides) for name in ("a", "b")]
+    outcomes = tasks.run_all(two, 2)
+
+    def kill() -> None:
+        while not (children := multiprocessing.active_children()):
+            time.sleep(0.1)
+        children[0].kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(FlawsmithError, match="fewer --jobs"):
+        list(outcomes)
+    killer.join()
 
 
 def test_a_method_sees_only_its_support(

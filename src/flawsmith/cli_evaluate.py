@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -75,7 +76,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="--compare: what to train on, with commas: real (no generated defects), METHOD, METHOD+METHOD, "
-            "NAME=FOLDER ({seed} in it is replaced). Default: real and every method but anomalyxfusion."
+            "NAME=FOLDER ({seed} in it is replaced). Default: real and every method."
         ),
     ] = None,
     ratios: Annotated[
@@ -87,6 +88,14 @@ def evaluate(
     ] = None,
     backbone: Annotated[
         str | None, typer.Option(help="--compare: backbone of the diffusion methods, as generate takes it.")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="--compare: networks trained at a time, each in a process of one thread. Default: one per core; "
+            "1 on a GPU.",
+        ),
     ] = None,
     protocol: Annotated[
         str | None,
@@ -144,7 +153,7 @@ def evaluate(
         "seen": seen,
         "device": device,
     }
-    compared = {"--arms": arms, "--ratios": ratios, "--pictures": pictures, "--backbone": backbone}
+    compared = {"--arms": arms, "--ratios": ratios, "--pictures": pictures, "--backbone": backbone, "--jobs": jobs}
     folder = {"OUT": generated, "--protocol": protocol, "--export": export}
     wrong = next((name for name, value in (folder if compare else compared).items() if value is not None), None)
     if wrong is not None:
@@ -158,13 +167,15 @@ def evaluate(
     if compare:
         chosen = tuple(int(one) if one.isdecimal() else one for one in _words(shots) or ())
         values |= {"arms": _words(arms), "shots": chosen, "ratios": _numbers(ratios, "--ratios"), "pictures": pictures}
-        values |= {"backbone": backbone}
+        values |= {"backbone": backbone, "jobs": jobs}
         model = configs.CompareConfig
     else:
         values |= {"generated": generated, "protocol": protocol, "export": _words(export)}
         values |= {"shots": (_numbers(shots, "--shots") or (None,))[0]}
         model = configs.EvaluateConfig  # type: ignore[assignment]
     settings = configs.judged_config(model, values, config, set_ or ())
+    if compare and "jobs" not in settings.model_fields_set and settings.device == "cpu":
+        settings = settings.model_copy(update={"jobs": os.cpu_count() or 1})
     _run(settings, compare)
 
 
@@ -185,7 +196,7 @@ def _run(settings: Any, compare: bool) -> None:
         def tell(what: str, done: int, total: int) -> None:
             """One line for the whole comparison, one for what is being done now."""
             nonlocal shown
-            whole = compare and what == "arms"
+            whole = compare and what == "networks"
             if whole not in tasks:
                 tasks[whole] = bar.add_task(what, total=total)
             if not whole and what != shown:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -30,11 +29,12 @@ from flawsmith.evaluation.division import VALIDATION, Division, Real, read_real,
 from flawsmith.evaluation.folder import check_metrics
 from flawsmith.evaluation.results import Ledger, Value, as_values
 from flawsmith.evaluation.segmentation import SegmentationConfig
+from flawsmith.evaluation.tasks import Outcome, Task, run, run_all
 from flawsmith.methods import METHODS
 from flawsmith.records import Record
 from flawsmith.registry import resolve
 
-TOTAL = "arms"  # what progress over the whole comparison is called
+TOTAL = "networks"  # what progress over the whole comparison is called
 BASELINES = (REAL, "copypaste")  # what an arm must beat to be said to help
 BY_TEXT = ("perlin", "cutpaste", "procedural")  # the same without any real defect
 Progress = Callable[[str, int, int], None]
@@ -58,16 +58,16 @@ def compare(
     extractor = features.load(config.features).to(config.device) if wanted else None
     real = read_real(config)
     ledger = Ledger(config.out)
-    run = Run(config, arms, segmenting, classifying, wanted, extractor, ledger, progress)
+    whole = Run(config, arms, segmenting, classifying, wanted, extractor, ledger, progress)
     values: list[Value] = []
     notes: list[str] = []
     for seed in config.seeds:  # outermost, so that a stopped comparison holds whole pairs
         division = divide(real, seed)
         for shots in config.shots:
-            values += run.part(division, seed, shots, notes)
-    values += run.by_validation(notes)
+            values += whole.part(division, seed, shots, notes)
+    values += whole.by_validation(notes)
     notes = list(dict.fromkeys(notes))
-    sentences = run.verdicts()
+    sentences = whole.verdicts()
     about = {
         "command": command,
         "config": json.loads(config.model_dump_json(exclude={"out"})),
@@ -113,11 +113,11 @@ class Run:
     done: int = 0
 
     def total(self) -> int:
-        """How many arms will be run, all seeds, shots and shares together."""
+        """How many networks will be trained, all seeds, shots and shares together."""
         each = sum(
             len(self._shares(one, shots)) for shots in self.config.shots for one in self.arms if self._fits(one, shots)
         )
-        return each * len(self.config.seeds)
+        return each * len(self.config.seeds) * len({"segmentation", "classification"} & set(self.config.metrics))
 
     def _shares(self, one: Arm, shots: int | str) -> tuple[float, ...]:
         """The shares of generated defects; without generated or without real ones there is nothing to share."""
@@ -141,16 +141,20 @@ class Run:
         data = materialise(folder, support, normals)
         source = Source(self.config, folder, data, division, support, seed, self.progress)
         values = self._pictures(identity, source, seed, shots)
+        asked: list[tuple[Arm, float, Task]] = []
         for one in self.arms:
             if not self._fits(one, shots):
                 if one.name not in BASELINES:
                     notes.append(f"{one.name} needs real defects and has no arm without any.")
                 continue
             for share in self._shares(one, shots):
-                values += self._downstream(identity, one, source, division, support, normals, seed, shots, share)
-                self.done += 1
-                if self.progress:
-                    self.progress(TOTAL, self.done, self.total())
+                tasks = self._tasks(identity, one, source, normals, shots, share)
+                asked += [(one, share, task) for task in tasks]
+        self._train([task for *_, task in asked])
+        for one, share, task in asked:
+            values += self._values(task.part)
+            if task.what == "segmentation":
+                self.scored.setdefault((shots, one.name, share), {})[seed] = task.part
         return values
 
     def _pictures(self, identity: str, source: Source, seed: int, shots: int | str) -> list[Value]:
@@ -194,49 +198,48 @@ class Run:
         copies = any(resolve(m, METHODS, "Method").needs_reference for m in own)
         return bool(shots) or (bool(one.methods) and not copies)
 
-    def _downstream(
-        self,
-        identity: str,
-        one: Arm,
-        source: Source,
-        division: Division,
-        support: list[Record],
-        normals: list[Record],
-        seed: int,
-        shots: int | str,
-        share: float,
-    ) -> list[Value]:
-        label = one.label(shots, share)
-        real = [] if share == 1 and one.methods else support
-        values: list[Value] = []
-
-        def tell(done: int, total: int) -> None:
-            if self.progress:
-                self.progress(f"seed {seed}, {label}: {what}", done, total)
-
-        for what in ("segmentation", "classification"):
-            part = f"{identity}/{what}/{label}{source.stamp(one)}"
+    def _tasks(
+        self, identity: str, one: Arm, source: Source, normals: list[Record], shots: int | str, share: float
+    ) -> list[Task]:
+        """The networks of one arm and share; pictures are made for those that the ledger does not hold."""
+        label, division = one.label(shots, share), source.division
+        real = [] if share == 1 and one.methods else source.support
+        found = []
+        for what, base in (("segmentation", self.segmenting), ("classification", self.classifying)):
             if what not in self.config.metrics:
                 continue
-            if part not in self.ledger:
-                made = source.pictures(one)
-                started = time.perf_counter()
-                judging = division.validation, division.test
-                if what == "segmentation":
-                    config = overlay(self.segmenting, {"seed": seed, "synthetic": float(share)}, "Segmentation")
-                    done = downstream.segment(real, made, normals, *judging, config, label, tell)
-                    self._keep(part, done, division)
-                    found = done.values
-                else:
-                    choice = overlay(self.classifying, {"seed": seed, "synthetic": float(share)}, "Classification")
-                    found = downstream.classify(real, made, *judging, choice, label, tell)
-                found.append(Value(f"seconds/{what}", round(time.perf_counter() - started, 1), "", label, seed))
-                rows = [asdict(value) for value in found]
-                self.ledger.add(part, {"values": rows, "arm": one.name, "shots": shots, "share": share, "seed": seed})
-            values += as_values(self.ledger[part]["values"])
-            if what == "segmentation":
-                self.scored.setdefault((shots, one.name, share), {})[seed] = part
-        return values
+            part = f"{identity}/{what}/{label}{source.stamp(one)}"
+            made = source.pictures(one) if part not in self.ledger else []
+            config = overlay(base, {"seed": source.seed, "synthetic": float(share)}, what.capitalize())
+            sides = [tuple(side) for side in (real, made, normals, division.validation, division.test)]
+            found.append(Task(part, label, config, *sides))
+        return found
+
+    def _train(self, tasks: Sequence[Task]) -> None:
+        """Train what the ledger lacks and enter it; a killed run loses the networks it was training."""
+        left = [task for task in tasks if task.part not in self.ledger]
+        self._count(len(tasks) - len(left))
+        if self.config.jobs > 1 and len(left) > 1:
+            for task, outcome in run_all(left, self.config.jobs):
+                self._enter(task, outcome)
+            return
+        for task in left:
+            self._enter(task, run(task, self._tell(f"seed {task.config.seed}, {task.label}: {task.what}")))
+
+    def _enter(self, task: Task, outcome: Outcome) -> None:
+        if outcome.scored is not None:
+            self._keep(task.part, outcome.scored)
+        self.ledger.add(task.part, {"values": [asdict(value) for value in outcome.values]})
+        self._count(1)
+
+    def _count(self, more: int) -> None:
+        self.done += more
+        if self.progress and more:
+            self.progress(TOTAL, self.done, self.total())
+
+    def _tell(self, what: str) -> Callable[[int, int], None] | None:
+        progress = self.progress
+        return None if progress is None else lambda done, total: progress(what, done, total)
 
     def by_validation(self, notes: list[str]) -> list[Value]:
         """For every arm of several shares one more row: per seed, the share whose validation score is best.
@@ -274,10 +277,8 @@ class Run:
     def _counts(self, part: str) -> Path:
         return self.config.out / "counts" / f"{hashlib.sha256(part.encode()).hexdigest()[:16]}.safetensors"
 
-    def _keep(self, part: str, done: downstream.Segmented, division: Division) -> None:
+    def _keep(self, part: str, scored: verdict.Scored) -> None:
         """The test set's counts, before the ledger's line: a line never promises what is not there."""
-        units = [f"{r.defect_type}/{r.group or r.name}" for r in division.test]
-        scored = verdict.coarsen(done.judged, units)
         arrays = {"positives": scored.positives.astype(np.uint32), "negatives": scored.negatives.astype(np.uint32)}
         about = {"types": json.dumps(scored.types), "units": json.dumps(scored.units)}
         images.write_bytes(self._counts(part), save(arrays, about))

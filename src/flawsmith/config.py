@@ -159,7 +159,7 @@ class CompareConfig(JudgingConfig):
 
     metrics: tuple[str, ...] = Field(("segmentation",), description="see evaluation.folder.METRICS")
     arms: tuple[str, ...] = Field(
-        ("real", "copypaste", "perlin", "cutpaste", "nsa", "procedural", "inpaint", "anomalycontrol"),
+        ("real", "copypaste", "perlin", "cutpaste", "nsa", "procedural", "inpaint", "anomalyxfusion", "anomalycontrol"),
         min_length=1,
         description="real, a method, several with +, or NAME=FOLDER made elsewhere ({seed} in FOLDER is replaced)",
     )
@@ -171,6 +171,7 @@ class CompareConfig(JudgingConfig):
     pictures: int = Field(100, ge=2, le=100_000, description="generated per defect type and arm")
     normals: int = Field(120, ge=1, description="good photographs that are painted on and trained on")
     backbone: str = Field("compact", description="of the diffusion methods: compact, a folder, or a hub id")
+    jobs: int = Field(1, ge=1, description="networks trained at a time, each in a process of one thread")
     fit: dict[str, Any] = Field(
         default_factory=dict, description="settings of the few-shot fit, see FitConfig; under a method's name its own"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import sys
@@ -139,6 +140,7 @@ def _stopped() -> NoReturn:
     kept = " What was finished is kept; run the same command again to resume." if resumes else ""
     terminal.say(f"\nStopped.{kept}", "yellow", err=True)
     sys.stdout.flush()
+    gc.collect()  # what other processes shared with this one is given back; os._exit would only leave it
     os._exit(130)  # Python itself would leave by the signal where it struck inside an import
 
 

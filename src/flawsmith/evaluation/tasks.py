@@ -88,15 +88,14 @@ def run_all(tasks: Sequence[Task], jobs: int, progress: Progress | None = None) 
             ) from error
         finally:
             if not all(future.done() for future in waiting):
-                pool.shutdown(wait=False, cancel_futures=True)
                 for child in multiprocessing.active_children():
                     child.terminate()
 
 
 def _begin() -> None:
-    """One thread; Ctrl-C ends a worker without words, and so does the end of the process that asked for it."""
+    """One thread; Ctrl-C is the asking process's business, and a worker ends with that process."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

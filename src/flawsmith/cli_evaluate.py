@@ -23,6 +23,8 @@ SHOWN = frozenset(  # what stands on the terminal; the files hold every value
     }
 )
 
+MOST_JOBS = 8  # by default: each takes about 0.7 GB
+
 
 def evaluate(
     generated: Annotated[
@@ -93,8 +95,8 @@ def evaluate(
         int | None,
         typer.Option(
             min=1,
-            help="--compare: networks trained at a time, each in a process of one thread. Default: one per core; "
-            "1 on a GPU.",
+            help="--compare: networks trained at a time, each in a process of one thread. "
+            f"Default: one per core, {MOST_JOBS} at most; 1 on a GPU.",
         ),
     ] = None,
     protocol: Annotated[
@@ -175,7 +177,7 @@ def evaluate(
         model = configs.EvaluateConfig  # type: ignore[assignment]
     settings = configs.judged_config(model, values, config, set_ or ())
     if compare and "jobs" not in settings.model_fields_set and settings.device == "cpu":
-        settings = settings.model_copy(update={"jobs": os.cpu_count() or 1})
+        settings = settings.model_copy(update={"jobs": min(MOST_JOBS, os.cpu_count() or 1)})
     _run(settings, compare)
 
 

@@ -254,6 +254,7 @@ class Run:
                 if len(shares) < 2:
                     continue
                 label, taken = one.label(shots, BY_VALIDATION), {}
+                row: list[Value] = []
                 for seed in self.config.seeds:
                     parts = [self.scored[shots, one.name, share][seed] for share in shares]
                     found = [self._values(part) for part in parts]
@@ -264,8 +265,9 @@ class Run:
                         break
                     best = known.index(max(known))
                     taken[seed] = parts[best]
-                    values += [replace(value, method=label) for value in found[best]]
+                    row += [replace(value, method=label) for value in found[best]]
                 else:
+                    values += row
                     self.scored[shots, one.name, BY_VALIDATION] = taken
         return values
 

@@ -68,20 +68,18 @@ def run(task: Task, progress: Progress | None = None) -> Outcome:
     return Outcome(values, scored)
 
 
-def run_all(tasks: Sequence[Task], jobs: int, progress: Progress | None = None) -> Iterator[tuple[Task, Outcome]]:
+def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Outcome]]:
     """Run the tasks in `jobs` processes of one thread each, yielding what is done as it is done.
 
-    Stopping the iteration, Ctrl-C or an error in a task ends the others; `progress` is told of whole tasks. The values
-    do not depend on the number of processes. Raises FlawsmithError where the system ended one, as for want of memory.
+    Stopping the iteration, Ctrl-C or an error in a task ends the others. The values do not depend on the number of
+    processes. Raises FlawsmithError where the system ended one, as for want of memory.
     """
     spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     with ProcessPoolExecutor(min(jobs, len(tasks)), spawn, _begin) as pool:
         waiting = {pool.submit(run, task): task for task in tasks}
         try:
-            for number, done in enumerate(as_completed(waiting), 1):
+            for done in as_completed(waiting):
                 yield waiting[done], done.result()
-                if progress:
-                    progress(number, len(tasks))
         except BrokenProcessPool as error:
             raise FlawsmithError(
                 f"The system ended one of {jobs} training processes, most likely for want of memory: give fewer --jobs."

@@ -240,6 +240,18 @@ def test_arms_are_paired_resumed_and_judged_in_words(
     assert code == 0 and len(trained) == 13 and results(out)["values"] == content["values"]
 
 
+def test_another_network_takes_the_pictures_that_are_there(
+    compare: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    arguments = ["--arms", "copypaste", "--seeds", "0", "--shots", "2"]
+    assert compare(*arguments)[0] == 0
+    painted = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "work").rglob("*.png")}
+    code, _, err = compare(*arguments, "--set", "segmentation.steps=8")
+    assert code == 0, err
+    assert painted == {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "work").rglob("*.png")}
+    assert len((tmp_path / "out" / "runs.jsonl").read_text().splitlines()) == 2  # trained anew all the same
+
+
 def test_networks_trained_side_by_side_are_those_trained_one_after_the_other(
     compare: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:

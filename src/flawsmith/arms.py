@@ -124,12 +124,12 @@ class Source:
         if not resolve(method, METHODS, "Method").batched:
             return ""
         chosen = own_settings(self.config.fit, method), own_settings(self.config.generate, method)
-        return " " + _short([_weights(self.config.backbone), *chosen])
+        return " " + digest([_weights(self.config.backbone), *chosen])
 
     def _content(self, one: Arm, method: str) -> str:
         folder = Path(one.folders[method].replace("{seed}", str(self.seed)))
         files = sorted(path for path in folder.rglob("*.png") if path.is_file())
-        return " " + _short([images.file_sha(path) for path in files])
+        return " " + digest([images.file_sha(path) for path in files])
 
     def _generate(self, method: str) -> Path:
         """Make the pictures of a method, fitted on the support first where it learns; resumes."""
@@ -192,8 +192,9 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _short(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+def digest(value: Any, length: int = 8) -> str:
+    """The first hex digits of a SHA-256 over what JSON can say."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:length]
 
 
 def _weights(backbone: str) -> list[str]:

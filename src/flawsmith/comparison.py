@@ -18,7 +18,7 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from flawsmith import __version__, images
-from flawsmith.arms import BY_VALIDATION, REAL, Arm, Source, check_settings, materialise, parse
+from flawsmith.arms import BY_VALIDATION, REAL, Arm, Source, check_settings, digest, materialise, parse
 from flawsmith.config import CompareConfig, overlay
 from flawsmith.datasets.splits import few_shot
 from flawsmith.devices import refuse_device
@@ -167,7 +167,8 @@ class Run:
         arms = [one for one in self.arms if self._fits(one, shots) and (one.methods or support)]
         extra = [("anchors", None)] if shots == self.config.shots[0] else []  # the same for every number of shots
         for label, one in [*((one.label(shots), one) for one in arms), *extra]:
-            name = f"{identity}/pictures {','.join(self.wanted)} {label}{source.stamp(one)}"
+            judged = f"{','.join(self.wanted)} {self.extractor.hash}"
+            name = f"{identity}/pictures {judged} {label}{source.stamp(one)}"
             if name not in self.ledger:
                 if self.progress:
                     self.progress(f"seed {seed}, {label}: pictures", 0, 1)
@@ -208,9 +209,9 @@ class Run:
         for what, base in (("segmentation", self.segmenting), ("classification", self.classifying)):
             if what not in self.config.metrics:
                 continue
-            part = f"{identity}/{what}/{label}{source.stamp(one)}"
-            made = source.pictures(one) if part not in self.ledger else []
             config = overlay(base, {"seed": source.seed, "synthetic": float(share)}, what.capitalize())
+            part = f"{identity}/{what}/{label}{source.stamp(one)} {digest({**asdict(config), 'device': ''})}"
+            made = source.pictures(one) if part not in self.ledger else []
             sides = [tuple(side) for side in (real, made, normals, division.validation, division.test)]
             found.append(Task(part, label, config, *sides))
         return found
@@ -316,12 +317,8 @@ class Run:
         return sentences
 
     def _identity(self, division: Division, support: list[Record], normals: list[Record], seed: int) -> str:
-        """A hash of everything that decides this part's values, but for the arm and the share."""
-        config = self.config
-        keys = {"category", "group_by", "features", "segmentation", "classification", "pictures"}
-        fields = json.loads(config.model_dump_json(include=keys))
+        """A hash of what decides the pictures, and of what they are judged by: other networks do not need new ones."""
+        fields = json.loads(self.config.model_dump_json(include={"category", "group_by", "pictures"}))
         sides = (support, normals, division.validation, division.test)
         hashes = [[images.file_sha(path) for r in side for path in (r.image, *r.masks)] for side in sides]
-        extractor = self.extractor.hash if self.extractor else ""
-        text = json.dumps([__version__, fields, hashes, extractor, seed], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digest([__version__, fields, hashes, seed], 16)

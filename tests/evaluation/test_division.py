@@ -43,6 +43,16 @@ def test_sides_share_no_part_and_normals_none_with_the_test(data: Path) -> None:
     assert found.types == ["crack"]
 
 
+def test_a_photograph_of_a_judged_part_is_not_trained_on(data: Path) -> None:
+    _, before = divided(data)
+    victim = next(r for r in before.test if not r.is_good)
+    earlier = data / "train" / "good" / "earlier.png"  # the part as it was, in other light
+    images.write_image(earlier, (images.read_image(victim.image).astype(int) + 6).clip(0, 255).astype("uint8"))
+    _, found = divided(data)
+    assert victim.image in {r.image for r in found.test}
+    assert [r.image for r in found.normals] == [r.image for r in before.normals]
+
+
 def test_an_honest_folder_passes_and_the_split_follows_it(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     generation.run(GenerateConfig(method="copypaste", normal=f"mvtec_ad:{data}", out=out, n=3, shots=2))

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from flawsmith import datasets, images
 from flawsmith.config import JudgingConfig
-from flawsmith.datasets.leaks import fingerprint, merge_lookalikes, near
+from flawsmith.datasets.leaks import Print, fingerprint, merge_lookalikes, near
 from flawsmith.datasets.splits import Split
 from flawsmith.datasets.writer import CONFIG, MANIFEST, read_manifest
 from flawsmith.errors import FlawsmithError, unknown
@@ -93,14 +94,15 @@ def _listed(file: Path) -> set[str]:
 def use(split: Split, real: Real) -> Division:
     """A Division from a split: seen pictures leave the judging sides, normals tied to those leave training.
 
-    Good photographs are tied by content and by the data set's own groups only: under a fixed camera all of them look
-    alike. Raises FlawsmithError when no defect is left to test on or no photograph to train on.
+    Good photographs are tied by content and by the data set's own groups; by look only to judged defects, since under
+    a fixed camera all good ones look alike. Raises FlawsmithError when no defect is left to test on or no photograph
+    to train on.
     """
     test, validation = (tuple(r for r in side if r.image not in real.seen) for side in (split.test, split.validation))
     parts = {real.groups[r.image] for r in (*test, *validation)} - {""}
     contents = {images.file_sha(r.image) for r in (*test, *validation)}
     good = [r for r in real.records if r.is_good and r.split == "train" and real.groups[r.image] not in parts]
-    normals = tuple(r for r in good if images.file_sha(r.image) not in contents)
+    normals = _unlike([r for r in good if images.file_sha(r.image) not in contents], [*test, *validation])
     if not any(not r.is_good for r in test):
         parts_known = len({r.group for r in real.records if not r.is_good})
         raise FlawsmithError(
@@ -110,6 +112,19 @@ def use(split: Split, real: Real) -> Division:
     if not normals:
         raise FlawsmithError("No good photograph is left to train on: put some under train/good that are not in test/.")
     return Division(split.support, validation, test, normals)
+
+
+@cache
+def _fingerprint_of(image: Path) -> Print:
+    """Every seed of a comparison asks for the same pictures."""
+    return fingerprint(images.read_image(image))
+
+
+def _unlike(normals: Sequence[Record], judging: Sequence[Record]) -> tuple[Record, ...]:
+    """The photographs that show no part which a judged defect shows, by look: what is painted on them would leak."""
+    defects = [_fingerprint_of(r.image) for r in judging if not r.is_good]
+    alike = {j for _, j, _ in near(defects, [_fingerprint_of(r.image) for r in normals])}
+    return tuple(record for place, record in enumerate(normals) if place not in alike)
 
 
 # -- leaks -----------------------------------------------------------------------------------------------------------

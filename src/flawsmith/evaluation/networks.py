@@ -76,7 +76,7 @@ def _block(inward: int, outward: int) -> nn.Sequential:
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "light-unet": lambda: TinyUNet((24, 48, 64, 96), unshuffle=2),  # twice as fast as the next, as good
+    "light-unet": lambda: TinyUNet((24, 48, 64, 96), unshuffle=2),  # twice as fast as the next
     "tiny-unet": lambda: TinyUNet((16, 32, 64, 96)),
     "unet": UNet,
 }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from flawsmith import captions, compose, generation, images, masks, planning
 from flawsmith.config import GenerateConfig, TrainConfig
-from flawsmith.datasets.splits import few_shot
+from flawsmith.datasets.splits import few_shot, hold_out
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.loading import Loader
 from flawsmith.methods.latent import DiffusionSynthesizer
@@ -63,6 +63,19 @@ def missing(
     if card["learned"][key]["support"] != seen:
         raise FlawsmithError(f"{config.out} has learned {key} from other pictures: choose another --out.")
     return None
+
+
+def divided(
+    support: Mapping[str, Sequence[Record]], seed: int, judge: bool
+) -> tuple[dict[str, list[Sample]], dict[str, list[Sample]]]:
+    """The pixels of a support by type: what a fit learns from, and with `judge` what is held out to judge it."""
+    found = {
+        name: [(record, sample) for record in records if (sample := record.load()).mask.any()]
+        for name, records in support.items()
+    }
+    held = hold_out({name: [record for record, _ in pairs] for name, pairs in found.items()}, seed) if judge else {}
+    real = {name: [s for r, s in pairs if r not in held.get(name, ())] for name, pairs in found.items()}
+    return real, {name: [s for r, s in pairs if r in held.get(name, ())] for name, pairs in found.items()}
 
 
 def normals(config: TrainConfig, records: Sequence[Record], category: str) -> list[Sample]:

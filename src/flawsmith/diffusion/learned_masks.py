@@ -27,7 +27,7 @@ from flawsmith.diffusion.backbone import SHIPPED
 from flawsmith.diffusion.denoise import scheduler_for
 from flawsmith.diffusion.losses import prediction_target, stratified_steps
 from flawsmith.diffusion.mask_examples import MARGIN, SIDE, Example, example, outline, varied
-from flawsmith.diffusion.tuning import tune
+from flawsmith.diffusion.tuning import Schedule, tune
 from flawsmith.diffusion.words import WordPiece, WordTable
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.masks.options import MINIMUM
@@ -47,6 +47,8 @@ class MaskSettings:
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     ema: float = 0.995
+    beta2: float = 0.99
+    schedule: Schedule = "linear"
     warmup: int = 20
     patience: int = 1
     evaluate_every: int = 200
@@ -139,7 +141,7 @@ class LearnedMasks:
             lambda step: self.loss(step, settings),
             out,
             settings,
-            held_out=lambda: float(self.loss(2**30, settings)),
+            held_out=None,  # nothing is: all steps are done
             stop_early=False,
             progress=progress,
         )

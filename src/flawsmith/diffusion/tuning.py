@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from flawsmith.trainer import Trainer
 
-__all__ = ["TuneSettings", "tune"]
+__all__ = ["Schedule", "TuneSettings", "tune"]
+
+Schedule = Literal["linear", "constant"]  # of the learning rate, behind the warm-up
 
 
 class TuneSettings(Protocol):
@@ -27,6 +29,10 @@ class TuneSettings(Protocol):
     def weight_decay(self) -> float: ...
     @property
     def ema(self) -> float: ...
+    @property
+    def beta2(self) -> float: ...
+    @property
+    def schedule(self) -> Schedule: ...
     @property
     def warmup(self) -> int: ...
     @property
@@ -45,7 +51,7 @@ def tune(
     out: Path,
     config: TuneSettings,
     *,
-    held_out: Callable[[], float],
+    held_out: Callable[[], float] | None,
     stop_early: bool,
     smaller: Callable[[], None] | None = None,
     factors: Mapping[str, float] | None = None,
@@ -57,7 +63,7 @@ def tune(
     The loss may come in parts that add up to it. After an out-of-memory error `smaller()` is told to make the parts
     smaller, and the step is done again: nothing of it was applied.
 
-    `held_out()` is the loss on what training never sees, called with the averaged weights in place; with
+    `held_out()` is the loss on what training never sees, if anything, called with the averaged weights in place; with
     `stop_early` it decides when to stop and which weights are kept, without it the last averages are. Calling it
     again with the same `out` resumes.
     Returns {"steps", "held_out", "stopped"}. `factors` multiply the learning rate of the parameters they name.
@@ -67,6 +73,7 @@ def tune(
         parameters,
         out,
         learning_rate=config.learning_rate,
+        betas=(0.9, config.beta2),
         weight_decay=config.weight_decay,
         ema=config.ema,
         factors=factors,
@@ -76,13 +83,15 @@ def tune(
     stopped = "all steps done"
     for step in range(trainer.load(), config.steps):
         share = max(0.0, (step - config.warmup) / max(1, config.steps - config.warmup))
-        rate = config.learning_rate * min(1.0, (step + 1) / config.warmup) * (0.05 + 0.95 * (1 - share))
+        rate = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup))
+        rate *= 0.05 + 0.95 * (1 - share) if config.schedule == "linear" else 1.0
         recent.append(_step(trainer, loss, step, rate, smaller))
         line: dict[str, Any] = {"step": step + 1, "loss": recent[-1], "lr": rate}
         if (step + 1) % config.evaluate_every == 0 or step + 1 == config.steps:
             with torch.no_grad(), trainer.averaged():
-                judged = held_out()
-            line = {"step": step + 1, "loss": round(float(np.mean(recent)), 5), "lr": rate, "held_out": judged}
+                judged = held_out() if held_out else math.inf
+            line = {"step": step + 1, "loss": round(float(np.mean(recent)), 5), "lr": rate}
+            line |= {"held_out": judged} if held_out else {}
             recent = []
             trainer.log(line)
             if judged < best["held_out"]:
@@ -104,7 +113,8 @@ def tune(
         for key, parameter in parameters.items():
             parameter.copy_(chosen[key])
             parameter.requires_grad_(False)
-    return {"steps": best["step"] if stop_early else trainer.steps, "held_out": best["held_out"], "stopped": stopped}
+    steps, lowest = best["step"] if stop_early else trainer.steps, best["held_out"] if held_out else None
+    return {"steps": steps, "held_out": lowest, "stopped": stopped}
 
 
 def _step(

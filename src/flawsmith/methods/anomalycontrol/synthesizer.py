@@ -129,7 +129,7 @@ class AnomalyControl(DiffusionSynthesizer):
 
     @property
     def adapting(self) -> bool:
-        """Whether the adapter has been trained, or is being trained: a fresh one would only add noise."""
+        """Whether the adapter has been trained, or is being trained: a fresh one has nothing to say and is left out."""
         return self.fitting or bool(self.card["learned"])
 
     def trainable(self) -> dict[str, nn.Module]:

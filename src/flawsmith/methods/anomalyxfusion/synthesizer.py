@@ -146,7 +146,8 @@ class AnomalyXFusion(DiffusionSynthesizer):
         self.semantic = SemanticTokens(self.features.text_width, width, config.tokens) if config.text else None
         if own and isinstance(self.location, LocationEncoder):
             # The compact denoiser also pools its context, normalised, into every layer: tokens a little off zero would
-            # shout there before they have anything to say. From exact zeros it starts as the backbone itself.
+            # shout there before they have anything to say. From exact zeros it starts within 0.2 % of the backbone
+            # itself: zero tokens have nothing to say, but take their share of the attention.
             for project in (self.location.project, *([self.semantic.project] if self.semantic else [])):
                 nn.init.zeros_(project.weight)
         heads = 8 if width >= 512 else 4

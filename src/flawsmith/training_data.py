@@ -68,11 +68,20 @@ def missing(
 def divided(
     support: Mapping[str, Sequence[Record]], seed: int, judge: bool
 ) -> tuple[dict[str, list[Sample]], dict[str, list[Sample]]]:
-    """The pixels of a support by type: what a fit learns from, and with `judge` what is held out to judge it."""
+    """The pixels of a support by type: what a fit learns from, and with `judge` what is held out to judge it.
+
+    Images with an empty mask are in neither. Raises FlawsmithError for a type that has no others.
+    """
     found = {
         name: [(record, sample) for record in records if (sample := record.load()).mask.any()]
         for name, records in support.items()
     }
+    for name, pairs in found.items():
+        if not pairs:
+            files = ", ".join(str(path) for record in support[name][:3] for path in record.masks[:1])
+            raise FlawsmithError(
+                f"{name} has only empty masks ({files}): paint its defects white, or leave the type out."
+            )
     held = hold_out({name: [record for record, _ in pairs] for name, pairs in found.items()}, seed) if judge else {}
     real = {name: [s for r, s in pairs if r not in held.get(name, ())] for name, pairs in found.items()}
     return real, {name: [s for r, s in pairs if r in held.get(name, ())] for name, pairs in found.items()}

@@ -111,6 +111,17 @@ def test_without_a_judge_all_steps_are_done_and_no_loss_is_claimed(
     assert code == 0 and "held-out loss" in out
 
 
+def test_a_type_with_only_empty_masks_is_refused_by_name(folder: Path, tmp_path: Path, run: small.Run) -> None:
+    data = fakes.mvtec_tree(tmp_path / "data", "widget", good=1, defects={"hole": 2}, size=(40, 50))
+    for file in (data / "ground_truth" / "hole").iterdir():
+        fakes.save(file, np.zeros((40, 50), bool))
+    for method in ("inpaint", "anomalyxfusion"):
+        code, _, said = run(
+            "train", method, "--data", data, "--backbone", folder, "--shots", 2, "--out", tmp_path / "o"
+        )
+        assert code == 2 and "widget/hole has only empty masks" in said and "_mask.png" in said
+
+
 def flat(value: int) -> Sample:
     mask = np.zeros((60, 90), bool)
     mask[20:40, 30:60] = True

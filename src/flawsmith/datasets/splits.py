@@ -105,8 +105,9 @@ def hold_out(support: Mapping[str, Sequence[Record]], seed: int = 0) -> dict[str
     """Which of the support images of every type judge a fit instead of teaching it, by the names of `support`.
 
     About a fifth of a type's parts, at least one. Which ones turns with the seed and the name: over the seeds every
-    part of a type has its turn. What shows a part that is held out (by group or by content, under whatever type) is
-    held out with it. A type always keeps a part to learn from: of a single one nothing is held out.
+    part has its turn, but for those that are all that some type shows. What shows a part that is held out (by group or
+    by content, under whatever type) is held out with it. A type always keeps a part to learn from: of a single one
+    nothing is held out.
     """
     links = _links([record for members in support.values() for record in members])
     parts: dict[Path, frozenset[str]] = {}

@@ -241,7 +241,7 @@ def fit(
     judged = None
     if held_out:
         judge = FewShotWindows(held_out, (), (), backbone.size, config)
-        judge.shown = real  # never the target itself: stopping must not reward copies
+        judge.shown = windows.real  # never the target itself: stopping must not reward copies
         judged = judge.batch(0, 16, real_only=True)
     steps = Steps(backbone, lambda number: windows.batch(number, config.batch_size), judged, config)
     steps.rows = batch_that_fits(backbone, config.batch_size, parameters)

@@ -45,7 +45,7 @@ class JointWindows:
         kept = {n: m for n, m in material.items() if m.held_out}
         made = cls({n: Material(m.held_out) for n, m in kept.items()}, size, config)
         for name, part in kept.items():
-            made.windows[name].shown = list(part.real)
+            made.windows[name].shown = FewShotWindows(part.real, (), (), size, config).real
         return made if kept else None
 
     def batch(self, step: int, count: int, real_only: bool = False) -> Batch:

@@ -32,8 +32,8 @@ class Steps:
     """A fit's losses. `batches(n)` is batch number n, a pure function; `judged` the held-out batch, if there is one.
 
     With `config.views` there are only so many different batches, and each is encoded once; the held-out batch always
-    is. A step is computed `rows` windows at a time, whose parts add up to the same loss: each
-    window's is its own, whatever stands beside it.
+    is. A step is computed `rows` windows at a time, whose parts add up to the same loss: each window's is its own,
+    whatever stands beside it.
     """
 
     def __init__(

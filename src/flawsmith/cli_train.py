@@ -104,6 +104,8 @@ def merge(
 
     Example: `flawsmith merge runs/widget --defect widget/crack --out merged`
     """
+    from flawsmith.inputs import home
     from flawsmith.methods import runs
 
-    typer.echo(f"{runs.merge(run, defect, out)} merged: {out}")
+    out = home(out)
+    typer.echo(f"{runs.merge(home(run), defect, out)} merged: {out}")

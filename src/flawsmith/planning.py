@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from flawsmith import __version__, captions, datasets, images
+from flawsmith import __version__, captions, datasets, images, inputs
 from flawsmith.config import GenerateConfig
 from flawsmith.datasets.splits import few_shot
 from flawsmith.errors import FlawsmithError, unknown
@@ -272,8 +272,8 @@ def _licences(records: Sequence[Record]) -> list[str]:
     found = set()
     for root in {record.root for record in records}:
         if root.is_dir():
-            found |= {p.name for p in root.iterdir() if p.is_file() and p.name.lower().startswith("licen")}
-    return sorted(found)
+            found |= {p.name for p in root.iterdir() if p.name.lower().startswith("licen") and p.is_file()}
+    return sorted(filter(inputs.is_text, found))
 
 
 def _default_mask(synthesizer: Synthesizer, defect: str, has_reference: bool, caption: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, get_args
 
-from flawsmith import __version__, datasets, images, training_data
+from flawsmith import __version__, datasets, images, inputs, training_data
 from flawsmith.config import TrainConfig
 from flawsmith.diffusion.adapters import save_adapter
 from flawsmith.diffusion.backbone import Backbone
@@ -155,7 +155,7 @@ def _card(config: TrainConfig, settings: FitConfig) -> dict[str, Any]:
             )
         return fresh
     try:
-        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        card: dict[str, Any] = inputs.parse_json(path.read_text(encoding="utf-8"))
         for key in ("method", "backbone"):
             if card[key] != fresh[key]:
                 raise FlawsmithError(
@@ -164,7 +164,7 @@ def _card(config: TrainConfig, settings: FitConfig) -> dict[str, Any]:
                 )
         now = json.loads(json.dumps(asdict(settings)))
         changed = [key for key, item in card["learned"].items() if item["fit"] != now]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, FlawsmithError):
             raise
         raise FlawsmithError(f"{path} is damaged ({error}): choose another --out or remove it.") from error

@@ -105,7 +105,8 @@ def merge(
     Example: `flawsmith merge runs/widget --defect widget/crack --out merged`
     """
     from flawsmith.inputs import home
+
+    run, out = home(run), home(out)
     from flawsmith.methods import runs
 
-    out = home(out)
-    typer.echo(f"{runs.merge(home(run), defect, out)} merged: {out}")
+    typer.echo(f"{runs.merge(run, defect, out)} merged: {out}")

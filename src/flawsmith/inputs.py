@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
+
 from flawsmith.errors import FlawsmithError, short
 
 DEEPEST, MOST = 8, 10_000  # levels and values of a setting: more is no setting but a mistake, or an attack
@@ -50,6 +52,13 @@ def refuse_odd_name(name: str | Path, what: str) -> None:
         )
 
 
+def leaves(folder: Path, relative: str) -> bool:
+    """Whether `folder / relative`, a path that a stranger's file names, is none or leads out of the folder."""
+    if "\0" in relative or os.path.isabs(relative):
+        return True
+    return not Path(os.path.realpath(folder / relative)).is_relative_to(os.path.realpath(folder))
+
+
 def parse_json(text: str | bytes, kind: type = dict) -> Any:
     """The value of a JSON text, an object unless `kind` says otherwise.
 
@@ -64,14 +73,24 @@ def parse_json(text: str | bytes, kind: type = dict) -> Any:
     return value
 
 
+class _Loader(yaml.SafeLoader):
+    """Stops at the first level that is too deep: the parser itself would take minutes over thousands of them."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.depth += 1
+        if self.depth > 2 * DEEPEST:
+            raise ValueError("it is nested too deeply")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
 def parse_yaml(text: str) -> Any:
     """The value of a YAML or JSON text. Raises ValueError for one that is none, also where it is nested too deeply."""
-    import yaml
-
     try:
-        return yaml.safe_load(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        return yaml.load(text, _Loader)
     except Exception as error:  # YAML's own errors, and whatever its tags and dates raise: 2024-13-45, !!int x
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
 

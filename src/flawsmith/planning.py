@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +42,8 @@ class Plan:
 def read_records(config: GenerateConfig) -> list[Record]:
     """The data set named by `config.normal`. Raises FlawsmithError when there is nothing good to paint on."""
     reader, root = datasets.parse_source(config.normal)
-    if root.resolve() in (config.out.resolve(), *config.out.resolve().parents):
+    out = Path(os.path.realpath(config.out))  # `resolve` raises for a link to itself; the writer refuses it
+    if Path(os.path.realpath(root)) in (out, *out.parents):
         raise FlawsmithError(
             f"Output folder {config.out} lies inside the data set {root}: the next run would read the painted pictures "
             f"as photographs. Choose a folder beside it, for example --out {root.resolve().parent / 'painted'}."

@@ -195,10 +195,9 @@ def _line(row: str) -> dict[str, Any]:
 
 def inside(folder: Path, relative: str) -> Path:
     """`folder / relative`, refused when a hand-made manifest would lead out of the folder."""
-    path = folder / relative
-    if os.path.isabs(relative) or not path.resolve().is_relative_to(folder.resolve()):
+    if inputs.leaves(folder, relative):
         raise FlawsmithError(f"Path {relative!r} in {folder / MANIFEST} leaves its folder: the manifest is not safe.")
-    return path
+    return folder / relative
 
 
 def _pretty(value: dict[str, Any]) -> bytes:

@@ -183,7 +183,12 @@ def read_card(folder: Path) -> dict[str, Any]:
         if not isinstance(card["method"], str):
             raise ValueError("it names no method")
         learned = [*card.get("learned", {}).values()]
-        kinds = [(card.get("options", {}), dict), (card.get("backbone", ""), str), *((one, dict) for one in learned)]
+        kinds = [
+            (card.get("options", {}), dict),
+            (card.get("backbone", ""), str),
+            (card.get("config") or {}, dict),
+            *((one, dict) for one in learned),
+        ]
         kinds += [kind for one in learned for kind in ((one["support"], dict), (one["file"], str))]
         if not all(isinstance(value, kind) for value, kind in kinds):
             raise ValueError("it holds values of another kind")
@@ -196,7 +201,6 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 def inside(folder: Path, relative: str) -> Path:
     """`folder / relative`, refused when a stranger's card would lead out of the folder."""
-    path = folder / relative
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if inputs.leaves(folder, relative):
         raise FlawsmithError(f"Path {relative!r} in {folder / 'card.json'} leaves its folder: the card is not safe.")
-    return path
+    return folder / relative

@@ -24,7 +24,7 @@ JUDGE = ("evaluate", "data", "--real", "data", "--out", "out")
 FILES = {
     "deep.yaml": "options: " + "[" * 1500 + "]" * 1500,
     "deep.json": '{"options":' * 1000 + "1" + "}" * 1000,
-    "nested.json": '{"options":' + '{"a":' * 30 + "1" + "}" * 31,
+    "nested.json": '{"options":' + '{"a":' * 9 + "1" + "}" * 10,
     "laugh.yaml": "a: &a [x,x,x,x,x,x,x,x,x]\n"
     + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
     "cycle.yaml": "options: &a\n  x: *a\n",
@@ -41,6 +41,9 @@ FILES = {
     "list/card.json": '{"method":"nsa","options":[1]}',
     "learned/card.json": '{"method":"inpaint","learned":{"a/b":{}}}',
     "config/card.json": '{"method":"inpaint","config":3}',
+    "compact/model_index.json": '{"_class_name":"FlawsmithCompact"}',
+    "parts/model_index.json": '{"unet":[5,5]}',
+    "eyes/config.json": '{"model_type":"vit","hidden_size":"x"}',
     "nan/card.json": '{"method":"nsa","options":{"min_visibility":NaN}}',
     "pictures/manifest.jsonl": "[" * 3000 + "]" * 3000 + "\n{}\n",
     "lines/manifest.jsonl": "[]\n{}\n",
@@ -130,14 +133,25 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
         ("generate", "copypaste", "--normal", "data", "--out", "out", "--config", "python.yaml"),
         "typed on the command line",
     ),
+    "[/]": (("generate", "[/]", "--normal", "data", "--out", "out"), "known: anomalycontrol"),
     # strangers' runs and pictures
     "deep card": (("show", "deep"), "nested too deeply"),
     "card of a list": (("generate", "list", "--normal", "data", "--out", "out"), "name the folder of a trained run"),
     "card of nothing learned": (("show", "learned"), "name the folder of a trained run"),
     "card of a number": (("show", "config"), "name the folder of a trained run"),
     "card of NaN": (("generate", "nan", "--normal", "data", "--out", "out"), "finite number"),
+    "compact of nothing": (
+        ("generate", "inpaint", "--normal", "data", "--out", "out", "--backbone", "./compact"),
+        "fetch it again",
+    ),
+    "parts of numbers": (
+        ("generate", "inpaint", "--normal", "data", "--out", "out", "--backbone", "parts"),
+        "copy or fetch the whole folder",
+    ),
+    "extractor of words": ((*JUDGE, "--features", "eyes"), "Give a folder in transformers format"),
     "deep manifest": (("show", "pictures"), "run `generate` again"),
     "manifest of lists": (("show", "lines"), "run `generate` again"),
+    "manifest of bytes": (("show", "bytes"), "run `generate` again"),
     "settings of a list": ((*GENERATE, "--out", "listed"), "choose another --out"),
     "deep settings": ((*GENERATE, "--out", "nested"), "choose another --out"),
     # files and lists that are none
@@ -167,6 +181,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("this file system takes UTF-8 names only, or has no pipes")
     for name, text in FILES.items():
         fakes.write(root / name, text)
+    fakes.write(root / "bytes/manifest.jsonl", b"\xff\xfe\n{}\n")
     return root
 
 
@@ -215,6 +230,19 @@ def test_the_home_folder_is_found_wherever_a_path_is_asked_for(
     assert run("generate", "nsa", "--normal=~/data", "--out=~/made", "-n", "1")[0] == 0
     assert run("show", "~/made", "--sheet=~/sheet.png")[0] == 0
     assert (tmp_path / "made/manifest.jsonl").is_file() and (tmp_path / "sheet.png").is_file()
+
+
+def test_a_caption_may_hold_a_line_separator(run: Run, place: Path, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    assert run("generate", "nsa", "--normal", place / "data", "--prompt", "a\u2028b", "-n", "2", "--out", made)[0] == 0
+    code, _, err = run("show", made)
+    assert code == 0, err
+
+
+def test_names_in_brackets_are_shown_as_they_are(run: Run, tmp_path: Path) -> None:
+    data = fakes.mvtec_tree(tmp_path, good=1, defects={"[red]crack[/red]": 1, ":smile:": 1}, test_good=1)
+    code, out, err = run("check", data)
+    assert code == 0 and "[red]crack[/red]" in out and ":smile:" in out, err
 
 
 def test_a_stray_file_with_an_odd_name_is_reported(run: Run, place: Path, tmp_path: Path) -> None:

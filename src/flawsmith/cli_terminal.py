@@ -43,7 +43,7 @@ def progress() -> Any:
     )
 
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # a name may hold brackets
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -65,7 +65,7 @@ def table(title: str, rows: list[dict[str, Any]]) -> None:
         shown.add_column(key, overflow="fold")
     for row in rows:
         shown.add_row(*["-" if value is None else str(value) for value in row.values()])
-    console = Console()
+    console = Console(markup=False, emoji=False)
     if not sys.stdout.isatty():  # a pipe has no width to fold to
         console.width = 160
     console.print(shown)

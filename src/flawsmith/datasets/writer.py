@@ -171,7 +171,7 @@ def read_manifest(out: Path) -> list[dict[str, Any]]:
     path = Path(out) / MANIFEST
     if not path.is_file():
         raise FlawsmithError(f"{out} is not a generated folder: it has no {MANIFEST}.")
-    rows = path.read_text(encoding="utf-8").splitlines()
+    rows = path.read_bytes().splitlines()  # of a text, `splitlines` would also part a caption at U+2028
     lines = []
     for number, row in enumerate(rows, start=1):
         try:
@@ -182,7 +182,7 @@ def read_manifest(out: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _line(row: str) -> dict[str, Any]:
+def _line(row: bytes) -> dict[str, Any]:
     """A manifest line that holds what its readers use. Raises ValueError or KeyError for one that does not."""
     line: dict[str, Any] = inputs.parse_json(row)
     texts = ["status", "category", "defect_type", "caption"]

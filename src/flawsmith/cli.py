@@ -17,7 +17,7 @@ try:
 except KeyboardInterrupt:  # this import is most of the start
     os._exit(130)
 
-from flawsmith import __version__
+from flawsmith import __version__, startup
 from flawsmith import cli_terminal as terminal
 from flawsmith.cli_evaluate import evaluate
 from flawsmith.cli_generate import generate
@@ -111,6 +111,7 @@ def main() -> None:
     """Run a command; user errors end with one line and exit code 2, Ctrl-C with a word on resuming and 130."""
     from flawsmith.errors import FlawsmithError
 
+    startup.own_process = True
     try:
         code = app(standalone_mode=False)  # returns the code of a typer.Exit, and 130 for Ctrl-C
         sys.stdout.flush()  # here, where a closed pipe can still be answered

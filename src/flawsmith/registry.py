@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from flawsmith import startup
 from flawsmith.errors import FlawsmithError, unknown
 
 EXTRAS = frozenset({"torch", "diffusers", "transformers", "accelerate", "peft", "safetensors"})
@@ -21,7 +22,8 @@ def resolve(name: str, table: Mapping[str, str], what: str = "Name") -> Any:
         raise unknown(what, name, table)
     module_name, _, attribute = target.partition(":")
     try:
-        return getattr(import_module(module_name), attribute)
+        with startup.importing():
+            return getattr(import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
         if getattr(error, "name", None) in EXTRAS:
             raise FlawsmithError(

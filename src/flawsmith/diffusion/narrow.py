@@ -1,6 +1,6 @@
-"""diffusers' U-Net and schedulers without the two thirds of their imports that no command here needs.
+"""diffusers' U-Net and schedulers without those of their imports that no command here needs.
 
-Loaded as it stands, one class of diffusers brings 2,500 modules of others: torch's compiler, and peft, transformers and
+Loaded as it stands, one class of diffusers brings 1,500 modules of others: torch's compiler, and peft, transformers and
 scipy.stats where they are installed. In a command they were a quarter of the time of 16 images (docs/performance.md).
 """
 

@@ -18,7 +18,7 @@ try:
 except KeyboardInterrupt:  # this import is most of the start
     os._exit(130)
 
-from flawsmith import __version__
+from flawsmith import __version__, startup
 from flawsmith import cli_terminal as terminal
 from flawsmith.cli_evaluate import evaluate
 from flawsmith.cli_generate import generate
@@ -114,6 +114,7 @@ def main() -> None:
     from flawsmith.errors import FlawsmithError
     from flawsmith.inputs import refuse_odd_name
 
+    startup.own_process = True
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that this terminal cannot show is no reason to stop
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from flawsmith import startup
 from flawsmith.errors import FlawsmithError, short, unknown
 
 EXTRAS = frozenset({"torch", "diffusers", "transformers", "accelerate", "peft", "safetensors"})
@@ -49,7 +50,8 @@ def _imported(name: str, table: Mapping[str, str], what: str) -> Any:
     if name not in table:
         failures = (Exception, SystemExit)  # a stranger's module may do anything while it is imported
     try:
-        return getattr(import_module(module), attribute)
+        with startup.importing():
+            return getattr(import_module(module), attribute)
     except failures as error:
         missing = getattr(error, "name", None)
         if missing in EXTRAS:

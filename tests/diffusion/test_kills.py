@@ -16,15 +16,17 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-METHODS = ("inpaint", "anomalyxfusion", "anomalycontrol")
 # (event, end of the path, how often it is let pass): each process of a run dies at one of them, in this order
-MOMENTS = [
+FIT = [
     ("os.rename", "state.safetensors", 0),  # nothing saved yet
     ("open", "metrics.jsonl", 2),  # step 3 is done, its line is not
     ("os.rename", "state.safetensors", 2),  # behind the best step
-    ("os.rename", "card.json", 1),  # the weights are written, the card is not
-    ("os.rename", "masks.safetensors", 0),
 ]
+CARD = {"inpaint": 0, "anomalycontrol": 1}  # the weights are written, the card is not; a joint run begins with one
+MOMENTS = {
+    **{method: [*FIT, ("os.rename", "card.json", passes)] for method, passes in CARD.items()},
+    "anomalyxfusion": [*FIT, ("os.rename", "masks.safetensors", 0)],
+}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has torch loaded")
@@ -33,10 +35,12 @@ def test_killed_runs_of_every_learned_method_have_the_bytes_of_whole_ones(folder
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert [entry["method"] for entry in told] == list(METHODS)
+    assert [entry["method"] for entry in told] == list(MOMENTS)
     for entry in told:
-        assert entry["deaths"] == len(MOMENTS) and not entry["differ"], entry
-        assert {"card.json", "masks.safetensors"} <= set(entry["files"])
+        assert entry["deaths"] == 4 and not entry["differ"], entry
+        assert "card.json" in entry["files"] and ("masks.safetensors" in entry["files"]) == (
+            entry["method"] == "anomalyxfusion"
+        )
         assert any(name.endswith("metrics.jsonl") for name in entry["files"]), entry
         assert any("/previews/" in name for name in entry["files"])
         best = [learned for learned in entry["learned"] if learned["stopped"] != "all steps done"]
@@ -60,37 +64,30 @@ def die_at(event: str, end: str, passes: int) -> None:
     sys.addaudithook(watch)
 
 
-def train(method: str, backbone: Path, data: Path, out: Path, death: tuple[str, str, int] | None) -> int:
-    """`train` in a forked process; returns the signal that ended it, or 0."""
-    from flawsmith import trainer, training
+def train(method: str, backbone: Path, data: Path, out: Path) -> None:
+    from flawsmith import training
     from flawsmith.config import TrainConfig
 
-    fit = {"batch_size": 2, "steps": 8, "evaluate_every": 1, "save_every": 3, "preview_every": 100, "patience": 2}
-    options = {**fit, "bf16": False, "warmup": 1, "learning_rate": 0.3, "rank": 2, "ema": 0.0, "mask_steps": 2}
-    if method != "inpaint":
-        options.pop("rank")
-        options["lora_rank"] = 2
-    steps = options.pop("steps")
+    fit = {"batch_size": 2, "evaluate_every": 1, "save_every": 3, "preview_every": 100, "patience": 2, "ema": 0.0}
+    fit |= {"bf16": False, "warmup": 1, "learning_rate": 0.3, "mask_steps": int(method == "anomalyxfusion")}
+    fit |= {"rank": 2} if method == "inpaint" else {"lora_rank": 2}
+    source = f"mvtec_ad:{data}"
+    training.train(TrainConfig(method=method, data=source, out=out, backbone=str(backbone), steps=8, options=fit))
+
+
+def dies(moment: tuple[str, str, int], *arguments: Any) -> bool:
+    """Whether `train` in a forked process dies at a moment."""
+    from flawsmith import trainer
+
     child = os.fork()
     if child == 0:
         try:
-            if death:
-                trainer.SAVE_SECONDS = 0.0  # when a state is saved must not matter
-                die_at(*death)
-            source = f"mvtec_ad:{data}"
-            training.train(
-                TrainConfig(method=method, data=source, out=out, backbone=str(backbone), steps=steps, options=options)
-            )
+            trainer.SAVE_SECONDS = 0.0  # when a state is saved must not matter
+            die_at(*moment)
+            train(*arguments)
+        finally:
             os._exit(0)
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            os._exit(1)
-    status = os.waitpid(child, 0)[1]
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-        sys.exit(f"{method} failed at {death}")
-    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    return os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 
 
 def main(backbone: Path, root: Path) -> None:
@@ -104,18 +101,13 @@ def main(backbone: Path, root: Path) -> None:
     os.environ["FLAWSMITH_CACHE"] = str(root / "cache")
     data = fakes.mvtec_tree(root / "data", good=2, defects={"crack": 12}, size=(40, 50))
     told = []
-    for method in METHODS:
+    for method, moments in MOMENTS.items():
         whole, killed = root / method / "whole", root / method / "killed"
-        train(method, backbone, data, whole, None)
+        train(method, backbone, data, whole)  # not forked, so that the forks find everything imported
         deaths = 0
-        for event, end, passes in MOMENTS:
-            moment = (
-                event,
-                end,
-                0 if method == "inpaint" and end == "card.json" else passes,
-            )  # a joint run begins with one
-            deaths += train(method, backbone, data, killed, moment) == signal.SIGKILL
-        train(method, backbone, data, killed, None)
+        for moment in moments:
+            deaths += dies(moment, method, backbone, data, killed)
+        train(method, backbone, data, killed)
         one, other = tree(whole), tree(killed)
         differ = [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
         learned = list(json.loads(one["card.json"])["learned"].values())

@@ -5,6 +5,14 @@ run takes; it is forked after the imports, so that the kills fall into the work.
 let finish; every file of it must have the bytes of the uninterrupted run, and there must be no other file. POSIX only.
 
 Example: nice -n 19 python benchmarks/kills.py --kills 40
+
+Found on two busy cores with --steps 8, each method by itself (--methods):
+
+| method | runs | kills | files compared | files that differ | stray files |
+|---|---|---|---|---|---|
+| inpaint | 11 | 13 | 66 | 0 | 0 |
+| anomalycontrol | 5 | 14 | 30 | 0 | 0 |
+| anomalyxfusion | 4 | 7 | 44 | 0 | 0 |
 """
 
 from __future__ import annotations

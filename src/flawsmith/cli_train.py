@@ -81,13 +81,17 @@ def train(
 
     with terminal.progress() as bar:
         tasks: dict[str, Any] = {}
+        judged: dict[str, str] = {}
+        forecast = terminal.Forecast(settings.method)
 
         def tell(what: str, done: int, total: int, line: dict[str, Any]) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total)
-            held_out = f", held out {line['held_out']:.4f}" if "held_out" in line else ""
-            text = f"{what} loss {line['loss']:.4f}{held_out}" if held_out else None
-            bar.update(tasks[what], completed=done, total=total, **({"description": text} if text else {}))
+            forecast(what, done, total)
+            if "held_out" in line:
+                judged[what] = f", held out {line['held_out']:.4f}"
+            text = f"{what}, loss {line['loss']:.4f}{judged.get(what, '')}"
+            bar.update(tasks[what], completed=done, total=total, description=text)
 
         card = training.train(settings, tell)
     for key, entry in card["learned"].items():

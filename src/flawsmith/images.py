@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from flawsmith.errors import FlawsmithError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 MAX_PIXELS = 250_000_000  # a decoded RGB array of 0.75 GB; larger files are mosaics, to be cut first
+PARTIAL = re.compile(r"\..+\.\d+\.tmp")  # a file that `write_bytes` has not finished
 
 
 def _open(path: str | Path) -> ImageFile.ImageFile:
@@ -183,6 +185,13 @@ def write_bytes(path: str | Path, content: bytes, partial: Path | None = None, d
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def clear_partial(folder: Path) -> None:
+    """Remove what processes that were killed inside `write_bytes` left in a folder and below."""
+    for path in folder.rglob(".*.tmp"):
+        if PARTIAL.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_image(path: str | Path, array: np.ndarray) -> None:

@@ -84,6 +84,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> dict[str, An
     records = datasets.read(reader, root, category=config.category, group_by=config.group_by)
     wanted = training_data.wanted(config, records)
     card = _card(config, settings.fit)
+    images.clear_partial(config.out)
     if kind.joint:
         from flawsmith import joint_training
 
@@ -128,6 +129,7 @@ def _fit_one(
         picture = training_data.preview(kind(backbone=backbone), real, normals, config)
         images.write_image(folder / "previews" / f"{step:06d}.png", picture)
 
+    training_data.same_fit(folder, {"backbone": config.backbone, "support": seen, "fit": asdict(settings)})
     drawn = training_data.drawn(config, category)
     result = fit(backbone, "adapter", real, normals, drawn, folder, settings, preview, tell)
     preview(result["steps"])
@@ -149,7 +151,9 @@ def _card(config: TrainConfig, settings: FitConfig) -> dict[str, Any]:
     path = config.out / "card.json"
     fresh = {"method": config.method, "backbone": config.backbone, "flawsmith": __version__, "learned": {}}
     if not path.is_file():
-        if config.out.is_dir() and any(entry.name != "train" for entry in config.out.iterdir()):
+        # a fit that was killed has no card yet, perhaps its adapter or a part of the card's file
+        names = {entry.name for entry in config.out.iterdir()} if config.out.is_dir() else set()
+        if any(not images.PARTIAL.fullmatch(name) for name in names - {"train", "adapters"}):
             raise FlawsmithError(
                 f"Folder {config.out} is not empty and holds no run (no card.json): choose another --out."
             )

@@ -58,7 +58,8 @@ def save_adapter(backbone: Backbone, name: str, path: Path) -> None:
     unet: Any = backbone.unet
     found: dict[str, Any] = get_peft_model_state_dict(unet, adapter_name=name)
     weights = {key: value.detach().half().contiguous() for key, value in found.items()}
-    images.write_bytes(path, save(weights, metadata={"rank": str(unet.peft_config[name].r), "format": "pt"}))
+    # one entry only: safetensors writes several in any order, and the same weights would have other bytes
+    images.write_bytes(path, save(weights, metadata={"rank": str(unet.peft_config[name].r)}))
 
 
 def load_adapter(backbone: Backbone, name: str, path: Path) -> None:

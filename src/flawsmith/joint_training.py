@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flawsmith import images, training_data
@@ -59,7 +58,8 @@ def train(
                 "use it as it is, or choose another --out and train all types together."
             )
     folder = config.out / "train" / f"fit-{len({json.dumps(e['names']) for e in card['learned'].values()})}"
-    _same_fit(folder, {"names": list(support), "support": seen, "fit": asdict(settings.fit), "config": settings.config})
+    plan = {"names": list(support), "support": seen, "fit": asdict(settings.fit), "config": settings.config}
+    training_data.same_fit(folder, plan)
     for parameter in method.parameters().values():
         parameter.requires_grad_(False)
     for parameter in parameters.values():
@@ -88,7 +88,6 @@ def train(
         preview=preview,
         progress=tell,
     )
-    preview(result["steps"])
     for name in support:
         method.card["learned"][name] = {
             "file": WEIGHTS,
@@ -98,6 +97,7 @@ def train(
             "support": seen[name],
             **method.remember([*real[name], *held_out[name]]),
         }
+    preview(result["steps"])  # after the card is filled in: a fit resumed at its end has not trained, but has learned
     method.save_pretrained(config.out)
     return method.card
 
@@ -124,15 +124,3 @@ def _same_config(config: TrainConfig, card: dict[str, Any]) -> None:
             raise FlawsmithError(
                 f"{config.out} was made with {key}={held!r}, not {value!r}: leave it out, or choose another --out."
             )
-
-
-def _same_fit(folder: Path, plan: dict[str, Any]) -> None:
-    """A stopped fit is resumed only by the same one. Raises FlawsmithError when another one was begun here."""
-    file = folder / "fit.json"
-    text = json.dumps(plan, indent=2, ensure_ascii=False)
-    if (folder / "state").is_dir() and file.is_file() and file.read_text(encoding="utf-8") != text:
-        raise FlawsmithError(
-            f"{folder} holds a stopped fit of other types, pictures or settings: give the same ones to resume it, or "
-            f"remove {folder}."
-        )
-    images.write_bytes(file, text.encode("utf-8"))

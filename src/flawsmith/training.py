@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, get_args
 
-from flawsmith import __version__, datasets, images, training_data
+from flawsmith import __version__, datasets, images, inputs, training_data
 from flawsmith.config import TrainConfig
 from flawsmith.diffusion.adapters import save_adapter
 from flawsmith.diffusion.backbone import Backbone
@@ -86,6 +86,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> dict[str, An
     records = datasets.read(reader, root, category=config.category, group_by=config.group_by)
     wanted = training_data.wanted(config, records)
     card = _card(config, settings.fit)
+    images.clear_partial(config.out)
     if kind.joint:
         from flawsmith import joint_training
 
@@ -130,6 +131,7 @@ def _fit_one(
         picture = training_data.preview(kind(backbone=backbone), real, normals, config)
         images.write_image(folder / "previews" / f"{step:06d}.png", picture)
 
+    training_data.same_fit(folder, {"backbone": config.backbone, "support": seen, "fit": asdict(settings)})
     drawn = training_data.drawn(config, category)
     result = fit(backbone, "adapter", real, normals, drawn, folder, settings, preview, tell, held_out)
     preview(result["steps"])
@@ -151,13 +153,15 @@ def _card(config: TrainConfig, settings: FitConfig) -> dict[str, Any]:
     path = config.out / "card.json"
     fresh = {"method": config.method, "backbone": config.backbone, "flawsmith": __version__, "learned": {}}
     if not path.is_file():
-        if config.out.is_dir() and any(entry.name != "train" for entry in config.out.iterdir()):
+        # a fit that was killed has no card yet, perhaps its adapter or a part of the card's file
+        names = {entry.name for entry in config.out.iterdir()} if config.out.is_dir() else set()
+        if any(not images.PARTIAL.fullmatch(name) for name in names - {"train", "adapters"}):
             raise FlawsmithError(
                 f"Folder {config.out} is not empty and holds no run (no card.json): choose another --out."
             )
         return fresh
     try:
-        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        card: dict[str, Any] = inputs.parse_json(path.read_text(encoding="utf-8"))
         for key in ("method", "backbone"):
             if card[key] != fresh[key]:
                 raise FlawsmithError(
@@ -166,7 +170,7 @@ def _card(config: TrainConfig, settings: FitConfig) -> dict[str, Any]:
                 )
         now = json.loads(json.dumps(asdict(settings)))
         changed = [key for key, item in card["learned"].items() if item["fit"] != now]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, FlawsmithError):
             raise
         raise FlawsmithError(f"{path} is damaged ({error}): choose another --out or remove it.") from error

@@ -56,7 +56,7 @@ def repainted(data: Path, where: Path, judge: bool) -> Path:
 def weights(run: Path) -> dict[str, dict[str, bytes]]:
     from safetensors.torch import load_file
 
-    files = [path for path in sorted(run.rglob("*.safetensors")) if "state" not in path.parts]
+    files = [path for path in sorted(run.rglob("*.safetensors")) if path.relative_to(run).parts[0] != "train"]
     return {file.name: {key: v.numpy().tobytes() for key, v in load_file(file).items()} for file in files}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -179,12 +180,18 @@ def test_fit_windows_hold_the_defect_and_repeat(folder: Path) -> None:
     assert not np.array_equal(first.image, windows.batch(6, 12).image)
 
 
-def test_train_generate_add_a_type_and_resume(folder: Path, tmp_path: Path, run: Run) -> None:
+def test_train_generate_add_a_type_and_resume(
+    folder: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flawsmith.cli_terminal.EVERY", 0.02)
     data = fakes.mvtec_tree(tmp_path / "data", good=3, defects={"crack": 6, "hole": 6}, size=(60, 80))
     common = ("--data", data, "--backbone", folder, "--steps", 4, "--shots", 4)
     small = ("--set", "rank=2", "--set", "batch_size=3", "--set", "save_every=2", "--set", "evaluate_every=2")
     whole = tmp_path / "whole"
-    assert run("train", "inpaint", *common, *small, "--defect", "crack", "--out", whole)[0] == 0
+    code, _, err = run("train", "inpaint", *common, *small, "--defect", "crack", "--out", whole)
+    assert (
+        code == 0 and "preparing" in err and re.search(r"widget/crack, loss [\d.]+(, held out [\d.]+)?: [1-4]/4", err)
+    )
     crack = (whole / "adapters" / "widget" / "crack.safetensors").read_bytes()
     assert run("train", "inpaint", *common, *small, "--out", whole)[0] == 0
     assert (whole / "adapters" / "widget" / "crack.safetensors").read_bytes() == crack

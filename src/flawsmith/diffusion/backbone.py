@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from flawsmith.devices import refuse_device
@@ -337,7 +338,10 @@ class Backbone:
         if folders.read_index(path).get("_class_name") == "FlawsmithCompact":
             from flawsmith.diffusion import compact
 
-            return compact.load(path)
+            try:
+                return compact.load(path)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+                raise FlawsmithError(f"{path} holds no whole compact model ({error}): fetch it again.") from error
         made = cls(**folders.load_parts(path), source=source)
         return made if dtype is None else made.place("cpu", dtype=dtype)
 

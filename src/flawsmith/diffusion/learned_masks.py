@@ -273,6 +273,11 @@ class LearnedMasks:
         return made
 
 
+def fit_folder(run: Path, names: int) -> Path:
+    """Where the fit of a mask model for so many types keeps its state and metrics."""
+    return run / "train" / f"masks-{names}"
+
+
 def learn(
     material: Mapping[str, Sequence[tuple[Sample, np.ndarray]]],
     run: Path,
@@ -284,6 +289,6 @@ def learn(
     fresh = [example(name, sample, ground) for name, found in material.items() for sample, ground in found]
     kept = [one for one in known if one.name not in material]
     made = LearnedMasks([*kept, *fresh], settings.seed)
-    made.fit(run / "train" / f"masks-{len(made.names)}", settings, progress)
+    made.fit(fit_folder(run, len(made.names)), settings, progress)
     made.save(run)
     return made

@@ -16,7 +16,7 @@ REFERENCE = {"sampler": "dpm++", "steps": 12, "eta": 0.0, "start": "reference", 
 class DiffusionConfig(BaseModel):
     """A joint method's architecture: fixed when it is made, written on the card."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     seed: int = Field(0, ge=0, lt=2**31, description="of the first weights")
     lora_rank: int = Field(0, ge=0, le=128, description="shared adapter on the denoiser; 0 = frozen, as in the papers")

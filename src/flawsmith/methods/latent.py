@@ -100,7 +100,7 @@ class DiffusionSynthesizer(base.Synthesizer):
             return super().parse_options(rest, base)
         presets = {key: preset["options"] for key, preset in cls.presets.items() if "options" in preset}
         known: dict[str, dict[str, Any]] = {"fast": FAST, "reference": REFERENCE, **presets}
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise unknown("Sampling", str(name), known, f"of {cls.name}")
         return super().parse_options({**known[name], **rest}, base)
 

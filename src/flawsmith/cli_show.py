@@ -100,7 +100,7 @@ def _show_run(run: Path) -> None:
             "defect": key,
             "file": entry["file"],
             "steps": entry["steps"],
-            "held-out loss": f"{entry['held_out']:.4f}",
+            "held-out loss": "-" if entry["held_out"] is None else f"{entry['held_out']:.4f}",
             "real defects seen": len(entry["support"]),
             "stopped": entry["stopped"],
         }

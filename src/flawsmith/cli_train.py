@@ -95,7 +95,9 @@ def train(
 
         card = training.train(settings, tell)
     for key, entry in card["learned"].items():
-        typer.echo(f"{key}: {entry['steps']} steps, held-out loss {entry['held_out']:.4f} ({entry['stopped']})")
+        judged = entry["held_out"]
+        loss = "nothing held out" if judged is None else f"held-out loss {judged:.4f}"
+        typer.echo(f"{key}: {entry['steps']} steps, {loss} ({entry['stopped']})")
     typer.echo(f"Use it: flawsmith generate {settings.out} --normal {settings.data} -n 20 --out generated")
 
 

@@ -42,11 +42,12 @@ def train(
     categories = dict.fromkeys(name.split("/")[0] for name in support)
     normals = {category: training_data.normals(config, records, category) for category in categories}
     drawn = {category: training_data.drawn(config, category) for category in categories}
-    real = {name: [record.load() for record in found] for name, found in support.items()}
+    real, held_out = training_data.divided(support, settings.fit.seed, settings.fit.patience > 0)
     material = {
-        name: Material(found, normals[name.split("/")[0]], drawn[name.split("/")[0]]) for name, found in real.items()
+        name: Material(found, normals[name.split("/")[0]], drawn[name.split("/")[0]], held_out[name])
+        for name, found in real.items()
     }
-    method.extend(real)
+    method.extend(real)  # what judges the fit enters nothing that is trained, made or kept for it
     parameters = method.parameters()
     own = [parameter for name in support for parameter in method.own(name)]
     if not first:
@@ -94,7 +95,7 @@ def train(
             "names": list(support),
             "fit": asdict(settings.fit),
             "support": seen[name],
-            **method.remember(real[name]),
+            **method.remember([*real[name], *held_out[name]]),
         }
     preview(result["steps"])  # after the card is filled in: a fit resumed at its end has not trained, but has learned
     method.save_pretrained(config.out)

@@ -37,6 +37,7 @@ class Trainer:
         out: Path,
         *,
         learning_rate: float,
+        betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.01,
         ema: float = 0.999,
         clip: float = 1.0,
@@ -50,7 +51,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             [{"params": members, "factor": factor} for factor, members in groups.items()],
             lr=learning_rate,
-            betas=(0.9, 0.99),
+            betas=betas,
             weight_decay=weight_decay,
         )
         self.ema = {name: p.detach().clone() for name, p in self.parameters.items()}

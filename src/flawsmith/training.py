@@ -13,6 +13,7 @@ from flawsmith.diffusion.adapters import save_adapter
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.fewshot import FitConfig, fit
 from flawsmith.diffusion.losses import Norm
+from flawsmith.diffusion.tuning import Schedule
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods import METHODS
 from flawsmith.methods.latent import DiffusionSynthesizer
@@ -63,8 +64,9 @@ def _check(key: str, value: Any, kind: type) -> None:
         raise FlawsmithError(f"Training option {key}={value!r} must be a number.")
     if kind is bool and not isinstance(value, bool):
         raise FlawsmithError(f"Training option {key}={value!r} must be true or false.")
-    if kind is str and value not in get_args(Norm):
-        raise unknown("Loss norm", str(value), get_args(Norm))
+    known = get_args({"loss_norm": Norm, "schedule": Schedule}.get(key))
+    if known and value not in known:
+        raise unknown(key.replace("_", " ").capitalize(), str(value), known)
 
 
 def train(config: TrainConfig, progress: Progress | None = None) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def _fit_one(
     backbone = Backbone.from_pretrained(config.backbone).freeze().place(config.device or "cpu", config.memory)
     card["backbone_fingerprint"] = fingerprint(backbone)
     normals = training_data.normals(config, records, category)
-    real = [record.load() for record in support]
+    real, held_out = (part[key] for part in training_data.divided({key: support}, settings.seed, settings.patience > 0))
     folder = config.out / "train" / f"{category}-{defect}"
 
     def tell(line: dict[str, Any]) -> None:
@@ -131,7 +133,7 @@ def _fit_one(
 
     training_data.same_fit(folder, {"backbone": config.backbone, "support": seen, "fit": asdict(settings)})
     drawn = training_data.drawn(config, category)
-    result = fit(backbone, "adapter", real, normals, drawn, folder, settings, preview, tell)
+    result = fit(backbone, "adapter", real, normals, drawn, folder, settings, preview, tell, held_out)
     preview(result["steps"])
     file = config.out / "adapters" / category / f"{defect}.safetensors"
     save_adapter(backbone, "adapter", file)

@@ -11,7 +11,7 @@ import numpy as np
 
 from flawsmith import captions, compose, generation, images, masks, planning
 from flawsmith.config import GenerateConfig, TrainConfig
-from flawsmith.datasets.splits import few_shot
+from flawsmith.datasets.splits import few_shot, hold_out
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.loading import Loader
 from flawsmith.methods.latent import DiffusionSynthesizer
@@ -78,6 +78,28 @@ def same_fit(folder: Path, plan: Mapping[str, Any]) -> None:
             f"remove {folder}."
         )
     images.write_bytes(file, text.encode("utf-8"))
+
+
+def divided(
+    support: Mapping[str, Sequence[Record]], seed: int, judge: bool
+) -> tuple[dict[str, list[Sample]], dict[str, list[Sample]]]:
+    """The pixels of a support by type: what a fit learns from, and with `judge` what is held out to judge it.
+
+    Images with an empty mask are in neither. Raises FlawsmithError for a type that has no others.
+    """
+    found = {
+        name: [(record, sample) for record in records if (sample := record.load()).mask.any()]
+        for name, records in support.items()
+    }
+    for name, pairs in found.items():
+        if not pairs:
+            files = ", ".join(str(path) for record in support[name][:3] for path in record.masks[:1])
+            raise FlawsmithError(
+                f"{name} has only empty masks ({files}): paint its defects white, or leave the type out."
+            )
+    held = hold_out({name: [record for record, _ in pairs] for name, pairs in found.items()}, seed) if judge else {}
+    real = {name: [s for r, s in pairs if r not in held.get(name, ())] for name, pairs in found.items()}
+    return real, {name: [s for r, s in pairs if r in held.get(name, ())] for name, pairs in found.items()}
 
 
 def normals(config: TrainConfig, records: Sequence[Record], category: str) -> list[Sample]:

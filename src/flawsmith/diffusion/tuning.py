@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from flawsmith.trainer import Trainer
 
-__all__ = ["TuneSettings", "tune"]
+__all__ = ["Schedule", "TuneSettings", "tune"]
+
+Schedule = Literal["linear", "constant"]  # of the learning rate, behind the warm-up
 
 
 class TuneSettings(Protocol):
@@ -25,6 +27,10 @@ class TuneSettings(Protocol):
     def weight_decay(self) -> float: ...
     @property
     def ema(self) -> float: ...
+    @property
+    def beta2(self) -> float: ...
+    @property
+    def schedule(self) -> Schedule: ...
     @property
     def warmup(self) -> int: ...
     @property
@@ -43,7 +49,7 @@ def tune(
     out: Path,
     config: TuneSettings,
     *,
-    held_out: Callable[[], float],
+    held_out: Callable[[], float] | None,
     stop_early: bool,
     smaller: Callable[[], None] | None = None,
     factors: Mapping[str, float] | None = None,
@@ -55,7 +61,7 @@ def tune(
     The loss may come in parts that add up to it. After an out-of-memory error `smaller()` is told to make the parts
     smaller, and the step is done again: nothing of it was applied.
 
-    `held_out()` is the loss on what training never sees, called with the averaged weights in place; with
+    `held_out()` is the loss on what training never sees, if anything, called with the averaged weights in place; with
     `stop_early` it decides when to stop and which weights are kept, without it the last averages are. Calling it
     again with the same `out` resumes, to the same bytes: the state holds all that a later step depends on.
     Returns {"steps", "held_out", "stopped"}. `factors` multiply the learning rate of the parameters they name.
@@ -65,6 +71,7 @@ def tune(
         parameters,
         out,
         learning_rate=config.learning_rate,
+        betas=(0.9, config.beta2),
         weight_decay=config.weight_decay,
         ema=config.ema,
         factors=factors,
@@ -78,14 +85,16 @@ def tune(
     while trainer.steps < config.steps and not exhausted():
         step = trainer.steps
         share = max(0.0, (step - config.warmup) / max(1, config.steps - config.warmup))
-        rate = config.learning_rate * min(1.0, (step + 1) / config.warmup) * (0.05 + 0.95 * (1 - share))
+        rate = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup))
+        rate *= 0.05 + 0.95 * (1 - share) if config.schedule == "linear" else 1.0
         line: dict[str, Any] = {"step": step + 1, "loss": _step(trainer, loss, step, rate, smaller), "lr": rate}
         if trainer.steps % config.evaluate_every == 0 or trainer.steps == config.steps:
-            with torch.no_grad(), trainer.averaged():
-                judged = held_out()
-            line |= {"loss": round(trainer.means()[0], 5), "held_out": judged}
+            line["loss"] = round(trainer.means()[0], 5)
+            if held_out:
+                with torch.no_grad(), trainer.averaged():
+                    line["held_out"] = held_out()
+                trainer.judge(line["held_out"], keep=stop_early)
             trainer.log(line)
-            trainer.judge(judged, keep=stop_early)
         if progress:
             progress(line)
         if preview and trainer.steps % config.preview_every == 0:
@@ -100,8 +109,8 @@ def tune(
             parameter.copy_(chosen[key])
             parameter.requires_grad_(False)
     stopped = f"no better for {config.patience} evaluations" if exhausted() else "all steps done"
-    steps = trainer.best_step if stop_early else trainer.steps
-    return {"steps": steps, "held_out": trainer.best_loss, "stopped": stopped}
+    steps, lowest = trainer.best_step if stop_early else trainer.steps, trainer.best_loss if held_out else None
+    return {"steps": steps, "held_out": lowest, "stopped": stopped}
 
 
 def _step(

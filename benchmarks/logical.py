@@ -18,7 +18,7 @@ and contrast and colours matched to it, their default. Intervals: Wilson, 95 %.
 With --data READER:DIR (mvtec_loco:DIR) there is no reader: methods are fitted and judged by the generation metrics.
 
 Example: python benchmarks/logical.py --steps 300 -n 16 --out runs/logical
-         python benchmarks/logical.py --data mvtec_loco:data/loco --category pushpins --shots 8 --features FOLDER --out O
+         python benchmarks/logical.py --data mvtec_loco:data/loco --category pushpins --shots 8 --out runs/loco
 """
 
 from __future__ import annotations
@@ -114,9 +114,9 @@ def fitted(method: str, data: str, args: argparse.Namespace) -> Path:
     options = {"mask_steps": 0}
     training.train(
         TrainConfig(**values, category=args.category, shots=shots, options=options, seed=args.seed),
-        lambda what, done, total, line: print(f"{method} {what}: {done}/{total}", flush=True)
-        if done % 50 == 0
-        else None,
+        lambda what, done, total, line: (
+            print(f"{method} {what}: {done}/{total}", flush=True) if done % 50 == 0 else None
+        ),
     )
     return values["out"]
 

@@ -51,7 +51,7 @@ def of_kind(kind: str) -> list[State]:
 
 @dataclass(frozen=True)
 class Scene:
-    """One rendered tray: `image` (HEIGHT, WIDTH, 3) uint8; `pose` (2, 3) takes the upright tray's pixels (x, y) to it."""
+    """A rendered tray: `image` (HEIGHT, WIDTH, 3) uint8; `pose` (2, 3) takes the upright tray's pixels (x, y) there."""
 
     image: np.ndarray
     pose: np.ndarray
@@ -141,16 +141,15 @@ def _place(rng: np.random.Generator, cell: int, on_wall: bool) -> tuple[np.ndarr
             head[axis] = place
         tip = head + (HEAD + NEEDLE) * np.array([np.cos(angle), np.sin(angle)])
         if ((tip > 7) & (tip < side - 7)).all():
-            return head + (left, top), tip + (left, top)
+            return np.add(head, (left, top)), np.add(tip, (left, top))
 
 
 def _pin(
     canvas: np.ndarray, rng: np.random.Generator, head: np.ndarray, tip: np.ndarray, pigment: tuple[int, ...]
 ) -> None:
     shadow = np.zeros(canvas.shape[:2], np.float32)
-    moved = (7, 9)
-    cv2.circle(shadow, tuple(int(v) for v in head + moved), 2 * HEAD, 1.0, cv2.FILLED, cv2.LINE_AA)
-    cv2.line(shadow, *(tuple(int(v) for v in p + (4, 5)) for p in (head, tip)), 1.0, 5, cv2.LINE_AA)
+    cv2.circle(shadow, tuple(int(v) for v in np.add(head, (7, 9))), 2 * HEAD, 1.0, cv2.FILLED, cv2.LINE_AA)
+    cv2.line(shadow, *(tuple(int(v) for v in np.add(p, (4, 5))) for p in (head, tip)), 1.0, 5, cv2.LINE_AA)
     canvas *= 1 - 0.3 * cv2.GaussianBlur(shadow, (0, 0), 4)[..., None]
     ends = [tuple(int(v) for v in point) for point in (head, tip)]
     cv2.line(canvas, *ends, (84, 86, 92), 6, cv2.LINE_AA)

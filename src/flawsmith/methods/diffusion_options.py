@@ -34,7 +34,7 @@ class DiffusionOptions(base.Options):
     )
     strength: float = Field(0.7, gt=0, le=1, description="how far a start other than noise is noised first")
     window: Literal["defect", "full"] = Field(
-        "defect", description="what the model sees: squares around the mask, or the whole image at once, as in the papers"
+        "defect", description="what the model sees: squares around the mask, or the whole image, as in the papers"
     )
     context: float = Field(1.5, ge=1, le=8, description="window side over the mask's box")
     max_reduction: float = Field(

@@ -163,7 +163,7 @@ def rendered(args: argparse.Namespace) -> None:
     misled = [replace(r, caption=s.caption) for r, s in zip(requests, wrong, strict=True)]
     pictures = {"untouched": [r.normal for r in requests], "copypaste": paint(CopyPaste(**FREE), requests)}
     results = {name: judge(asked, made, states) for name, made in pictures.items()}
-    for name in LEARNED:
+    for name in args.methods:
         method = Synthesizer.from_pretrained(fitted(name, data, args))
         method.options = method.parse_options({**FREE, **json.loads(args.options)}, method.options)
         for arm, told, given, contrast in (
@@ -202,7 +202,7 @@ def report(results: dict[str, Any]) -> str:
 
 def photographed(args: argparse.Namespace) -> None:
     """A real data set: fit, paint under moved real masks, and the generation metrics of each method's folder."""
-    for name in ("copypaste", *LEARNED):
+    for name in ("copypaste", *args.methods):
         run = str(fitted(name, args.data, args)) if name in LEARNED else name
         common = {"category": args.category, "shots": args.shots}
         generation.run(
@@ -233,6 +233,7 @@ def main() -> None:
     parser.add_argument("--types", action="store_true", help="rendered: a defect type for each kind of anomaly")
     parser.add_argument("--steps", type=int, default=300, help="of each fit")
     parser.add_argument("-n", type=int, default=16, help="pictures per kind (with --data: type)")
+    parser.add_argument("--methods", nargs="+", choices=LEARNED, default=LEARNED, help="beside copypaste")
     parser.add_argument("--options", default="{}", help="JSON: options of the learned methods, rendered set only")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)

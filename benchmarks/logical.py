@@ -161,8 +161,11 @@ def rendered(args: argparse.Namespace) -> None:
         raise SystemExit(f"The reader is wrong on {exact.count(False)} of {len(exact)} rendered anomalies.")
     requests = [one.request for one in asked]
     misled = [replace(r, caption=s.caption) for r, s in zip(requests, wrong, strict=True)]
-    pictures = {"untouched": [r.normal for r in requests], "copypaste": paint(CopyPaste(**FREE), requests)}
+    pictures = {"untouched": [r.normal for r in requests]}
+    for match in (1.0, 0.0):  # how far light follows the new surroundings: those of another compartment mislead it
+        pictures[f"copypaste, match={match:g}"] = paint(CopyPaste(**FREE, match=match), requests)
     results = {name: judge(asked, made, states) for name, made in pictures.items()}
+    keep(args, results)
     for name in args.methods:
         method = Synthesizer.from_pretrained(fitted(name, data, args))
         method.options = method.parse_options({**FREE, **json.loads(args.options)}, method.options)
@@ -233,7 +236,7 @@ def main() -> None:
     parser.add_argument("--types", action="store_true", help="rendered: a defect type for each kind of anomaly")
     parser.add_argument("--steps", type=int, default=300, help="of each fit")
     parser.add_argument("-n", type=int, default=16, help="pictures per kind (with --data: type)")
-    parser.add_argument("--methods", nargs="+", choices=LEARNED, default=LEARNED, help="beside copypaste")
+    parser.add_argument("--methods", nargs="*", choices=LEARNED, default=LEARNED, help="beside copypaste")
     parser.add_argument("--options", default="{}", help="JSON: options of the learned methods, rendered set only")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)

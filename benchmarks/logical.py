@@ -13,7 +13,9 @@ wrong    the same photographs, masks and seeds with another kind's caption: how 
 Controls: the rendered anomaly itself (must be right), the untouched photograph (must be wrong), and copypaste with a
 reference of the same caption laid exactly on the compartment, which is the easiest case there is for it.
 Learned methods get words alone, and contrast as painted (contrast=0); "matched": with the reference of the same caption
-and contrast and colours matched to it, their default. Intervals: Wilson, 95 %.
+and contrast and colours matched to it, their default; "laid": begun from that reference laid in place
+(sampling=reference), where words need say nothing. keep_grain is off: in reduced windows it keeps fine structure of the
+photograph, here the outlines of the pin that should be gone. Intervals: Wilson, 95 %.
 
 With --data READER:DIR (mvtec_loco:DIR) there is no reader: methods are fitted and judged by the generation metrics.
 
@@ -169,17 +171,19 @@ def rendered(args: argparse.Namespace) -> None:
     for name in args.methods:
         method = Synthesizer.from_pretrained(fitted(name, data, args))
         method.options = method.parse_options({**FREE, **json.loads(args.options)}, method.options)
-        for arm, told, given, contrast in (
-            (name, states, [replace(r, reference=None) for r in requests], 0.0),
-            (f"{name}, wrong caption", wrong, [replace(r, reference=None) for r in misled], 0.0),
-            (f"{name}, matched", states, requests, 1.0),
+        words = [[replace(r, reference=None) for r in group] for group in (requests, misled)]
+        for arm, told, given, options in (
+            (name, states, words[0], {"contrast": 0.0}),
+            (f"{name}, wrong caption", wrong, words[1], {"contrast": 0.0}),
+            (f"{name}, matched", states, requests, {}),
+            (f"{name}, laid", states, requests, {"sampling": "reference"}),
         ):
-            pictures[arm] = paint(method, given, contrast=contrast)
+            pictures[arm] = paint(method, given, **options)
             results[arm] = judge(asked, pictures[arm], told)
             keep(args, results)
     print(report(results))
     rows, notes = [], []
-    for number in range(min(len(asked), 4 * 7)):
+    for number in range(min(len(asked), 12)):
         view = compose.square_window(asked[number].request.mask, 96, 1.15).slices
         rows.append([pictures[arm][number].image[view] for arm in pictures])
         notes.append(f"{states[number].caption} / {wrong[number].caption}")
@@ -237,7 +241,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="of each fit")
     parser.add_argument("-n", type=int, default=16, help="pictures per kind (with --data: type)")
     parser.add_argument("--methods", nargs="*", choices=LEARNED, default=LEARNED, help="beside copypaste")
-    parser.add_argument("--options", default="{}", help="JSON: options of the learned methods, rendered set only")
+    parser.add_argument(
+        "--options", default='{"keep_grain": false}', help="JSON: options of the learned methods, rendered set only"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)

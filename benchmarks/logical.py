@@ -10,6 +10,8 @@ told     the state is the caption's, count and colour included; kind: at least t
 wrong    the same photographs, masks and seeds with another kind's caption: how often is it the caption asked for
          ("told"), and how often still the first one ("first")? If captions matter the former is high, else the latter.
 
+loss     held-out rendered anomalies: is the denoising loss lower with the own caption than with a wrong one?
+
 Controls: the rendered anomaly itself (must be right), the untouched photograph (must be wrong), and copypaste with a
 reference of the same caption laid exactly on the compartment, which is the easiest case there is for it.
 Learned methods get words alone, and contrast as painted (contrast=0); "matched": with the reference of the same caption
@@ -39,9 +41,14 @@ from logical_scene import COLUMNS, ROWS, STATES, Scene, State, corner, of_kind, 
 
 from flawsmith import compose, generation, images, training
 from flawsmith.config import EvaluateConfig, GenerateConfig, TrainConfig
+from flawsmith.diffusion.adapters import use_adapter
+from flawsmith.diffusion.fewshot import FitConfig
+from flawsmith.diffusion.losses import batch_loss, stratified_steps
+from flawsmith.diffusion.shards import Batch
 from flawsmith.evaluation import folder
 from flawsmith.masks import Warp
 from flawsmith.methods.base import Synthesizer
+from flawsmith.methods.canvas import resized
 from flawsmith.methods.copypaste import CopyPaste
 from flawsmith.records import Request, Sample
 
@@ -167,10 +174,12 @@ def rendered(args: argparse.Namespace) -> None:
     for match in (1.0, 0.0):  # how far light follows the new surroundings: those of another compartment mislead it
         pictures[f"copypaste, match={match:g}"] = paint(CopyPaste(**FREE, match=match), requests)
     results = {name: judge(asked, made, states) for name, made in pictures.items()}
-    keep(args, results)
+    keep(args, results, {})
+    listens: dict[str, Any] = {}
     for name in args.methods:
         method = Synthesizer.from_pretrained(fitted(name, data, args))
         method.options = method.parse_options({**FREE, **json.loads(args.options)}, method.options)
+        listens[name] = heard(method, truth, asked)
         words = [[replace(r, reference=None) for r in group] for group in (requests, misled)]
         for arm, told, given, options in (
             (name, states, words[0], {"contrast": 0.0}),
@@ -180,8 +189,13 @@ def rendered(args: argparse.Namespace) -> None:
         ):
             pictures[arm] = paint(method, given, **options)
             results[arm] = judge(asked, pictures[arm], told)
-            keep(args, results)
+            keep(args, results, listens)
     print(report(results))
+    for name, found in listens.items():
+        print(
+            f"{name}: own caption has the lower loss in {found['share']:.0%} [{found['low']:.0%}, {found['high']:.0%}] "
+            f"(chance 50 %), a wrong one costs {found['wrong_costs']:+.2%}; {found['by_kind']}"
+        )
     rows, notes = [], []
     for number in range(min(len(asked), 12)):
         view = compose.square_window(asked[number].request.mask, 96, 1.15).slices
@@ -190,9 +204,40 @@ def rendered(args: argparse.Namespace) -> None:
     images.write_image(args.out / "sheet.png", images.contact_sheet(rows, tuple(pictures), notes, cell=150))
 
 
-def keep(args: argparse.Namespace, results: dict[str, Any]) -> None:
+@torch.no_grad()
+def heard(method: Any, truth: Sequence[Scene], asked: Sequence[Asked], rounds: int = 6) -> dict[str, Any]:
+    """Whether rendered anomalies have the lower denoising loss with their own caption than with a wrong one: the same
+    windows, steps and noise, mean of `rounds`. What painting shows only where the model can paint the state at all.
+    """
+    backbone, states, others = method.backbone, [one.state for one in asked], [one.other() for one in asked]
+    name = f"tray/{asked[0].request.defect_type}"
+    views = []
+    for scene, one in zip(truth, asked, strict=True):
+        hole = scene.mask(one.cell)
+        views.append(resized(scene.image, hole, compose.square_window(hole, backbone.size, 1.5), backbone.size))
+    image, mask = (np.stack(parts) for parts in zip(*views, strict=True))
+    if method.adapters:
+        use_adapter(backbone, method.adapters[name])
+    side, sums = backbone.size // backbone.factor, []
+    for told in (states, others):
+        captions, generator, found = [s.caption for s in told], torch.Generator().manual_seed(3), []
+        names, kept = [f"tray/{one.request.defect_type}" for one in asked], [False] * len(asked)
+        batch = Batch(image, image, mask, captions, [None] * len(asked), words=captions, names=names, dropped=kept)
+        for _ in range(rounds):
+            t = stratified_steps(len(asked), generator, backbone.training_steps())
+            noise = torch.randn(len(asked), backbone.latent_channels, side, side, generator=generator)
+            for rows in (slice(start, start + 8) for start in range(0, len(asked), 8)):
+                own = method.training_condition if method.joint else None
+                found.append(batch_loss(backbone, batch.part(rows), t[rows], noise[rows], FitConfig(), own))
+        sums.append(torch.cat(found).reshape(rounds, -1).mean(0).double().numpy())
+    more = float(sums[1].mean() / sums[0].mean() - 1)
+    by_kind = {k: float(np.mean([a < b for a, b, s in zip(*sums, states, strict=True) if s.kind == k])) for k in KINDS}
+    return {**share(list(sums[0] < sums[1])), "wrong_costs": more, "by_kind": by_kind}
+
+
+def keep(args: argparse.Namespace, results: dict[str, Any], listens: dict[str, Any]) -> None:
     settings = {key: str(value) for key, value in vars(args).items()}
-    content = json.dumps({"settings": settings, "rendered": True, "results": results}, indent=1)
+    content = json.dumps({"settings": settings, "rendered": True, "results": results, "loss": listens}, indent=1)
     images.write_bytes(args.out / "logical.json", content.encode())
 
 

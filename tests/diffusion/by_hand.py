@@ -44,8 +44,8 @@ def heads(q: Tensor, k: Tensor, v: Tensor, count: int, logits: Callable[[Tensor]
     found, size = [], q.shape[-1] // count
     for head in range(count):
         cut = slice(head * size, (head + 1) * size)
-        scores = torch.einsum("bnc,bmc->bnm", q[..., cut], k[..., cut]) / math.sqrt(size)
-        shares = logits(scores).exp() / logits(scores).exp().sum(-1, keepdim=True)
+        scores = logits(torch.einsum("bnc,bmc->bnm", q[..., cut], k[..., cut]) / math.sqrt(size))
+        shares = scores.exp() / scores.exp().sum(-1, keepdim=True)
         found.append(shares @ v[..., cut])
     return torch.cat(found, -1)
 

@@ -23,7 +23,7 @@ ALPHAS = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=
 
 
 class Line(nn.Module):
-    """A denoiser that is a formula of all it is given."""
+    """A denoiser that is a formula of all it is given, and in which every place counts for every other."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,8 @@ class Line(nn.Module):
     def forward(self, x: Tensor, t: Tensor, encoder_hidden_states: Tensor, return_dict: bool) -> tuple[Tensor]:
         self.calls.append((x, t))
         said = encoder_hidden_states.mean((1, 2))[:, None, None, None]
-        return (self.scale * x[:, :2] + 0.2 * said + 0.1 * x[:, 2:].sum(1, keepdim=True),)
+        mean = x[:, :2].mean((2, 3), keepdim=True)
+        return (self.scale * x[:, :2] + 0.4 * mean + 0.2 * said + 0.1 * x[:, 2:].sum(1, keepdim=True),)
 
 
 def words(t: Tensor, shift: float = 0.0) -> Conditioning:
@@ -71,7 +72,11 @@ def ddim(
 def answer(line: Line, given: Callable[[Tensor], Conditioning], extra: Tensor | None = None) -> Any:
     def said(x: Tensor, t: int) -> Tensor:
         context = given(torch.full((len(x),), t)).context
-        out = line.scale.detach() * x + 0.2 * context.mean((1, 2))[:, None, None, None]
+        out = (
+            line.scale.detach() * x
+            + 0.4 * x.mean((2, 3), keepdim=True)
+            + 0.2 * context.mean((1, 2))[:, None, None, None]
+        )
         return out if extra is None else out + 0.1 * extra.sum(1, keepdim=True)
 
     return said

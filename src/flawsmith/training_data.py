@@ -68,6 +68,18 @@ def missing(
     return None
 
 
+def same_fit(folder: Path, plan: Mapping[str, Any]) -> None:
+    """A stopped fit is resumed only by the same one. Raises FlawsmithError when another one was begun here."""
+    file = folder / "fit.json"
+    text = json.dumps(plan, indent=2, ensure_ascii=False)
+    if (folder / STATE).is_file() and file.is_file() and file.read_text(encoding="utf-8") != text:
+        raise FlawsmithError(
+            f"{folder} holds a stopped fit of other types, pictures or settings: give the same ones to resume it, or "
+            f"remove {folder}."
+        )
+    images.write_bytes(file, text.encode("utf-8"))
+
+
 def divided(
     support: Mapping[str, Sequence[Record]], seed: int, judge: bool
 ) -> tuple[dict[str, list[Sample]], dict[str, list[Sample]]]:
@@ -88,18 +100,6 @@ def divided(
     held = hold_out({name: [record for record, _ in pairs] for name, pairs in found.items()}, seed) if judge else {}
     real = {name: [s for r, s in pairs if r not in held.get(name, ())] for name, pairs in found.items()}
     return real, {name: [s for r, s in pairs if r in held.get(name, ())] for name, pairs in found.items()}
-
-
-def same_fit(folder: Path, plan: Mapping[str, Any]) -> None:
-    """A stopped fit is resumed only by the same one. Raises FlawsmithError when another one was begun here."""
-    file = folder / "fit.json"
-    text = json.dumps(plan, indent=2, ensure_ascii=False)
-    if (folder / STATE).is_file() and file.is_file() and file.read_text(encoding="utf-8") != text:
-        raise FlawsmithError(
-            f"{folder} holds a stopped fit of other types, pictures or settings: give the same ones to resume it, or "
-            f"remove {folder}."
-        )
-    images.write_bytes(file, text.encode("utf-8"))
 
 
 def normals(config: TrainConfig, records: Sequence[Record], category: str) -> list[Sample]:

@@ -83,6 +83,33 @@ def test_every_way_of_sampling(folder: Path, options: dict) -> None:
     assert np.array_equal(sample.image[~sample.mask], normal[~sample.mask])
 
 
+def on(mask: np.ndarray) -> Request:
+    """`request` on a photograph of a mask's size."""
+    return request(normal=Sample(fakes.photo(0, mask.shape), np.zeros_like(mask), "widget"), mask=mask)
+
+
+@pytest.mark.parametrize("name", MASKS)  # noqa: F405
+def test_the_whole_image_as_window_keeps_every_promise(folder: Path, name: str) -> None:
+    asked = on(MASKS[name])  # noqa: F405
+    (sample,) = DiffusionSynthesizer(str(folder), steps=2, window="full").generate([asked])
+    check(asked, sample)  # noqa: F405
+    assert sample.info["window"] == [0, 0, *asked.mask.shape] and sample.info["tiles"] == 1
+
+
+def test_only_the_whole_image_as_window_sees_what_is_far_from_the_mask(folder: Path) -> None:
+    mask = np.zeros((60, 160), bool)  # not square: the model's 32 px see all of it reduced, and then a border
+    mask[20:32, 6:18] = True
+    near = on(mask)
+    image = near.normal.image.copy()
+    image[:, 120:] = 255 - image[:, 120:]
+    far = replace(near, normal=replace(near.normal, image=image))
+    free = {"steps": 2, "min_visibility": 0, "min_share": 0, "contrast": 0}
+    for window, same in (("defect", True), ("full", False)):
+        method = DiffusionSynthesizer(str(folder), window=window, **free)
+        made = [method.generate([asked])[0].image[mask] for asked in (near, far)]
+        assert np.array_equal(*made) == same
+
+
 def test_little_strength_stays_near_its_start(folder: Path) -> None:
     """From the normal with hardly any noise, hardly anything may change; from noise, much does (untrained weights)."""
     synthesizer = DiffusionSynthesizer(str(folder), steps=20, min_visibility=0, min_share=0, threshold=0, contrast=0)

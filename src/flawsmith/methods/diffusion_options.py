@@ -33,6 +33,9 @@ class DiffusionOptions(base.Options):
         "noise", description="begin from noise, the normal, the reference laid in place, or the painter's sketch"
     )
     strength: float = Field(0.7, gt=0, le=1, description="how far a start other than noise is noised first")
+    window: Literal["defect", "full"] = Field(
+        "defect", description="what the model sees: squares around the mask, or the whole image, as in the papers"
+    )
     context: float = Field(1.5, ge=1, le=8, description="window side over the mask's box")
     max_reduction: float = Field(
         2.0,

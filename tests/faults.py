@@ -120,7 +120,8 @@ MUTATIONS = {
             ("lambda does not fade the context", "share = min(weight, 1.0) * shown", "share = 1.0 * shown"),
             ("lambda does not reach the adapter", "self.projection(states) if self.adapting else None, weight)",
              "self.projection(states) if self.adapting else None, 1.0)"),
-            ("no ASEA in sampling", "Asea(options.e_g_updates if options.asea and self.config.asea else 0)", "Asea(0)")],
+            ("no ASEA in sampling", "Asea(options.e_g_updates if options.asea and self.config.asea else 0)",
+             "Asea(0)")],
         AC + "a_training_row_is_read_by_its_caption_or_the_template_and_nulled_where_dropped": [
             ("dropped rows keep their reference", "if r is not None and not batch.dropped[i]}", "if r is not None}"),
             ("the template is never trained", "return template(name) if name and step % 2 else",

@@ -73,8 +73,8 @@ MUTATIONS = {
     },
     "methods/anomalyxfusion/synthesizer.py": {
         XF_SEEN + "training_sees_the_tokens_of_its_own_step_and_nulls_where_they_are_dropped": [
-            ("DDF's step fixed in training", "self.insert(batch.captions, x, dropped, template), t)",
-             "self.insert(batch.captions, x, dropped, template), 0 * t)"),
+            ("DDF's step fixed in training", "self.insert(batch.captions, x, dropped, templates), t)",
+             "self.insert(batch.captions, x, dropped, templates), 0 * t)"),
             ("dropped rows keep their tokens", "x = torch.where(dropped[:, None, None], self.null().to(x.dtype), x)",
              "x = x + 0")],
         XF_SEEN + "every_step_of_sampling_sees_words_place_and_looks_tuned_to_that_step": [
@@ -86,7 +86,7 @@ MUTATIONS = {
              'self.features.text([""] * len(captions))'),
             ("MIF is left out", "return e if self.in_fusion is None else self.in_fusion(e)", "return e")],
         XF_SEEN + "with_the_template_the_caption_speaks_through_the_semantic_tokens_only": [
-            ("always the first prompt template", "PROMPTS[int(t.sum()) % len(PROMPTS)]", "PROMPTS[0]")],
+            ("always the first prompt template", "PROMPTS[step % len(PROMPTS)]", "PROMPTS[0]")],
     },
     "methods/latent.py": {
         XF_SEEN + "every_step_of_sampling_sees_words_place_and_looks_tuned_to_that_step": [
@@ -120,10 +120,10 @@ MUTATIONS = {
             ("lambda does not fade the context", "share = min(weight, 1.0) * shown", "share = 1.0 * shown"),
             ("lambda does not reach the adapter", "self.projection(states) if self.adapting else None, weight)",
              "self.projection(states) if self.adapting else None, 1.0)"),
-            ("no ASEA in sampling", "Asea(options.e_g_updates if options.asea else 0)", "Asea(0)")],
+            ("no ASEA in sampling", "Asea(options.e_g_updates if options.asea and", "Asea(0 if options.asea and")],
         AC + "a_training_row_is_read_by_its_caption_or_the_template_and_nulled_where_dropped": [
             ("dropped rows keep their reference", "if r is not None and not batch.dropped[i]}", "if r is not None}"),
-            ("the template is never trained", "return template(name) if name and row % 2 else",
+            ("the template is never trained", "return template(name) if name and step % 2 else",
              "return template(name) if False else")],
     },
     "diffusion/attention.py": {
@@ -274,10 +274,9 @@ MUTATIONS = {
             ("nothing is put back", "image = np.where(label[..., None], painted, normal)", "image = painted"),
             ("visibility over the window", "difference[label].mean()", "difference.mean()")],
         COMPOSE + "repairs_close_two_pixels_and_fill_holes_but_never_leave_the_mask": [
-            ("labels leave the mask", "ndimage.binary_fill_holes(closed.astype(bool)) & mask",
-             "ndimage.binary_fill_holes(closed.astype(bool))"),
-            ("holes are left open", "ndimage.binary_fill_holes(closed.astype(bool)) & mask",
-             "closed.astype(bool) & mask"),
+            ("labels leave the mask", "label = _filled(closed) & mask", "label = _filled(closed)"),
+            ("holes are left open", "label = _filled(closed) & mask",
+             "label = closed.astype(bool) & mask"),
             ("gaps are left open", "cv2.morphologyEx(padded, cv2.MORPH_CLOSE, ellipse)[4:-4", "padded[4:-4")],
         COMPOSE + "a_part_below_a_fiftieth_of_the_largest_is_a_speck_too": [
             ("specks beside large parts stay", "(areas >= 0.02 * areas.max())", "(areas > 0)")],

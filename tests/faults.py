@@ -120,8 +120,7 @@ MUTATIONS = {
             ("lambda does not fade the context", "share = min(weight, 1.0) * shown", "share = 1.0 * shown"),
             ("lambda does not reach the adapter", "self.projection(states) if self.adapting else None, weight)",
              "self.projection(states) if self.adapting else None, 1.0)"),
-            ("no ASEA in sampling", "Asea(options.e_g_updates if options.asea and self.config.asea else 0)",
-             "Asea(0)")],
+            ("no ASEA in sampling", "Asea(options.e_g_updates if options.asea and", "Asea(0 if options.asea and")],
         AC + "a_training_row_is_read_by_its_caption_or_the_template_and_nulled_where_dropped": [
             ("dropped rows keep their reference", "if r is not None and not batch.dropped[i]}", "if r is not None}"),
             ("the template is never trained", "return template(name) if name and step % 2 else",
@@ -275,10 +274,9 @@ MUTATIONS = {
             ("nothing is put back", "image = np.where(label[..., None], painted, normal)", "image = painted"),
             ("visibility over the window", "difference[label].mean()", "difference.mean()")],
         COMPOSE + "repairs_close_two_pixels_and_fill_holes_but_never_leave_the_mask": [
-            ("labels leave the mask", "ndimage.binary_fill_holes(closed.astype(bool)) & mask",
-             "ndimage.binary_fill_holes(closed.astype(bool))"),
-            ("holes are left open", "ndimage.binary_fill_holes(closed.astype(bool)) & mask",
-             "closed.astype(bool) & mask"),
+            ("labels leave the mask", "label = _filled(closed) & mask", "label = _filled(closed)"),
+            ("holes are left open", "label = _filled(closed) & mask",
+             "label = closed.astype(bool) & mask"),
             ("gaps are left open", "cv2.morphologyEx(padded, cv2.MORPH_CLOSE, ellipse)[4:-4", "padded[4:-4")],
         COMPOSE + "a_part_below_a_fiftieth_of_the_largest_is_a_speck_too": [
             ("specks beside large parts stay", "(areas >= 0.02 * areas.max())", "(areas > 0)")],

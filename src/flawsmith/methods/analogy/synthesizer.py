@@ -1,0 +1,174 @@
+"""Analogy: the texture of one or several real defects, synthesised in a new mask on a good photograph.
+
+Image analogies with the mask as the drawing: texture by numbers (Hertzmann et al., SIGGRAPH 2001), optimised from
+coarse to fine over a nearest-neighbour field (`field`), guided by where a pixel lies in its defect (`guidance`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from flawsmith import compose
+from flawsmith.methods import base
+from flawsmith.methods.analogy import exemplars
+from flawsmith.methods.analogy.exemplars import RING, grown, ring
+from flawsmith.methods.analogy.field import RADIUS, Side, Weights, synthesise
+from flawsmith.methods.analogy.guidance import gain, guides, shading, signed_distance, surroundings
+from flawsmith.methods.analogy.strips import Strip, is_thin
+from flawsmith.methods.copypaste import is_artwork
+from flawsmith.records import Request, Sample
+
+
+class AnalogyOptions(base.Options):
+    """Dials of `analogy`."""
+
+    exemplars: int = Field(default=2, ge=1, le=8, description="real defects whose texture one picture mixes, at most")
+    light: float = Field(default=1.0, ge=0, le=5, description="how much turning an exemplar's light costs; 0 = free")
+    coherence: float = Field(default=0.25, ge=0, le=2, description="rebate for continuing a piece of exemplar")
+    occurrence: float = Field(default=0.15, ge=0, le=2, description="charge for using an exemplar patch again")
+    grain: float = Field(default=1.0, ge=0, le=1, description="share of missing grain that is put back")
+
+
+class Analogy(base.Synthesizer):
+    """Paint new shapes with the texture of real defects; refuses without a reference."""
+
+    name = "analogy"
+    Options: ClassVar[type[base.Options]] = AnalogyOptions
+    needs_reference = True
+    blends_references = True
+    references = 4
+
+    def default_mask(self, defect_type: str) -> str:
+        return "varied"
+
+    def paint(
+        self,
+        normal: np.ndarray,
+        mask: np.ndarray,
+        request: Request,
+        area: compose.Window,
+        rng: np.random.Generator,
+        options: Any,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        chosen = self._choose(mask, request, rng, options)
+        return analogy(normal, mask, chosen, rng, options)
+
+    def _choose(self, mask: np.ndarray, request: Request, rng: np.random.Generator, options: Any) -> list[Sample]:
+        """The exemplars: other real defects than the one whose shape is used, those about as thick as the mask first."""
+        assert request.reference is not None  # `needs_reference`
+        pool = [other for other in request.others if other.mask.any()] or [request.reference]
+        own = np.log(exemplars.thickness(mask))
+        apart = [abs(np.log(exemplars.thickness(one.mask)) - own) + 0.3 * rng.random() for one in pool]
+        return [pool[index] for index in np.argsort(apart, kind="stable")[: options.exemplars]]
+
+
+@dataclass(frozen=True)
+class Lit:
+    """A picture (h, w, C) float32 freed of its light (`values`), with what surrounds its defect, and the masks."""
+
+    values: np.ndarray
+    around: np.ndarray
+    mask: np.ndarray  # the defect
+    seen: np.ndarray  # what may be used
+
+    def side(self, light: float, target: bool) -> Side:
+        usable = self.mask if target else self.seen & (signed_distance(self.mask) > -RING)
+        return Side(self.values, guides(self.mask, self.around, light), usable)
+
+    def unrolled(self, strip: Strip, light: float, target: bool) -> Side:
+        mask, values, around = strip.take(self.mask), strip.take(self.values), strip.take(self.around)
+        along = np.broadcast_to(strip.along.astype(np.float32), mask.shape)
+        usable = mask if target else strip.take(self.seen)
+        return Side(values, guides(mask, around, light, along), usable)
+
+
+def analogy(
+    normal: np.ndarray, mask: np.ndarray, chosen: list[Sample], rng: np.random.Generator, options: Any
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Paint the mask (h, w) bool of a window (h, w, 3) uint8 with the texture of real defects: (h, w, 3) uint8."""
+    artwork = is_artwork(normal) and all(is_artwork(one.image) for one in chosen)
+    thin = is_thin(mask) and any(is_thin(one.mask) for one in chosen)
+    if thin:
+        chosen = [one for one in chosen if is_thin(one.mask)]
+    levels = 1 if thin else int(np.clip(np.log2(max(exemplars.thickness(mask) / 5, 1)), 0, 4))
+    unit = 2**levels
+    margin = RING + RADIUS * unit
+    poses = [exemplars.best_pose(normal, mask, one.image, one.mask, options.light, artwork) for one in chosen]
+    if thin:
+        poses = [(0.0, False)] * len(chosen)
+    cut = [exemplars.posed(one.image, one.mask, margin, 1.0, *pose) for one, pose in zip(chosen, poses, strict=True)]
+
+    padded = tuple((0, -side % unit) for side in mask.shape)
+    here, hole = np.pad(normal, (*padded, (0, 0)), mode="symmetric"), np.pad(mask, padded, mode="edge")
+    here = here.astype(np.float32)
+    rim = ring(hole)
+    level = np.maximum(np.median(here[rim], axis=0) if rim.any() else here.mean(axis=(0, 1)), 8.0).astype(np.float32)
+    around = surroundings(here, ~grown(hole, 1))
+    divisor = np.ones_like(here) if artwork else shading(around, level) / level
+    target = Lit(here / divisor, around, hole, hole)
+    sources, gains = [], []
+    for one in cut:
+        its_rim = ring(one.mask) & one.seen
+        light = gain(here[rim], one.image[its_rim]) if not artwork and rim.any() and its_rim.any() else np.ones(3)
+        image = one.image * light.astype(np.float32)
+        around = surroundings(image, one.seen & ~grown(one.mask, 1))
+        sources.append(Lit(image if artwork else image * level / shading(around, level), around, one.mask, one.seen))
+        gains.append(light)
+    grey = all((lit.values[..., :1] == lit.values).all() for lit in (target, *sources))
+    contrast = np.concatenate([lit.values[grown(lit.mask, 2)] for lit in sources]).std(axis=0).mean()
+    scale = max(float(contrast), 0.02 * float(level.mean()), 1e-3)
+    target, *sources = (_scaled(lit, scale, 1 if grey else 3) for lit in (target, *sources))
+    weights = Weights(options.occurrence, options.coherence)
+    if thin:
+        strip = Strip(hole)
+        sides = [lit.unrolled(Strip(lit.mask, bool(rng.random() < 0.5)), options.light, False) for lit in sources]
+        goal = _padded(target.unrolled(strip, options.light, True), unit)
+        painted, _ = synthesise(goal, stacked(sides, margin), levels, rng, weights)
+        painted, reached = strip.give(painted, hole)
+        painted = np.where((reached & hole)[..., None], painted, target.values)
+    else:
+        source = stacked([lit.side(options.light, False) for lit in sources], margin)
+        painted, _ = synthesise(target.side(options.light, True), source, levels, rng, weights)
+    height, width = mask.shape
+    result = np.where(hole[..., None], painted * scale * divisor, here)[:height, :width]
+    if artwork:
+        result = np.where(result >= 128, 255, 0)
+    facts = {
+        "exemplars": len(chosen),
+        "unrolled": thin,
+        "gain": [[round(float(value), 3) for value in light] for light in gains],
+        "turn": [[round(degrees, 1), mirrored] for degrees, mirrored in poses],
+    }
+    return np.clip(np.rint(result), 0, 255).astype(np.uint8), facts
+
+
+def _scaled(lit: Lit, scale: float, channels: int) -> Lit:
+    """In units of the exemplars' contrast; a grey picture has one channel."""
+    values, around = (np.ascontiguousarray(part[..., :channels] / scale) for part in (lit.values, lit.around))
+    return Lit(values, around, lit.mask, lit.seen)
+
+
+def _padded(side: Side, unit: int) -> Side:
+    """To sides that divide by `unit`."""
+    pad = tuple((0, -length % unit) for length in side.mask.shape)
+    values, guide = (np.pad(part, (*pad, (0, 0)), mode="edge") for part in (side.values, side.guides))
+    return Side(values, guide, np.pad(side.mask, pad))
+
+
+def stacked(sides: list[Side], margin: int) -> Side:
+    """Several exemplars as one source, below each other, with a margin all around, each on a place that divides by 16."""
+    unit = 16
+    before = margin + -margin % unit
+    width = max(side.mask.shape[1] for side in sides)
+    parts = []
+    for side in sides:
+        pads = tuple((before, before + -(length + 2 * before) % unit) for length in (side.mask.shape[0], width))
+        short = width - side.mask.shape[1]
+        pads = (pads[0], (pads[1][0], pads[1][1] + short))
+        values, guide = (np.pad(part, (*pads, (0, 0)), mode="edge") for part in (side.values, side.guides))
+        parts.append(Side(values, guide, np.pad(side.mask, pads)))
+    return Side(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "guides", "mask")))

@@ -40,7 +40,7 @@ def reshape(mask: np.ndarray, rng: np.random.Generator, others: Sequence[np.ndar
     area = int(here.sum())
     field = _distance(here)
     thin = float(field.max()) < THIN * math.sqrt(area)
-    rough = _roughness(here)
+    rough = _roughness(here, float(field.max()))
     best = here
     for attempt in range(TRIES):
         drawn = _drawn(field, here, area, extent, thin, rough, 1 + 0.15 * attempt, rng, [] if thin else others)
@@ -113,11 +113,13 @@ def _drawn(
     return np.asarray(drawn)
 
 
-def _roughness(mask: np.ndarray) -> float:
-    """How far a shape is from its convex hull, 0 (an ellipse) to 1: a smooth shape stays smooth."""
-    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    hull = sum(cv2.contourArea(cv2.convexHull(outline)) + 0.5 * len(outline) for outline in outlines)
-    return float(np.clip(2 * (1 - mask.sum() / max(hull, 1.0)), 0, 1))
+def _roughness(mask: np.ndarray, depth: float) -> float:
+    """How much of a shape is notches and teeth narrower than a third of it, 0 to 1: a smooth shape stays smooth."""
+    side = 2 * max(1, round(0.35 * depth)) + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    padded = np.pad(mask.astype(np.uint8), side, mode="edge")
+    filled, worn = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, disc), cv2.morphologyEx(padded, cv2.MORPH_OPEN, disc)
+    return float(np.clip(2.5 * (int(filled.sum()) - int(worn.sum())) / max(1, int(padded.sum())), 0, 1))
 
 
 def _distance(mask: np.ndarray) -> np.ndarray:

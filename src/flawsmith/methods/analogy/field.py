@@ -24,6 +24,7 @@ RADIUS = 2  # of a patch: 5 x 5 pixels
 COMPONENTS = 12  # principal components of patches that are compared
 EXACT = 3_000_000  # pairs of patches that are compared one by one; above, PatchMatch
 STEPS = (4, 2, 1)  # how far away the neighbours are whose answers are tried
+EASED = 0.7  # guides weigh less from level to level: what they ask for is laid out by then
 BATCH = 1 << 15  # pixels compared at once, which bounds the memory
 
 
@@ -84,7 +85,8 @@ def synthesise(
     values, field = pyramid[-1][0].values, None
     for level in range(len(pyramid) - 1, -1, -1):
         target, source = pyramid[level]
-        matcher = Matcher(target, source, rng, weights)
+        eased = np.float32(EASED ** (len(pyramid) - 1 - level))
+        matcher = Matcher(*(Side(side.values, side.guides * eased, side.mask) for side in (target, source)), rng, weights)
         if field is None:
             field = matcher.guided()
         else:
@@ -94,7 +96,7 @@ def synthesise(
             field = matcher.match(field, values)
             values = matcher.vote(field, values)
     assert field is not None
-    return values, field
+    return matcher.vote(field, values, sharp=4), field
 
 
 class Matcher:
@@ -167,10 +169,12 @@ class Matcher:
         rows, columns = np.divmod(best, self.width)
         return Field(self.y, self.x, rows, columns, cost)
 
-    def vote(self, field: Field, values: np.ndarray) -> np.ndarray:
-        """The values (h, w, C) with the mask's pixels as the patches over them say."""
+    def vote(self, field: Field, values: np.ndarray, sharp: int = 2) -> np.ndarray:
+        """The values (h, w, C) with the mask's pixels as the patches over them say; the `sharp`er, the less is heard
+        of patches centred elsewhere, and the more of the exemplars' own grain is kept.
+        """
         ys, xs = np.nonzero(self.target.mask)
-        scale = max(float(np.quantile(field.cost, 0.6)), 1e-4)
+        scale = max(float(np.quantile(field.cost, 0.25)), 1e-4)
         weight = np.exp(-np.clip(field.cost, 0, None) / scale) * self.trust + 1e-6
         total = np.zeros((len(ys), values.shape[2]), np.float32)
         mass = np.zeros((len(ys), 1), np.float32)
@@ -181,7 +185,7 @@ class Matcher:
                 inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
                 patch = self.number[np.where(inside, y, 0), np.where(inside, x, 0)]
                 said = self.source.values[field.rows[patch] + down, field.columns[patch] + right]
-                share = (weight[patch] * (inside & (patch >= 0)) / (1 + down * down + right * right))[:, None]
+                share = (weight[patch] * (inside & (patch >= 0)) / (1 + down * down + right * right) ** sharp)[:, None]
                 total += share * said
                 mass += share
         painted = values.copy()

@@ -49,7 +49,7 @@ def guides(mask: np.ndarray, around: np.ndarray, light: float = 1.0, along: np.n
         *(0.6 * light * near * slope[..., i] for i in (0, 1)),
     ]
     if along is None:
-        channels += [0.35 * inside * place[0][:, None], 0.35 * inside * place[1][None, :]]
+        channels += [0.8 * inside * place[0][:, None], 0.8 * inside * place[1][None, :]]
     else:
         channels.append(0.7 * along)
     return np.concatenate([np.stack(channels, -1), 0.4 * around], axis=-1).astype(np.float32)

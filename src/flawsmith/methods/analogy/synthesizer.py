@@ -9,26 +9,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 from pydantic import Field
 
 from flawsmith import compose
 from flawsmith.methods import base
 from flawsmith.methods.analogy import exemplars
-from flawsmith.methods.analogy.exemplars import RING, grown, ring
+from flawsmith.methods.analogy.exemplars import RING, Exemplar, grown, ring
 from flawsmith.methods.analogy.field import RADIUS, Side, Weights, synthesise
 from flawsmith.methods.analogy.guidance import gain, guides, shading, signed_distance, surroundings
 from flawsmith.methods.analogy.strips import Strip, is_thin
 from flawsmith.methods.copypaste import is_artwork
 from flawsmith.records import Request, Sample
 
+OWN = 0.7  # what makes the exemplar another one than the shape is from, where another fits
+
 
 class AnalogyOptions(base.Options):
     """Dials of `analogy`."""
 
-    exemplars: int = Field(default=2, ge=1, le=8, description="real defects whose texture one picture mixes, at most")
+    exemplars: int = Field(default=1, ge=1, le=8, description="real defects whose texture one picture mixes, at most")
     light: float = Field(default=1.0, ge=0, le=5, description="how much turning an exemplar's light costs; 0 = free")
-    coherence: float = Field(default=0.25, ge=0, le=2, description="rebate for continuing a piece of exemplar")
+    coherence: float = Field(default=0.5, ge=0, le=2, description="rebate for continuing a piece of exemplar")
     occurrence: float = Field(default=0.15, ge=0, le=2, description="charge for using an exemplar patch again")
     grain: float = Field(default=1.0, ge=0, le=1, description="share of missing grain that is put back")
 
@@ -58,11 +61,15 @@ class Analogy(base.Synthesizer):
         return analogy(normal, mask, chosen, rng, options)
 
     def _choose(self, mask: np.ndarray, request: Request, rng: np.random.Generator, options: Any) -> list[Sample]:
-        """The exemplars: other real defects than the one whose shape is used, those about as thick as the mask first."""
+        """The exemplars: other real defects than the one whose shape is used, those about as large as the mask first."""
         assert request.reference is not None  # `needs_reference`
-        pool = [other for other in request.others if other.mask.any()] or [request.reference]
-        own = np.log(exemplars.thickness(mask))
-        apart = [abs(np.log(exemplars.thickness(one.mask)) - own) + 0.3 * rng.random() for one in pool]
+        pool = [request.reference, *(other for other in request.others if other.mask.any())]
+        own = np.log([exemplars.thickness(mask), mask.sum()])
+        apart = []
+        for one in pool:
+            more = np.log([exemplars.thickness(one.mask), one.mask.sum()]) - own
+            cost = np.where(more < 0, -2 * more, more)  # a smaller exemplar would have to be repeated
+            apart.append(float(cost @ (1.0, 0.4)) + 0.4 * rng.random() + OWN * (one is request.reference))
         return [pool[index] for index in np.argsort(apart, kind="stable")[: options.exemplars]]
 
 
@@ -137,6 +144,8 @@ def analogy(
     result = np.where(hole[..., None], painted * scale * divisor, here)[:height, :width]
     if artwork:
         result = np.where(result >= 128, 255, 0)
+    else:
+        result = result + options.grain * _missing_grain(normal, result, mask, cut, gains)
     facts = {
         "exemplars": len(chosen),
         "unrolled": thin,
@@ -144,6 +153,29 @@ def analogy(
         "turn": [[round(degrees, 1), mirrored] for degrees, mirrored in poses],
     }
     return np.clip(np.rint(result), 0, 255).astype(np.uint8), facts
+
+
+def _missing_grain(
+    normal: np.ndarray, painted: np.ndarray, mask: np.ndarray, cut: list[Exemplar], gains: list[np.ndarray]
+) -> np.ndarray:
+    """The grain (h, w, 3) that the painted defect lacks: the photograph's own, from another place of the window.
+
+    What the photograph has more of than the exemplars' photographs have, and what voting took from the exemplars.
+    """
+    own = compose.noise_level(normal, ~mask)
+    bright = [float(light.mean()) for light in gains]
+    images = [np.clip(one.image, 0, 255).astype(np.uint8) for one in cut]
+    theirs = np.mean([b * compose.noise_level(i, ~one.mask) for b, i, one in zip(bright, images, cut, strict=True)])
+    real = np.mean([b * compose.noise_level(i, one.mask) for b, i, one in zip(bright, images, cut, strict=True)])
+    got = compose.noise_level(np.clip(painted, 0, 255).astype(np.uint8), mask)
+    wanted = max(0.0, own**2 - theirs**2) + max(0.0, real**2 - got**2)
+    missing = np.sqrt(min(wanted, own**2, max(0.0, max(own, real) ** 2 - got**2)))
+    if missing <= 0:
+        return np.zeros(normal.shape, np.float32)
+    fine = normal.astype(np.float32) - cv2.GaussianBlur(normal.astype(np.float32), (0, 0), 1.0)
+    other = np.roll(fine, (normal.shape[0] // 2, normal.shape[1] // 2), axis=(0, 1))
+    limit = min(2.5 * own + 0.5, 12.0)
+    return np.asarray(mask[..., None] * np.clip(other * (missing / own), -limit, limit))
 
 
 def _scaled(lit: Lit, scale: float, channels: int) -> Lit:

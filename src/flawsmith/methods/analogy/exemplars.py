@@ -19,19 +19,21 @@ REACHES = (3.0, 8.0, 16.0)  # pixels outside the border at which they are
 
 @dataclass(frozen=True)
 class Exemplar:
-    """A real defect as it is used: `image` (h, w, 3) float32, `mask` and `seen` (h, w) bool, and how it was turned."""
+    """A defect with its surroundings: `image` (h, w, 3) float32, `mask` and `seen` (h, w) bool, and where it was cut.
+
+    `corner` is the place (x, y) in the photograph of the first pixel, of a defect that was not turned.
+    """
 
     image: np.ndarray
     mask: np.ndarray
     seen: np.ndarray  # where it was photographed; elsewhere the image is mirrored
-    degrees: float
-    mirrored: bool
+    corner: tuple[int, int]
 
 
 def posed(
     image: np.ndarray, mask: np.ndarray, margin: int, scale: float = 1.0, degrees: float = 0.0, mirrored: bool = False
 ) -> Exemplar:
-    """Cut a defect with `margin` pixels around it out of its photograph (H, W, 3) uint8, resized and turned."""
+    """Cut a defect with `margin` pixels around it out of its photograph (H, W, 3) uint8, resized and turned about the middle."""
     box = mask_box(mask)
     middle = np.array([(box.left + box.right - 1) / 2, (box.top + box.bottom - 1) / 2])
     cos, sin = scale * math.cos(math.radians(degrees)), scale * math.sin(math.radians(degrees))
@@ -44,8 +46,8 @@ def posed(
     size = (math.ceil(2 * reach[1]) + 1, math.ceil(2 * reach[0]) + 1)
     window = (0, 0, *size)
     seen = warp.apply(np.ones(mask.shape, dtype=bool), size, window)
-    there = warp.apply(mask, size, window)
-    return Exemplar(warp.apply(image, size, window).astype(np.float32), there, seen, degrees, mirrored)
+    there = warp.apply(mask.astype(np.uint8) * 255, size, window) >= 128  # mirrored, too: the frame is no border
+    return Exemplar(warp.apply(image, size, window).astype(np.float32), there, seen, (-int(shift[0]), -int(shift[1])))
 
 
 def best_pose(
@@ -57,15 +59,17 @@ def best_pose(
     must pay: each costs up to `light` times the contrast of the surroundings. `square`: quarter turns only.
     """
     here, there = profile(image, mask), profile(other, its_mask)
-    contrast = max(4.0, float(np.nanstd(there)))
+    if np.isnan(here).all() or np.isnan(there).all():
+        return 0.0, False
+    contrast = max(0.03 * float(np.nanmean(there)), float(np.nanstd(there)), 1e-3)
     best, pose = math.inf, (0.0, False)
     for mirrored in (False, True):
         flipped = there[(RAYS // 2 - np.arange(RAYS)) % RAYS] if mirrored else there
         for turn in range(0, RAYS, RAYS // 4 if square else 1):
-            gap = here - np.roll(flipped, turn, axis=0)
-            gap = gap - np.nanmedian(gap)
+            gap = (here - np.roll(flipped, turn, axis=0)).ravel()
+            gap = gap[~np.isnan(gap)]
             degrees = 360 * turn / RAYS
-            cost = float(np.nanmean(np.abs(gap))) / contrast
+            cost = float(np.abs(gap - np.median(gap)).mean()) / contrast if len(gap) >= RAYS // 2 else 1.0
             cost += light * 0.5 * (1 - math.cos(math.radians(degrees))) + (0.1 * light + 0.02) * mirrored
             if cost < best - 1e-9:
                 best, pose = cost, (degrees - 360 if degrees > 180 else degrees, mirrored)

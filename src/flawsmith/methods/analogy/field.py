@@ -23,6 +23,7 @@ import numpy as np
 RADIUS = 2  # of a patch: 5 x 5 pixels
 COMPONENTS = 12  # principal components of patches that are compared
 EXACT = 3_000_000  # pairs of patches that are compared one by one; above, PatchMatch
+BESIDE = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right]
 STEPS = (4, 2, 1)  # how far away the neighbours are whose answers are tried
 EASED = 0.7  # guides weigh less from level to level: what they ask for is laid out by then
 BATCH = 1 << 15  # pixels compared at once, which bounds the memory
@@ -88,10 +89,11 @@ def synthesise(
         eased = np.float32(EASED ** (len(pyramid) - 1 - level))
         matcher = Matcher(*(Side(side.values, side.guides * eased, side.mask) for side in (target, source)), rng, weights)
         if field is None:
-            field = matcher.guided()
+            values = matcher.peeled()
+            field = matcher.match(None, values)
         else:
             field = matcher.finer(field)
-        values = matcher.vote(field, target.values)
+        values = matcher.vote(field, values if values.shape == target.values.shape else target.values)
         for _ in range(4 if level else 2):
             field = matcher.match(field, values)
             values = matcher.vote(field, values)
@@ -121,10 +123,31 @@ class Matcher:
         depth = cv2.distanceTransform(np.pad(target.mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
         self.trust = (1.15 ** -np.minimum(depth, 30))[self.y, self.x].astype(np.float32)
 
-    def guided(self) -> Field:
-        """The first field, by guides alone."""
-        one = self.components.shape[1]
-        return self._exact(self.guides, self.described[:, one:])
+    def peeled(self) -> np.ndarray:
+        """First values, from the border inwards, one layer at a time: what is known of a patch, and the guides, choose
+        the source pixel. So what crosses the border goes on in phase.
+        """
+        target, channels = self.target, self.target.values.shape[2]
+        values, known = target.values.copy(), ~target.mask
+        known_guides = self.source.guides.reshape(self.source.mask.size, -1)[self.at]
+        whole = _patches(self.source.values, *np.divmod(self.at, self.width))
+        flat = self.source.values.reshape(-1, channels)
+        while not known.all():
+            layer = cv2.dilate(known.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~known
+            y, x = np.nonzero(layer if layer.any() else ~known)
+            share = _patches(known[..., None].astype(np.float32), y, x) > 0
+            weight = np.tile(share, channels) / np.maximum(share.mean(axis=1, keepdims=True), 0.2)
+            best = np.empty(len(y), np.int64)
+            size = max(1, EXACT // len(self.at))
+            for start in range(0, len(y), size):
+                part = slice(start, start + size)
+                patch, w, guide = _patches(values, y[part], x[part]), weight[part], target.guides[y[part], x[part]]
+                table = w @ (whole**2).T - 2 * ((w * patch) @ whole.T)
+                table += (known_guides**2).sum(axis=1) - 2 * (guide @ known_guides.T)
+                best[part] = self.at[table.argmin(axis=1)]
+            values[y, x] = flat[best]
+            known[y, x] = True
+        return values
 
     def finer(self, coarse: Field) -> Field:
         """The field of the level below, at twice the size."""
@@ -138,12 +161,12 @@ class Matcher:
         row[lost], column[lost] = np.divmod(chance[lost], self.width)
         return Field(self.y, self.x, row, column, np.zeros(len(row), np.float32))
 
-    def match(self, field: Field, values: np.ndarray) -> Field:
-        """A better field for the present values."""
+    def match(self, field: Field | None, values: np.ndarray) -> Field:
+        """A better field for the present values; without one to begin from, the best there is."""
         wanted = np.concatenate([_patches(values, self.y, self.x) @ self.components, self.guides], axis=1)
         worn = self._worn(field)
-        if len(wanted) * len(self.at) <= EXACT:
-            return self._exact(wanted, self.described, worn)
+        if field is None or len(wanted) * len(self.at) <= EXACT:
+            return self._exact(wanted, worn)
         best = field.rows * self.width + field.columns
         follow = self._neighbours(field, 1)
         cost = self._cost(wanted, best, worn, follow)
@@ -166,6 +189,9 @@ class Matcher:
             columns = columns + np.rint(self.rng.uniform(-reach, reach, len(rows))).astype(np.int64)
             attempt(rows * self.width + columns, self._allowed(rows, columns))
             reach /= 3
+        rows, columns = np.divmod(best, self.width)
+        for down, right in BESIDE:
+            attempt((rows + down) * self.width + columns + right, self._allowed(rows + down, columns + right))
         rows, columns = np.divmod(best, self.width)
         return Field(self.y, self.x, rows, columns, cost)
 
@@ -192,10 +218,10 @@ class Matcher:
         painted[ys, xs] = total / mass
         return painted
 
-    def _exact(self, wanted: np.ndarray, known: np.ndarray, worn: np.ndarray | None = None) -> Field:
+    def _exact(self, wanted: np.ndarray, worn: np.ndarray) -> Field:
         """The best source patch of each pixel, all compared."""
-        known = known[self.at]
-        charge = (known**2).sum(axis=1) + (0 if worn is None else worn.reshape(-1)[self.at])
+        known = self.described[self.at]
+        charge = (known**2).sum(axis=1) + worn.reshape(-1)[self.at]
         best = np.empty(len(wanted), np.int64)
         cost = np.empty(len(wanted), np.float32)
         size = max(1, EXACT // len(known))
@@ -235,9 +261,11 @@ class Matcher:
         inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
         return inside & self.source.mask[np.where(inside, rows, 0), np.where(inside, columns, 0)]
 
-    def _worn(self, field: Field) -> np.ndarray:
+    def _worn(self, field: Field | None) -> np.ndarray:
         """The charge (h, w) of each source patch for being in use more often than even use would have it."""
         used = np.zeros(self.source.mask.shape, np.float32)
+        if field is None:
+            return used
         np.add.at(used, (field.rows, field.columns), 1)
         used = cv2.blur(used, (2 * RADIUS + 1, 2 * RADIUS + 1), borderType=cv2.BORDER_CONSTANT)
         even = max(1.0, len(self.y) / len(self.at))

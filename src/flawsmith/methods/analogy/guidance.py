@@ -23,12 +23,18 @@ def signed_distance(mask: np.ndarray) -> np.ndarray:
     return np.asarray((inside - outside - np.where(padded > 0, 0.5, -0.5))[2:-2, 2:-2], np.float32)
 
 
-def guides(mask: np.ndarray, around: np.ndarray, light: float = 1.0, along: np.ndarray | None = None) -> np.ndarray:
+def guides(
+    mask: np.ndarray,
+    around: np.ndarray,
+    light: float = 1.0,
+    along: np.ndarray | None = None,
+    displaced: np.ndarray | float = 0.0,
+) -> np.ndarray:
     """Guidance channels (h, w, G) float32 of a defect, scaled by how much they count in |guide - guide|^2.
 
     mask (h, w) bool; around (h, w, C) float32: what the surroundings suggest, in units of the exemplars' contrast;
     light: how much the direction of the border counts; along (h, w) float32: position on the axis of a thin mask, -1
-    to 1, in place of the position in the box.
+    to 1, in place of the position in the box; displaced (h, w, 2): what is added to the position, in half boxes.
     """
     distance = signed_distance(mask)
     depth = np.clip(distance, 0, None)
@@ -48,10 +54,12 @@ def guides(mask: np.ndarray, around: np.ndarray, light: float = 1.0, along: np.n
         1.5 * depth / deepest,
         *(0.6 * light * near * slope[..., i] for i in (0, 1)),
     ]
+    displaced = np.broadcast_to(displaced, (*mask.shape, 2))
     if along is None:
-        channels += [0.8 * inside * place[0][:, None], 0.8 * inside * place[1][None, :]]
+        lines = place[0][:, None], place[1][None, :]
+        channels += [0.8 * inside * (line + displaced[..., i]) for i, line in enumerate(lines)]
     else:
-        channels.append(0.7 * along)
+        channels.append(0.7 * (along + displaced[..., 0]))
     return np.concatenate([np.stack(channels, -1), 0.4 * around], axis=-1).astype(np.float32)
 
 

@@ -68,7 +68,7 @@ class Strip:
             normals.append(across)
             along.append(place)
         self.gap = 6
-        self.along = self._joined(along)
+        self.along = self._joined(along)[None].astype(np.float32)
         self.at = self._joined(points)
         self.normals = self._joined(normals)
         self.real = self._joined([np.ones(len(line)) for line in points], edge=False) > 0

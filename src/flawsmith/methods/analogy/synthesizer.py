@@ -33,6 +33,7 @@ class AnalogyOptions(base.Options):
     light: float = Field(default=1.0, ge=0, le=5, description="how much turning an exemplar's light costs; 0 = free")
     coherence: float = Field(default=0.5, ge=0, le=2, description="rebate for continuing a piece of exemplar")
     occurrence: float = Field(default=0.15, ge=0, le=2, description="charge for using an exemplar patch again")
+    variety: float = Field(default=0.25, ge=0, le=2, description="how far an exemplar's layout is displaced at random")
     grain: float = Field(default=1.0, ge=0, le=1, description="share of missing grain that is put back")
 
 
@@ -82,15 +83,17 @@ class Lit:
     mask: np.ndarray  # the defect
     seen: np.ndarray  # what may be used
 
-    def side(self, light: float, target: bool) -> Side:
-        usable = self.mask if target else self.seen & (signed_distance(self.mask) > -RING)
-        return Side(self.values, guides(self.mask, self.around, light), usable)
+    def target(self, options: Any, rng: np.random.Generator, along: np.ndarray | None = None) -> Side:
+        displaced = rng.normal(0, 1, (4, 4, 2)).astype(np.float32)  # another layout of the exemplar's parts
+        displaced = options.variety * cv2.resize(displaced, self.mask.shape[::-1], interpolation=cv2.INTER_CUBIC)
+        return Side(self.values, guides(self.mask, self.around, options.light, along, displaced), self.mask)
 
-    def unrolled(self, strip: Strip, light: float, target: bool) -> Side:
-        mask, values, around = strip.take(self.mask), strip.take(self.values), strip.take(self.around)
-        along = np.broadcast_to(strip.along.astype(np.float32), mask.shape)
-        usable = mask if target else strip.take(self.seen)
-        return Side(values, guides(mask, around, light, along), usable)
+    def source(self, options: Any, along: np.ndarray | None = None) -> Side:
+        usable = self.seen & (signed_distance(self.mask) > -RING)
+        return Side(self.values, guides(self.mask, self.around, options.light, along), usable)
+
+    def unrolled(self, strip: Strip) -> Lit:
+        return Lit(*(strip.take(part) for part in (self.values, self.around, self.mask, self.seen)))
 
 
 def analogy(
@@ -101,7 +104,7 @@ def analogy(
     thin = is_thin(mask) and any(is_thin(one.mask) for one in chosen)
     if thin:
         chosen = [one for one in chosen if is_thin(one.mask)]
-    levels = 1 if thin else int(np.clip(np.log2(max(exemplars.thickness(mask) / 5, 1)), 0, 4))
+    levels = 1 if thin else int(np.clip(np.log2(max(exemplars.thickness(mask) / 8, 1)), 0, 4))
     unit = 2**levels
     margin = RING + RADIUS * unit
     poses = [exemplars.best_pose(normal, mask, one.image, one.mask, options.light, artwork) for one in chosen]
@@ -109,14 +112,13 @@ def analogy(
         poses = [(0.0, False)] * len(chosen)
     cut = [exemplars.posed(one.image, one.mask, margin, 1.0, *pose) for one, pose in zip(chosen, poses, strict=True)]
 
-    padded = tuple((0, -side % unit) for side in mask.shape)
-    here, hole = np.pad(normal, (*padded, (0, 0)), mode="symmetric"), np.pad(mask, padded, mode="edge")
-    here = here.astype(np.float32)
-    rim = ring(hole)
+    place = exemplars.posed(normal, mask, margin)
+    here, hole = place.image, place.mask
+    rim = ring(hole) & place.seen
     level = np.maximum(np.median(here[rim], axis=0) if rim.any() else here.mean(axis=(0, 1)), 8.0).astype(np.float32)
-    around = surroundings(here, ~grown(hole, 1))
+    around = surroundings(here, place.seen & ~grown(hole, 1))
     divisor = np.ones_like(here) if artwork else shading(around, level) / level
-    target = Lit(here / divisor, around, hole, hole)
+    target = Lit(here / divisor, around, hole, place.seen)
     sources, gains = [], []
     for one in cut:
         its_rim = ring(one.mask) & one.seen
@@ -131,17 +133,18 @@ def analogy(
     target, *sources = (_scaled(lit, scale, 1 if grey else 3) for lit in (target, *sources))
     weights = Weights(options.occurrence, options.coherence)
     if thin:
-        strip = Strip(hole)
-        sides = [lit.unrolled(Strip(lit.mask, bool(rng.random() < 0.5)), options.light, False) for lit in sources]
-        goal = _padded(target.unrolled(strip, options.light, True), unit)
-        painted, _ = synthesise(goal, stacked(sides, margin), levels, rng, weights)
-        painted, reached = strip.give(painted, hole)
+        goal = Strip(hole)
+        strips = [Strip(lit.mask, bool(rng.random() < 0.5)) for lit in sources]
+        sides = [lit.unrolled(strip).source(options, strip.along) for lit, strip in zip(sources, strips, strict=True)]
+        side = _padded(target.unrolled(goal).target(options, rng, goal.along), unit)
+        painted, _ = synthesise(side, stacked(sides, margin), levels, rng, weights)
+        painted, reached = goal.give(painted, hole)
         painted = np.where((reached & hole)[..., None], painted, target.values)
     else:
-        source = stacked([lit.side(options.light, False) for lit in sources], margin)
-        painted, _ = synthesise(target.side(options.light, True), source, levels, rng, weights)
-    height, width = mask.shape
-    result = np.where(hole[..., None], painted * scale * divisor, here)[:height, :width]
+        side = _padded(target.target(options, rng), unit)
+        painted, _ = synthesise(side, stacked([lit.source(options) for lit in sources], margin), levels, rng, weights)
+    result = np.where(hole[..., None], painted[: hole.shape[0], : hole.shape[1]] * scale * divisor, here)
+    result = _back(result, normal, place.corner)
     if artwork:
         result = np.where(result >= 128, 255, 0)
     else:
@@ -168,7 +171,8 @@ def _missing_grain(
     theirs = np.mean([b * compose.noise_level(i, ~one.mask) for b, i, one in zip(bright, images, cut, strict=True)])
     real = np.mean([b * compose.noise_level(i, one.mask) for b, i, one in zip(bright, images, cut, strict=True)])
     got = compose.noise_level(np.clip(painted, 0, 255).astype(np.uint8), mask)
-    wanted = max(0.0, own**2 - theirs**2) + max(0.0, real**2 - got**2)
+    shared = min(1.0, real / max(theirs, 1e-3)) ** 2  # a smooth pit does not show the surface's grain
+    wanted = max(0.0, own**2 - theirs**2) * shared + max(0.0, real**2 - got**2)
     missing = np.sqrt(min(wanted, own**2, max(0.0, max(own, real) ** 2 - got**2)))
     if missing <= 0:
         return np.zeros(normal.shape, np.float32)
@@ -182,6 +186,16 @@ def _scaled(lit: Lit, scale: float, channels: int) -> Lit:
     """In units of the exemplars' contrast; a grey picture has one channel."""
     values, around = (np.ascontiguousarray(part[..., :channels] / scale) for part in (lit.values, lit.around))
     return Lit(values, around, lit.mask, lit.seen)
+
+
+def _back(part: np.ndarray, normal: np.ndarray, corner: tuple[int, int]) -> np.ndarray:
+    """The window (h, w, 3) float32 with a part whose first pixel is at `corner`, clipped to it."""
+    result = normal.astype(np.float32)
+    left, top = corner
+    rows, columns = (slice(max(0, first), max(0, first + length)) for first, length in ((top, part.shape[0]), (left, part.shape[1])))
+    there = result[rows, columns]
+    there[:] = part[rows.start - top :, columns.start - left :][: there.shape[0], : there.shape[1]]
+    return result
 
 
 def _padded(side: Side, unit: int) -> Side:

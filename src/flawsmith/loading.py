@@ -106,7 +106,12 @@ class Loader:
         its own size; whoever asks for a size or a place means the whole object.
         """
         options = self.mask_options
-        if allowed.size <= LARGE or family in ("reference", "varied") or options.size is not None or options.place != "anywhere":
+        if (
+            allowed.size <= LARGE
+            or family in ("reference", "varied")
+            or options.size is not None
+            or options.place != "anywhere"
+        ):
             return slice(None), slice(None)
         step = 32
         rows, columns = np.nonzero(allowed[::step, ::step])

@@ -75,7 +75,7 @@ def test_a_constant_texture_stays_constant() -> None:
     assert np.abs(made.image.astype(int) - 140).max() <= 1
 
 
-@pytest.mark.parametrize("phase", [0.0, 1.3, 3.9])
+@pytest.mark.parametrize("phase", [0.0, 1.3, 2.6, 3.9, 5.2])
 def test_stripes_continue_in_phase(phase: float) -> None:
     def stripes(shift: float) -> np.ndarray:
         wave = 128 + 60 * np.sin(2 * np.pi * (np.arange(SIDE) / 9.0) + shift)
@@ -84,7 +84,7 @@ def test_stripes_continue_in_phase(phase: float) -> None:
     mask = ellipse((60, 66), (20, 14))
     reference = sample(stripes(0.7), ellipse((64, 64), (22, 22)))
     made = paint(stripes(phase), mask, reference, variety=0)
-    assert np.corrcoef(made.image[mask].ravel(), stripes(phase)[mask].ravel())[0, 1] > 0.9
+    assert np.corrcoef(made.image[mask].ravel(), stripes(phase)[mask].ravel())[0, 1] > 0.85
 
 
 def test_light_scales_the_result() -> None:
@@ -203,14 +203,14 @@ def test_a_defect_of_the_rim_stays_at_the_rim_and_one_inside_inside() -> None:
 
 
 def test_spread_is_from_where_they_were_to_anywhere() -> None:
-    normal = surface(2, side=200).astype(np.uint8)
-    real = ellipse((150, 60), (10, 8), 200)
+    normal, real = surface(2, side=200).astype(np.uint8), ellipse((150, 60), (10, 8), 200)
     away = {}
     for spread in (0.0, 1.0):
         found = []
         for seed in range(16):
             rng, options = np.random.default_rng(seed), MaskOptions(spread=spread)
-            mask, _ = draw("varied", np.ones((200, 200), dtype=bool), rng, options, sample(normal, real), normal)
+            reference = sample(crater(surface(seed + 20, side=200), real), real)
+            mask, _ = draw("varied", np.ones((200, 200), dtype=bool), rng, options, reference, normal)
             rows, columns = np.nonzero(mask)
             found.append(np.hypot(columns.mean() - 150, rows.mean() - 60))
         away[spread] = float(np.median(found))

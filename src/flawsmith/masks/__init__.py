@@ -2,7 +2,8 @@
 
 `foreground` finds the object, `draw` puts a mask on it. A family is a function of `shapes` with the signature
 `(rng, area, elongation) -> (h, w) bool`; "package.module:function" is accepted where a name is. Four names are no
-families of shapes: "reference" moves a real mask, "varied" reshapes it first, "component" takes a part of the product, "learned" is a run's model.
+families of shapes: "reference" moves a real mask, "varied" reshapes it first, "component" takes a part of the
+product, "learned" is a run's model.
 """
 
 from __future__ import annotations
@@ -60,9 +61,9 @@ def draw(
 
     `name` is a key of MASKS or "package.module:function". "reference" moves the real mask of `reference` and also
     returns the Warp that did it; given the normal photograph `image` (H, W, 3) uint8, it prefers places whose
-    surroundings look like the reference's. "varied" gives that mask a new shape first, mixed with those of `others`, and
-    keeps to where the real ones were (`options.spread`). "component" needs `image`. Raises FlawsmithError for an unknown name, an
-    empty area, or a missing reference or photograph.
+    surroundings look like the reference's. "varied" gives that mask a new shape first, mixed with those of `others`,
+    and keeps to where the real ones were (`options.spread`). "component" needs `image`. Raises FlawsmithError for an
+    unknown name, an empty area, or a missing reference or photograph.
     """
     if name not in MASKS and ":" not in name:
         raise unknown("Mask", name, MASKS)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from scipy import ndimage
 
 from flawsmith.errors import FlawsmithError
+from flawsmith.masks.homes import Homes
 from flawsmith.masks.options import MINIMUM, MaskOptions, log_uniform
 from flawsmith.masks.placement import Ground, sample_points
 from flawsmith.masks.reshape import reshape
@@ -30,8 +31,7 @@ ROUGH_POINTS, FINE_POINTS = 48, 144
 VARIED_SPREAD, SHAPES = 0.3, 4  # of mask "varied": the default spread, and how many new shapes one is chosen from
 HOME = 24  # of the tries: near the reference's own place, which is right where photographs are aligned
 FRAME_COST = 60.0  # grey levels charged for a ring point inside one photograph and beyond the other
-DEPTH_COST = 80.0  # for lying at an edge instead of in the middle of the object
-PLACE_COST = 12.0  # for being a fifth of the object away from where real defects were
+LOOSE = 12.0  # by which a place of mask "varied" may fit worse than the best, at spread 1
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ def move(
     """
     real = _parts(reference.mask, options, rng)
     spread = options.spread if options.spread is not None else 1.0 if others is None else VARIED_SPREAD
+    loose = 0.0 if others is None else LOOSE * spread
     homes = Homes.of([reference, *(others or [])], spread) if spread < 1 else None
     if image is None:
         old, new = Scene(foreground(reference.image)), Scene(ground.allowed)
@@ -86,8 +87,8 @@ def move(
         old, new = Scene(reference.image), Scene(image)
     mask = real
     if others is not None:
-        drawn = [reshape(real, rng, [other.mask for other in others if other.mask.any()]) for _ in range(SHAPES)]
-        mask = min(drawn, key=lambda shape: _other_part(real, shape, old, new))
+        shapes = [reshape(real, rng, [other.mask for other in others if other.mask.any()]) for _ in range(SHAPES)]
+        mask = min(shapes, key=lambda shape: _other_part(real, shape, old, new))
     size = int(np.count_nonzero(mask))
     x, y = sample_points(mask)
     middle = np.array([x.mean(), y.mean()])
@@ -107,23 +108,26 @@ def move(
         there = poses.place(ring[:, part])
         cost = _mismatch((here[0][part], here[1][part]), new.colour(there[:, 0], there[:, 1]))
         if homes is not None:
-            cost = cost + homes.cost(poses, inner, ground)
+            cost = cost + homes.cost(
+                poses.centres, poses.place(inner[:, :: max(1, inner.shape[1] // ROUGH_POINTS)]), ground
+            )
         return share, cost + 60 * (1 - share)
 
     breaks: bool | None = None  # whether the defect breaks its object's edge; found out when it matters
     for attempt in range(4):
         poses = _first(old, new, here[0][here[1]], ground, middle, extent, size, rng, options, attempt, image is None)
         if homes is not None:
-            poses = homes.seek(poses, ground, rng)
+            poses = replace(poses, centres=homes.seek(poses.centres, ground, HOME, rng))
         share, cost = judge(poses, ROUGH_POINTS)
         for number in range(ROUNDS):
             usable = share >= min(0.8, float(share.max()))
-            chosen = np.argsort(np.where(usable, cost, np.inf), kind="stable")[:KEPT]
+            liked = cost if loose == 0 else cost + rng.exponential(loose, len(cost))
+            chosen = np.argsort(np.where(usable, liked, np.inf), kind="stable")[:KEPT]
             poses = _changed(poses, chosen, (ground.step + 0.1 * math.sqrt(size)) / (1 + number), rng, options)
             share, cost = judge(poses, FINE_POINTS)
         usable = share >= min(0.85, float(share.max()))
         best = float(cost[usable].min())
-        near = np.flatnonzero(usable & (cost <= 1.15 * best + 2))  # equally plausible places: chance decides
+        near = np.flatnonzero(usable & (cost <= 1.15 * best + 2 + loose))  # equally plausible places: chance decides
         for index in rng.permutation(near)[:6]:
             warp = poses.warp(int(index), middle, options, seed, extent)
             drawn = _drawn(mask, warp, ground.allowed)
@@ -137,55 +141,6 @@ def move(
         f"No place was found for a reference mask of {size} pixels on an area of {ground.area} pixels: choose a "
         "smaller reference, a wider region of interest, or --set mask.size."
     )
-
-
-@dataclass(frozen=True)
-class Homes:
-    """Where real defects were on their objects: `places` (n, 2) as shares of the object's box, and how deep in it the
-    first one's pixels lay (three quantiles, 1 = as deep as can be).
-    """
-
-    places: np.ndarray
-    depth: np.ndarray
-    spread: float
-
-    @classmethod
-    def of(cls, samples: Sequence[Sample], spread: float) -> Homes | None:
-        """From whole photographs; None where the first is a part of one."""
-        if "whole" in samples[0].info:
-            return None
-        places, depth = [], np.zeros(3)
-        for index, sample in enumerate(samples):
-            if "whole" in sample.info or not sample.mask.any():
-                continue
-            ground = Ground.of(foreground(sample.image) | sample.mask)
-            points = np.stack(sample_points(sample.mask)).astype(np.float64)
-            places.append((points.mean(axis=1) - ground.corner) / ground.size)
-            if index == 0:
-                depth = _quantiles(ground, points[None])[0]
-        return cls(np.array(places), depth, spread)
-
-    def seek(self, poses: Poses, ground: Ground, rng: np.random.Generator) -> Poses:
-        """The same poses, all but a share of `spread` of them about the homes."""
-        count = len(poses.centres)
-        there = self.places[rng.integers(0, len(self.places), count)] + rng.normal(0, 0.03 + 0.3 * self.spread, (count, 2))
-        stays = (rng.random(count) < self.spread) | (np.arange(count) < HOME)
-        centres = np.where(stays[:, None], poses.centres, ground.corner + np.clip(there, 0, 1) * ground.size)
-        return Poses(centres, poses.scales, poses.angles, poses.flips)
-
-    def cost(self, poses: Poses, inner: np.ndarray, ground: Ground) -> np.ndarray:
-        """Grey levels (K,) charged for another depth and another place."""
-        depth = _quantiles(ground, poses.place(inner[:, :: max(1, inner.shape[1] // ROUGH_POINTS)]))
-        place = (poses.centres - ground.corner) / ground.size
-        away = np.linalg.norm(place[:, None] - self.places[None], axis=2).min(axis=1)
-        deep = DEPTH_COST * np.abs(depth - self.depth).mean(axis=1)
-        return np.asarray((1 - self.spread) * (deep + PLACE_COST * np.minimum(away / 0.2, 2)))
-
-
-def _quantiles(ground: Ground, points: np.ndarray) -> np.ndarray:
-    """How deep points (K, 2, n) lie in an area, (K, 3): quantiles of the depth over the deepest."""
-    found = ground.deep(points[:, 0], points[:, 1]) / max(float(ground.depth.max()), 1e-6)
-    return np.quantile(found, (0.05, 0.5, 0.95), axis=1).T
 
 
 def _other_part(real: np.ndarray, shape: np.ndarray, old: Scene, new: Scene) -> float:

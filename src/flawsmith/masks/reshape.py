@@ -96,7 +96,9 @@ def _drawn(
     for share, weight in ((2.0, 0.07), (0.9, 0.02 if thin else 0.06 * rough)):
         at_x = at_x + weight * strength * extent * _waves(dx, dy, share * extent, rng)
         at_y = at_y + weight * strength * extent * _waves(dx, dy, share * extent, rng)
-    bent = cv2.remap(field, at_x.astype(np.float32), at_y.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    bent = cv2.remap(
+        field, at_x.astype(np.float32), at_y.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     if not thin:
         if others and rng.random() < 0.6:
             other = _like(_cut(others[int(rng.integers(len(others)))]), area, here.shape, middle)

@@ -14,6 +14,7 @@ from flawsmith.methods.analogy.guidance import signed_distance
 
 RING = 12  # pixels around a defect that count as its surroundings
 RAYS = 32  # directions in which surroundings are compared
+TURNED = 0.2  # of the surroundings' contrast: chance likeness is no reason to turn
 REACHES = (3.0, 8.0, 16.0)  # pixels outside the border at which they are
 
 
@@ -33,7 +34,7 @@ class Exemplar:
 def posed(
     image: np.ndarray, mask: np.ndarray, margin: int, scale: float = 1.0, degrees: float = 0.0, mirrored: bool = False
 ) -> Exemplar:
-    """Cut a defect with `margin` pixels around it out of its photograph (H, W, 3) uint8, resized and turned about the middle."""
+    """Cut a defect with `margin` pixels around it out of its image (H, W, 3) uint8, resized and turned."""
     box = mask_box(mask)
     middle = np.array([(box.left + box.right - 1) / 2, (box.top + box.bottom - 1) / 2])
     cos, sin = scale * math.cos(math.radians(degrees)), scale * math.sin(math.radians(degrees))
@@ -56,7 +57,8 @@ def best_pose(
     """How to turn a defect (degrees) and whether to mirror it, so that its surroundings match those of a new mask.
 
     image (h, w, 3) uint8 with the new mask (h, w) bool; other, its_mask: the exemplar's. A turn moves the light, so it
-    must pay: each costs up to `light` times the contrast of the surroundings. `square`: quarter turns only.
+    must pay: it costs up to `light` times the contrast of the surroundings, and TURNED at least. `square`: quarter
+    turns only.
     """
     here, there = profile(image, mask), profile(other, its_mask)
     if np.isnan(here).all() or np.isnan(there).all():
@@ -70,7 +72,7 @@ def best_pose(
             gap = gap[~np.isnan(gap)]
             degrees = 360 * turn / RAYS
             cost = float(np.abs(gap - np.median(gap)).mean()) / contrast if len(gap) >= RAYS // 2 else 1.0
-            cost += light * 0.5 * (1 - math.cos(math.radians(degrees))) + (0.1 * light + 0.02) * mirrored
+            cost += light * 0.5 * (1 - math.cos(math.radians(degrees))) + TURNED * (turn > 0) + 0.1 * light * mirrored
             if cost < best - 1e-9:
                 best, pose = cost, (degrees - 360 if degrees > 180 else degrees, mirrored)
     return pose
@@ -88,7 +90,7 @@ def profile(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     theta = 2 * math.pi * np.arange(RAYS) / RAYS
     away = border[:, None] + np.array(REACHES)
     x, y = middle[0] + away * np.cos(theta)[:, None], middle[1] + away * np.sin(theta)[:, None]
-    grey = cv2.blur(image.mean(axis=2).astype(np.float32), (5, 5))
+    grey = cv2.blur(image.mean(axis=2).astype(np.float32), (9, 9))
     height, width = grey.shape
     column, row = np.rint(x).astype(int), np.rint(y).astype(int)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)

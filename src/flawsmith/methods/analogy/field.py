@@ -15,7 +15,7 @@ Patches that reach over the mask's border hold known pixels: the transition to t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -87,13 +87,14 @@ def synthesise(
     for level in range(len(pyramid) - 1, -1, -1):
         target, source = pyramid[level]
         eased = np.float32(EASED ** (len(pyramid) - 1 - level))
-        matcher = Matcher(*(Side(side.values, side.guides * eased, side.mask) for side in (target, source)), rng, weights)
+        target, source = (replace(side, guides=side.guides * eased) for side in (target, source))
+        matcher = Matcher(target, source, rng, weights)
         if field is None:
             values = matcher.peeled()
             field = matcher.match(None, values)
         else:
-            field = matcher.finer(field)
-        values = matcher.vote(field, values if values.shape == target.values.shape else target.values)
+            values, field = target.values, matcher.finer(field)
+        values = matcher.vote(field, values)
         for _ in range(4 if level else 2):
             field = matcher.match(field, values)
             values = matcher.vote(field, values)
@@ -151,7 +152,7 @@ class Matcher:
 
     def finer(self, coarse: Field) -> Field:
         """The field of the level below, at twice the size."""
-        height, width = self.number.shape
+        height, width = self.target.mask.shape
         rows, columns = (np.full((height // 2, width // 2), -1, np.int64) for _ in range(2))
         rows[coarse.y, coarse.x], columns[coarse.y, coarse.x] = coarse.rows, coarse.columns
         row = 2 * rows[self.y // 2, self.x // 2] + self.y % 2
@@ -204,7 +205,7 @@ class Matcher:
         weight = np.exp(-np.clip(field.cost, 0, None) / scale) * self.trust + 1e-6
         total = np.zeros((len(ys), values.shape[2]), np.float32)
         mass = np.zeros((len(ys), 1), np.float32)
-        height, width = self.number.shape
+        height, width = self.target.mask.shape
         for down in range(-RADIUS, RADIUS + 1):
             for right in range(-RADIUS, RADIUS + 1):
                 y, x = ys - down, xs - right
@@ -245,7 +246,7 @@ class Matcher:
 
     def _neighbours(self, field: Field, step: int) -> np.ndarray:
         """What the four neighbours at a distance say about each pixel, (4, N) flat source places; -1 where nothing."""
-        height, width = self.number.shape
+        height, width = self.target.mask.shape
         said = np.full((4, len(self.y)), -1, np.int64)
         for index, (down, right) in enumerate(((-step, 0), (step, 0), (0, -step), (0, step))):
             y, x = self.y + down, self.x + right
@@ -263,11 +264,11 @@ class Matcher:
 
     def _worn(self, field: Field | None) -> np.ndarray:
         """The charge (h, w) of each source patch for being in use more often than even use would have it."""
-        used = np.zeros(self.source.mask.shape, np.float32)
+        used: np.ndarray = np.zeros(self.source.mask.shape, np.float32)
         if field is None:
             return used
         np.add.at(used, (field.rows, field.columns), 1)
-        used = cv2.blur(used, (2 * RADIUS + 1, 2 * RADIUS + 1), borderType=cv2.BORDER_CONSTANT)
+        used = cv2.blur(used, (2 * RADIUS + 1,) * 2, borderType=cv2.BORDER_CONSTANT)
         even = max(1.0, len(self.y) / len(self.at))
         return self.weights.occurrence * np.clip(used / even - 1, 0, 4)
 

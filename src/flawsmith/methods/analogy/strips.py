@@ -86,13 +86,15 @@ class Strip:
     def take(self, array: np.ndarray) -> np.ndarray:
         """An array of the window (h, w) bool or (h, w, C) float32 along the lines: (2 * reach + 1, length[, C])."""
         if array.dtype == bool:
-            found = cv2.remap(array.astype(np.float32), self.x, self.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            found = cv2.remap(
+                array.astype(np.float32), self.x, self.y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            )
             return (found >= 0.5) & self.real[None]
         found = cv2.remap(array, self.x, self.y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
         return found.reshape(*found.shape[:2], -1)
 
     def give(self, strip: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A strip (2 * reach + 1, length, C) rolled back onto the mask (h, w): values (h, w, C), and where it reached."""
+        """A strip (2 * reach + 1, length, C) rolled back onto a mask (h, w): values (h, w, C), and where it reached."""
         near = np.full(mask.shape, 1, np.uint8)
         at = np.rint(self.at).astype(int)
         keep = self.real & (at >= 0).all(axis=1) & (at[:, 0] < mask.shape[1]) & (at[:, 1] < mask.shape[0])

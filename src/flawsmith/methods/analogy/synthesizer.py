@@ -6,6 +6,8 @@ coarse to fine over a nearest-neighbour field (`field`), guided by where a pixel
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -59,10 +61,12 @@ class Analogy(base.Synthesizer):
         options: Any,
     ) -> tuple[np.ndarray, dict[str, Any]]:
         chosen = self._choose(mask, request, rng, options)
-        return analogy(normal, mask, chosen, rng, options)
+        pixels = request.mask.size
+        scales = [_enlargement(pixels / one.info.get("whole", one.mask.size)) for one in chosen]
+        return analogy(normal, mask, chosen, rng, options, scales)
 
     def _choose(self, mask: np.ndarray, request: Request, rng: np.random.Generator, options: Any) -> list[Sample]:
-        """The exemplars: other real defects than the one whose shape is used, those about as large as the mask first."""
+        """The exemplars: those about as large as the mask first, others before the one whose shape is used."""
         assert request.reference is not None  # `needs_reference`
         pool = [request.reference, *(other for other in request.others if other.mask.any())]
         own = np.log([exemplars.thickness(mask), mask.sum()])
@@ -97,21 +101,32 @@ class Lit:
 
 
 def analogy(
-    normal: np.ndarray, mask: np.ndarray, chosen: list[Sample], rng: np.random.Generator, options: Any
+    normal: np.ndarray,
+    mask: np.ndarray,
+    chosen: list[Sample],
+    rng: np.random.Generator,
+    options: Any,
+    scales: Sequence[float],
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Paint the mask (h, w) bool of a window (h, w, 3) uint8 with the texture of real defects: (h, w, 3) uint8."""
+    """Paint the mask (h, w) bool of a window (h, w, 3) uint8 with the texture of real defects: (h, w, 3) uint8.
+
+    `scales`: how much each is enlarged first. Also returns facts for the manifest.
+    """
     artwork = is_artwork(normal) and all(is_artwork(one.image) for one in chosen)
     thin = is_thin(mask) and any(is_thin(one.mask) for one in chosen)
     if thin:
-        chosen = [one for one in chosen if is_thin(one.mask)]
+        kept = [index for index, one in enumerate(chosen) if is_thin(one.mask)]
+        chosen, scales = [chosen[index] for index in kept], [scales[index] for index in kept]
     levels = 1 if thin else int(np.clip(np.log2(max(exemplars.thickness(mask) / 8, 1)), 0, 4))
     unit = 2**levels
     margin = RING + RADIUS * unit
     poses = [exemplars.best_pose(normal, mask, one.image, one.mask, options.light, artwork) for one in chosen]
     if thin:
         poses = [(0.0, False)] * len(chosen)
-    cut = [exemplars.posed(one.image, one.mask, margin, 1.0, *pose) for one, pose in zip(chosen, poses, strict=True)]
-
+    cut = [
+        exemplars.posed(one.image, one.mask, margin, scale, *pose)
+        for one, scale, pose in zip(chosen, scales, poses, strict=True)
+    ]
     place = exemplars.posed(normal, mask, margin)
     here, hole = place.image, place.mask
     rim = ring(hole) & place.seen
@@ -158,6 +173,12 @@ def analogy(
     return np.clip(np.rint(result), 0, 255).astype(np.uint8), facts
 
 
+def _enlargement(share: float) -> float:
+    """Images of about one resolution keep a defect's size in pixels; another resolution keeps its share."""
+    ratio = math.sqrt(share)
+    return 1.0 if 0.5 <= ratio <= 2 else ratio
+
+
 def _missing_grain(
     normal: np.ndarray, painted: np.ndarray, mask: np.ndarray, cut: list[Exemplar], gains: list[np.ndarray]
 ) -> np.ndarray:
@@ -168,17 +189,19 @@ def _missing_grain(
     own = compose.noise_level(normal, ~mask)
     bright = [float(light.mean()) for light in gains]
     images = [np.clip(one.image, 0, 255).astype(np.uint8) for one in cut]
-    theirs = np.mean([b * compose.noise_level(i, ~one.mask) for b, i, one in zip(bright, images, cut, strict=True)])
-    real = np.mean([b * compose.noise_level(i, one.mask) for b, i, one in zip(bright, images, cut, strict=True)])
+    theirs, real = (
+        float(np.mean([b * compose.noise_level(i, where) for b, i, where in zip(bright, images, places, strict=True)]))
+        for places in ([~one.mask for one in cut], [one.mask for one in cut])
+    )
     got = compose.noise_level(np.clip(painted, 0, 255).astype(np.uint8), mask)
     shared = min(1.0, real / max(theirs, 1e-3)) ** 2  # a smooth pit does not show the surface's grain
     wanted = max(0.0, own**2 - theirs**2) * shared + max(0.0, real**2 - got**2)
-    missing = np.sqrt(min(wanted, own**2, max(0.0, max(own, real) ** 2 - got**2)))
+    missing = math.sqrt(min(wanted, own**2, max(0.0, max(own, real) ** 2 - got**2)))
     if missing <= 0:
         return np.zeros(normal.shape, np.float32)
     fine = normal.astype(np.float32) - cv2.GaussianBlur(normal.astype(np.float32), (0, 0), 1.0)
     other = np.roll(fine, (normal.shape[0] // 2, normal.shape[1] // 2), axis=(0, 1))
-    limit = min(2.5 * own + 0.5, 12.0)
+    limit = 2.5 * own
     return np.asarray(mask[..., None] * np.clip(other * (missing / own), -limit, limit))
 
 
@@ -192,7 +215,9 @@ def _back(part: np.ndarray, normal: np.ndarray, corner: tuple[int, int]) -> np.n
     """The window (h, w, 3) float32 with a part whose first pixel is at `corner`, clipped to it."""
     result = normal.astype(np.float32)
     left, top = corner
-    rows, columns = (slice(max(0, first), max(0, first + length)) for first, length in ((top, part.shape[0]), (left, part.shape[1])))
+    rows, columns = (
+        slice(max(0, first), max(0, first + length)) for first, length in ((top, part.shape[0]), (left, part.shape[1]))
+    )
     there = result[rows, columns]
     there[:] = part[rows.start - top :, columns.start - left :][: there.shape[0], : there.shape[1]]
     return result
@@ -206,7 +231,7 @@ def _padded(side: Side, unit: int) -> Side:
 
 
 def stacked(sides: list[Side], margin: int) -> Side:
-    """Several exemplars as one source, below each other, with a margin all around, each on a place that divides by 16."""
+    """Several exemplars as one source, below each other with margins, each on a place that divides by 16."""
     unit = 16
     before = margin + -margin % unit
     width = max(side.mask.shape[1] for side in sides)

@@ -1,4 +1,7 @@
-"""AnomalyXFusion's ablation table: no text, MIF, DDF; + text; + MIF; + DDF (the full method).
+"""AnomalyXFusion's ablation: no text, MIF, DDF; + text; + MIF; + DDF (the paper's method); + prompt (the default).
+
+Each row switches one thing on top of the row before. `text` are the semantic tokens: up to `full` the frozen text
+encoder reads the same templates in every row, as in the paper; the last row gives it the caption.
 
 Strict first third of every type is seen (or --shots), everything else judges; test pictures that look like a support
 picture are left out. Per seed and variant one run is trained on all types, PICTURES are made per type, and three
@@ -41,10 +44,11 @@ from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion
 from flawsmith.records import Record, Sample
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "none": {"text": False, "in_fusion": False, "dif_fusion": "off"},
-    "text": {"text": True, "in_fusion": False, "dif_fusion": "off"},
-    "text+MIF": {"text": True, "in_fusion": True, "dif_fusion": "off"},
-    "full": {"text": True, "in_fusion": True, "dif_fusion": "film"},
+    "none": {"text": False, "in_fusion": False, "dif_fusion": "off", "prompt": "template"},
+    "text": {"text": True, "in_fusion": False, "dif_fusion": "off", "prompt": "template"},
+    "text+MIF": {"text": True, "in_fusion": True, "dif_fusion": "off", "prompt": "template"},
+    "full": {"text": True, "in_fusion": True, "dif_fusion": "film", "prompt": "template"},
+    "full+prompt": {"text": True, "in_fusion": True, "dif_fusion": "film", "prompt": "caption"},
 }
 
 
@@ -186,7 +190,7 @@ def report(lines: Sequence[dict[str, Any]]) -> str:
         before = ""
         for variant, runs in table.items():
             values = list(runs.values())
-            row = f"  {variant:10} n={len(runs)}  {np.mean(values):.2f} (s.d. {np.std(values):.2f})"
+            row = f"  {variant:11} n={len(runs)}  {np.mean(values):.2f} (s.d. {np.std(values):.2f})"
             for other in dict.fromkeys(o for o in (before, "none") if o and o != variant):
                 paired = [runs[s] - table[other][s] for s in runs if s in table[other]]
                 if paired:

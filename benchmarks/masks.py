@@ -23,7 +23,7 @@ import torch
 
 from flawsmith import datasets, images, masks
 from flawsmith.datasets.splits import few_shot
-from flawsmith.diffusion.learned_masks import LearnedMasks, MaskSettings, learn
+from flawsmith.diffusion.learned_masks import COPY, LearnedMasks, MaskSettings, learn
 
 
 def statistics(mask: np.ndarray) -> tuple[float, float, float]:
@@ -96,8 +96,10 @@ def main() -> None:
                     key: round(distance(own_values[:, i], truth[:, i]), 3)
                     for i, key in enumerate(("log area", "elongation", "solidity"))
                 },
-                "copies": round(float(np.mean([model.is_copy(m) for m in found])), 3) if family != "support" else None,
-                "copies among held-out": round(float(np.mean([model.is_copy(m) for m in real])), 3),
+                "copies": round(float(np.mean([model.likeness(m) > COPY for m in found])), 3)
+                if family != "support"
+                else None,
+                "copies among held-out": round(float(np.mean([model.likeness(m) > COPY for m in real])), 3),
                 "on object": round(float(np.mean([(m & a).sum() / m.sum() for m, a in drawn.get(family, [])])), 3)
                 if family in drawn
                 else None,

@@ -3,10 +3,11 @@
 bar    for every request a reference of its type and one of another type of the same data set: is the painted window
        nearer to its own in frozen features? `window` compares the pictures, `look` the defect against the colour of
        its surroundings, so that a shared background does not help. Variants with the same words, masks and noise:
-       with the reference, ASEA off, and no reference at all (what the words and the mask give away); beside them the
-       reference's own pixels laid there by `copypaste`, and the photograph left as it was (what the measure itself
-       can tell). `exchange` paints every request with the other reference, too: is the picture with its own nearer to
-       its own? The mask and the words cannot tell, chance is 50 %.
+       with the reference, ASEA off (painted by a second run that was fitted without it, --run-without-asea), and no
+       reference at all (what the words and the mask give away); beside them the reference's own pixels laid there by
+       `copypaste`, and the photograph left as it was (what the measure itself can tell). `exchange` paints every
+       request with the other reference, too: is the picture with its own nearer to its own? The mask and the words
+       cannot tell, chance is 50 %.
        For references whose defect covers less than 3 % of the reader's window: is it nearer with ASEA than without?
 cost   CPU seconds with a reference, once it is cached, over those without.
 grid   one sheet per --pair: reference | target | no reference | with reference | ASEA off.
@@ -59,11 +60,20 @@ class Case:
 class Painters:
     """The method in its three variants; nothing is refused for being faint: what did not follow counts as wrong."""
 
-    def __init__(self, run: Path | None, backbone: str, options: dict[str, Any]) -> None:
-        self.method = AnomalyControl.from_pretrained(run) if run else AnomalyControl(backbone)
-        assert isinstance(self.method, AnomalyControl)
+    def __init__(self, run: Path | None, without: Path | None, backbone: str, options: dict[str, Any]) -> None:
         given = {"min_visibility": 0.0, "min_share": 0.0, **options}
-        self.method.options = self.method.parse_options(given, self.method.options)
+
+        def painter(folder: Path | None, config: dict[str, Any] | None = None) -> AnomalyControl:
+            made: Any = AnomalyControl.from_pretrained(folder) if folder else AnomalyControl(backbone, config)
+            made.options = made.parse_options(given, made.options)
+            return made
+
+        self.method = painter(run)
+        # an adapter fitted with ASEA and read without would be asked for what it never saw
+        self.without = painter(without, {"asea": False}) if without or not run else None
+        if self.without is not None and self.without.config.asea:
+            raise SystemExit(f"{without} was fitted with ASEA: train it with --set asea=false.")
+        self.variants = [name for name in VARIANTS if self.without or name != "asea off"]
         shared = {key: getattr(self.method.options, key) for key in DiffusionOptions.model_fields}
         self.plain = DiffusionSynthesizer(self.method.backbone, **shared)
 
@@ -74,11 +84,17 @@ class Painters:
             return CopyPaste().generate(requests)
         if variant == "untouched":
             return [request.normal for request in requests]
-        return self.method.generate(requests, asea=variant != "asea off")
+        method = self.without if variant == "asea off" else self.method
+        assert method is not None
+        return method.generate(requests)
 
     def describe(self) -> dict[str, Any]:
         reader = self.method.reader.fingerprint()
-        trained = {key: round(float(p.detach().double().sum()), 6) for key, p in self.method.parameters().items()}
+        trained = [
+            {key: round(float(p.detach().double().sum()), 6) for key, p in method.parameters().items()}
+            for method in (self.method, self.without)
+            if method is not None
+        ]
         options = self.method.options.model_dump(mode="json")
         return {"backbone": fingerprint(self.method.backbone), "reader": reader, "trained": trained, "options": options}
 
@@ -156,7 +172,7 @@ def measure(
     result: dict[str, Any] = {"cases": [], "cpu_seconds": {}}
     distances: dict[str, dict[str, Any]] = {}
     exchanged = [replace(case.request, reference=case.other) for case in found]
-    for variant in VARIANTS:
+    for variant in painters.variants:
         started = time.process_time()
         made = painters.paint(variant, exchanged if variant.endswith("exchanged") else requests)
         result["cpu_seconds"][variant] = round(time.process_time() - started, 2)
@@ -184,8 +200,9 @@ def report(results: Sequence[dict[str, Any]]) -> str:
     """The bars, pooled over data sets and seeds."""
     rows = []
     every = [case for result in results for case in result["cases"]]
+    variants = [name for name in VARIANTS if all(name in case for case in every)]
     for view in ("window", "look"):
-        for variant in VARIANTS:
+        for variant in variants:
             if variant.endswith("exchanged"):
                 continue
             right = [float(case[variant][view][0] < case[variant][view][1]) for case in every]
@@ -203,12 +220,12 @@ def report(results: Sequence[dict[str, Any]]) -> str:
                 f"[{value['low']:.1%}, {value['high']:.1%}] (chance 50 %)"
             )
         for name, chosen in (("small", [c for c in every if c["share"] < SMALL]), ("all", every)):
-            if chosen:
+            if chosen and "asea off" in variants:
                 nearer = [float(case["with"][view][0] < case["asea off"][view][0]) for case in chosen]
                 rows.append(
                     f"{view:6} with ASEA nearer than without, {name} references: {np.mean(nearer):.1%} of {len(nearer)}"
                 )
-    spent = {variant: sum(result["cpu_seconds"][variant] for result in results) for variant in VARIANTS}
+    spent = {variant: sum(result["cpu_seconds"][variant] for result in results) for variant in variants}
     rows.append(f"cost of a cached reference: {spent['with'] / spent['none'] - 1:+.1%} CPU time (bar +10 %)")
     return "\n".join(rows)
 
@@ -226,22 +243,27 @@ def grid(painters: Painters, pair: Sequence[str], rows: int, unseen: bool, famil
         asked = request(normals[rng.integers(len(normals))].load(), reference, defect, number, family)
         view = compose.square_window(asked.mask, 96, 1.8).slices
         shown = compose.square_window(reference.mask, 96, 1.8).slices
-        made = {variant: painters.paint(variant, [asked])[0] for variant in ("none", "with", "asea off")}
+        columns = [variant for variant in ("none", "with", "asea off") if variant in painters.variants]
+        made = {variant: painters.paint(variant, [asked])[0] for variant in columns}
         sheet.append(
             [
                 reference.image[shown],
                 asked.normal.image[view],
-                *(made[v].image[view] for v in ("none", "with", "asea off")),
+                *(sample.image[view] for sample in made.values()),
             ]
         )
         facts = made["with"].info["asea"]
         notes.append(f"energy {facts['energy_before'][0]:.3f} -> {facts['energy_after'][0]:.3f}")
-    return images.contact_sheet(sheet, ("reference", "target", "no reference", "with reference", "ASEA off"), notes)
+    titles = ("reference", "target", "no reference", "with reference", "ASEA off")
+    return images.contact_sheet(sheet, titles[: len(sheet[0])], notes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="a trained run; without one, the untrained method")
+    parser.add_argument(
+        "--run-without-asea", type=Path, help="the same, trained with --set asea=false: else no row of ASEA off"
+    )
     parser.add_argument("--backbone", default="compact", help="of the untrained method")
     parser.add_argument("--bar", nargs="*", default=[], metavar="READER:DIR", help="data sets with two types or more")
     parser.add_argument("--pair", nargs=3, action="append", default=[], metavar=("READER:DIR", "DEFECT", "READER:DIR"))
@@ -259,7 +281,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    painters = Painters(args.run, args.backbone, json.loads(args.options))
+    painters = Painters(args.run, args.run_without_asea, args.backbone, json.loads(args.options))
     args.out.mkdir(parents=True, exist_ok=True)
     for number, pair in enumerate(args.pair):
         file = args.out / f"grid-{number}-{pair[1]}.png"
@@ -274,7 +296,7 @@ def main() -> None:
         "requests": args.requests,
         "unseen": args.unseen,
         "mask": args.mask,
-        "variants": VARIANTS,
+        "variants": painters.variants,
         **painters.describe(),
     }
     results = []

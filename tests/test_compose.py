@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import ndimage
 
 from flawsmith import compose
 from flawsmith.errors import FlawsmithError
@@ -131,3 +132,10 @@ def test_the_frame_is_no_edge_of_the_defect() -> None:
     mask[:, :8] = True
     alpha = compose.feather(mask, 3)
     assert (alpha[:, 0] == 1).all() and (alpha[:, 7] < 0.5).all()
+
+
+def test_holes_are_filled_as_scipy_fills_them() -> None:
+    rng = np.random.default_rng(0)
+    for share in np.linspace(0.05, 0.95, 60):
+        mask = rng.random(rng.integers(1, 40, 2)) < share
+        np.testing.assert_array_equal(compose._filled(mask.astype(np.uint8)), ndimage.binary_fill_holes(mask))

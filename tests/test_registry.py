@@ -13,7 +13,8 @@ from flawsmith.registry import resolve
 
 
 def test_a_known_name_and_a_path_give_the_same_object() -> None:
-    assert resolve("cutpaste", METHODS) is resolve("flawsmith.methods.cutpaste:CutPaste", METHODS)
+    named = resolve("flawsmith.methods.cutpaste:CutPaste", METHODS, "Method")
+    assert resolve("cutpaste", METHODS, "Method") is named
 
 
 def test_an_unknown_name_lists_and_guesses() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import io
 import logging
 import os
 import sys
@@ -17,7 +18,7 @@ try:
 except KeyboardInterrupt:  # this import is most of the start
     os._exit(130)
 
-from flawsmith import __version__
+from flawsmith import __version__, startup
 from flawsmith import cli_terminal as terminal
 from flawsmith.cli_evaluate import evaluate
 from flawsmith.cli_generate import generate
@@ -89,6 +90,7 @@ def demo(
     Ends with a contact sheet (normal | mask | defect | zoom) and a short HTML page.
     """
     from flawsmith import demo as tour
+    from flawsmith.inputs import home
 
     with terminal.progress() as bar:
         tasks: dict[str, Any] = {}
@@ -98,7 +100,7 @@ def demo(
                 tasks[method] = bar.add_task(method, total=total)
             bar.update(tasks[method], completed=done, total=total)
 
-        made = tour.run(out, n, seed, tell)
+        made = tour.run(home(out), n, seed, tell)
     for name, path in made.items():
         typer.echo(f"{name}: {path}")
 
@@ -110,8 +112,14 @@ for command in (check, train, generate, evaluate, show, merge, doctor, demo):
 def main() -> None:
     """Run a command; user errors end with one line and exit code 2, Ctrl-C with a word on resuming and 130."""
     from flawsmith.errors import FlawsmithError
+    from flawsmith.inputs import refuse_odd_name
 
+    startup.own_process = True
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that this terminal cannot show is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        for argument in sys.argv[1:]:
+            refuse_odd_name(argument, "Argument")
         code = app(standalone_mode=False)  # returns the code of a typer.Exit, and 130 for Ctrl-C
         sys.stdout.flush()  # here, where a closed pipe can still be answered
         if code == 130:

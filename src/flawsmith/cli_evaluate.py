@@ -148,7 +148,7 @@ def evaluate(
         "out": out,
         "category": category,
         "defect": tuple(defect or ()),
-        "metrics": _words(metrics),
+        "metrics": _words(metrics, "--metrics"),
         "features": features,
         "seeds": _numbers(seeds, "--seeds"),
         "group_by": group_by,
@@ -167,12 +167,17 @@ def evaluate(
     if not compare and generated is None and config is None:
         raise FlawsmithError("evaluate needs a folder of generated pictures: flawsmith evaluate OUT, or --compare.")
     if compare:
-        chosen = tuple(int(one) if one.isdecimal() else one for one in _words(shots) or ())
-        values |= {"arms": _words(arms), "shots": chosen, "ratios": _numbers(ratios, "--ratios"), "pictures": pictures}
+        chosen = tuple(int(one) if one.isdecimal() else one for one in _words(shots, "--shots") or ())
+        values |= {
+            "arms": _words(arms, "--arms"),
+            "shots": chosen,
+            "ratios": _numbers(ratios, "--ratios"),
+            "pictures": pictures,
+        }
         values |= {"backbone": backbone, "jobs": jobs}
         model = configs.CompareConfig
     else:
-        values |= {"generated": generated, "protocol": protocol, "export": _words(export)}
+        values |= {"generated": generated, "protocol": protocol, "export": _words(export, "--export")}
         values |= {"shots": (_numbers(shots, "--shots") or (None,))[0]}
         model = configs.EvaluateConfig  # type: ignore[assignment]
     settings = configs.judged_config(model, values, config, set_ or ())
@@ -230,13 +235,18 @@ def _rows(values: Any, names: frozenset[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _words(text: str | None) -> tuple[str, ...] | None:
-    """ "a, b" -> ("a", "b"); None stays None."""
-    return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())
+def _words(text: str | None, name: str) -> tuple[str, ...] | None:
+    """ "a, b" -> ("a", "b"); None stays None. An option without a word is refused: its default is no surprise."""
+    if text is None:
+        return None
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not words:
+        raise FlawsmithError(f"{name} {text!r} names nothing: name something, or leave {name} out for its default.")
+    return words
 
 
 def _numbers(text: str | None, name: str) -> tuple[float | int, ...] | None:
-    words = _words(text)
+    words = _words(text, name)
     if words is None:
         return None
     try:

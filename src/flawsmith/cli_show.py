@@ -61,7 +61,9 @@ def show(
     from flawsmith import images, report
     from flawsmith.datasets.writer import read_manifest
     from flawsmith.errors import FlawsmithError
+    from flawsmith.inputs import home
 
+    target = home(target)
     card = target / "card.json"
     if card.is_file():
         if sheet or page:
@@ -75,10 +77,12 @@ def show(
     terminal.table(str(target), report.statistics(lines))
     for reason in sorted({line["reason"] for line in lines if line["status"] != "kept"}):
         typer.echo(f"refused: {reason}")
-    path = sheet or target.parent / f"{target.name}-sheet.png"  # beside: inside, readers would take it for a sample
+    beside = target.parent / f"{target.name}-sheet.png"  # inside, readers would take it for a sample
+    path = home(sheet) if sheet else beside
     images.write_image(path, report.sheet(target, count))
     typer.echo(f"Contact sheet: {path}")
     if page is not None:
+        page = home(page)
         report.page([(target.name, target)], page, f"flawsmith: {target.name}", count)
         typer.echo(f"Page: {page}")
 
@@ -96,7 +100,7 @@ def _show_run(run: Path) -> None:
             "defect": key,
             "file": entry["file"],
             "steps": entry["steps"],
-            "held-out loss": f"{entry['held_out']:.4f}",
+            "held-out loss": "-" if entry["held_out"] is None else f"{entry['held_out']:.4f}",
             "real defects seen": len(entry["support"]),
             "stopped": entry["stopped"],
         }

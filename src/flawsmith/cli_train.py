@@ -81,17 +81,23 @@ def train(
 
     with terminal.progress() as bar:
         tasks: dict[str, Any] = {}
+        judged: dict[str, str] = {}
+        forecast = terminal.Forecast(settings.method)
 
         def tell(what: str, done: int, total: int, line: dict[str, Any]) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total)
-            held_out = f", held out {line['held_out']:.4f}" if "held_out" in line else ""
-            text = f"{what} loss {line['loss']:.4f}{held_out}" if held_out else None
-            bar.update(tasks[what], completed=done, total=total, **({"description": text} if text else {}))
+            forecast(what, done, total)
+            if "held_out" in line:
+                judged[what] = f", held out {line['held_out']:.4f}"
+            text = f"{what}, loss {line['loss']:.4f}{judged.get(what, '')}"
+            bar.update(tasks[what], completed=done, total=total, description=text)
 
         card = training.train(settings, tell)
     for key, entry in card["learned"].items():
-        typer.echo(f"{key}: {entry['steps']} steps, held-out loss {entry['held_out']:.4f} ({entry['stopped']})")
+        judged = entry["held_out"]
+        loss = "nothing held out" if judged is None else f"held-out loss {judged:.4f}"
+        typer.echo(f"{key}: {entry['steps']} steps, {loss} ({entry['stopped']})")
     typer.echo(f"Use it: flawsmith generate {settings.out} --normal {settings.data} -n 20 --out generated")
 
 
@@ -104,6 +110,9 @@ def merge(
 
     Example: `flawsmith merge runs/widget --defect widget/crack --out merged`
     """
+    from flawsmith.inputs import home
+
+    run, out = home(run), home(out)
     from flawsmith.methods import runs
 
     typer.echo(f"{runs.merge(run, defect, out)} merged: {out}")

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy import ndimage
 
 from flawsmith import images
 from flawsmith.errors import FlawsmithError
@@ -177,7 +176,7 @@ def _repair(changed: np.ndarray, mask: np.ndarray) -> np.ndarray:
     ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
     padded = np.pad(changed.astype(np.uint8), 4)
     closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, ellipse)[4:-4, 4:-4]
-    label = ndimage.binary_fill_holes(closed.astype(bool)) & mask
+    label = _filled(closed) & mask
     count, parts, stats, _ = cv2.connectedComponentsWithStats(label.astype(np.uint8), connectivity=8)
     if count > 2:
         areas = stats[1:, cv2.CC_STAT_AREA]
@@ -185,3 +184,10 @@ def _repair(changed: np.ndarray, mask: np.ndarray) -> np.ndarray:
         keep = (areas >= MIN_LABEL_PIXELS // 2) & (areas >= 0.02 * areas.max())
         label = np.concatenate([[False], keep])[parts]
     return label
+
+
+def _filled(mask: np.ndarray) -> np.ndarray:
+    """A mask (h, w) of 0 and 1 without its holes, bool: all that the outside does not reach by steps along the axes."""
+    rest = np.pad(1 - mask, 1, constant_values=1)
+    cv2.floodFill(rest, None, (0, 0), 0, flags=4)
+    return mask.astype(bool) | rest[1:-1, 1:-1].astype(bool)

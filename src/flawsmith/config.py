@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from flawsmith import images
-from flawsmith.errors import FlawsmithError, unknown
+from flawsmith import images, inputs
+from flawsmith.errors import FlawsmithError, short, unknown
+from flawsmith.registry import OUTSIDE
 
 
-class GenerateConfig(BaseModel):
+class Told(BaseModel):
+    """What a command was told: unknown names, numbers that are none and odd paths are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator(
+        *("out", "roi", "reference", "reference_mask", "mask", "method", "backbone", "features", "seen"),
+        check_fields=False,
+    )
+    @classmethod
+    def _home(cls, value: Any) -> Any:
+        """`--out=~/x` reaches us unexpanded by most shells."""
+        return value if value is None else inputs.home(value)
+
+
+class GenerateConfig(Told):
     """What `flawsmith generate` was asked for. `generate.json` holds it, and a resumed run must agree with it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: str = Field(description="a name in METHODS, a checkpoint folder, or package.module:Class")
     normal: str = Field(description="READER:DIR or DIR with photographs of good parts")
@@ -50,14 +63,6 @@ class GenerateConfig(BaseModel):
     batch_size: int = Field(8, ge=1, le=4096, description="pictures per block; part of what makes bytes repeatable")
     with_normals: bool = Field(False, description="also copy the good photographs to train/good")
 
-    @field_validator("out", "roi", "reference", "reference_mask", "mask", "method")
-    @classmethod
-    def _home(cls, value: Any) -> Any:
-        """`--out=~/x` reaches us unexpanded by most shells."""
-        if value is None or not str(value).startswith("~"):
-            return value
-        return type(value)(os.path.expanduser(value))
-
     def identity(self) -> dict[str, Any]:
         """The fields that decide the pixels: all but where they are made and written and how many there are.
 
@@ -72,7 +77,7 @@ class GenerateConfig(BaseModel):
         if (Path(self.method) / "card.json").is_file():
             fields["method"] = _run_identity(Path(self.method))
         if isinstance(self.mask_options.get("run"), str):
-            fields["mask_options"]["run"] = _run_identity(Path(self.mask_options["run"]).expanduser())
+            fields["mask_options"]["run"] = _run_identity(inputs.home(Path(self.mask_options["run"])))
         return fields
 
     def mask_run(self) -> Path | None:
@@ -80,7 +85,7 @@ class GenerateConfig(BaseModel):
         if self.mask != "learned":
             return None
         named = self.mask_options.get("run")
-        run = Path(str(named)).expanduser() if named else Path(self.method)
+        run = inputs.home(Path(str(named))) if named else Path(self.method)
         if not (run / "card.json").is_file():
             raise FlawsmithError(
                 f"Mask 'learned' needs a trained run, and {run} is none (no card.json): name one with "
@@ -96,10 +101,8 @@ def _run_identity(run: Path) -> str:
     return f"{run.resolve().name} {hashlib.sha256(listed.encode()).hexdigest()[:16]}"
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(Told):
     """What `flawsmith train` was asked for."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: str = Field("inpaint", description="a diffusion method")
     data: str = Field(description="READER:DIR with good photographs and a few defects with masks")
@@ -117,10 +120,8 @@ class TrainConfig(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict, description="settings of the fit, see FitConfig")
 
 
-class JudgingConfig(BaseModel):
+class JudgingConfig(Told):
     """What every evaluation is told: real data, what may be seen of it, and how it is looked at."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     real: str = Field(description="READER:DIR with good photographs and real defects with masks")
     out: Path = Field(description="folder of the results; the same command again resumes")
@@ -211,10 +212,10 @@ def judged_config(model: type[Any], values: dict[str, Any], file: Path | None = 
         group, dot, name = key.partition(".")
         if not dot or group not in groups:
             raise FlawsmithError(f"--set {text!r} names no part: write {', '.join(f'{g}.KEY=VALUE' for g in groups)}.")
-        settings = merged[group] = dict(merged.get(group, {}))
+        settings = merged[group] = _group(merged, group)
         method, dot, own = name.rpartition(".")
         if dot and group in OF_METHODS:
-            settings[method] = {**settings.get(method, {}), own: value}
+            settings[method] = {**_group(settings, method), own: value}
         else:
             settings[name] = value
     for key in merged:
@@ -234,7 +235,9 @@ def overlay(defaults: Any, changes: dict[str, Any], what: str) -> Any:
             raise unknown(f"{what} setting", key, known)
         wanted = (int, float) if isinstance(known[key], float) else type(known[key])
         if isinstance(value, bool) or not isinstance(value, wanted):
-            raise FlawsmithError(f"{what} setting {key}={value!r} must be like its default, {known[key]!r}.")
+            raise FlawsmithError(f"{what} setting {key}={short(value)} must be like its default, {known[key]!r}.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise FlawsmithError(f"{what} setting {key}={value} is no number: give one, as its default {known[key]!r}.")
     return replace(defaults, **changes)
 
 
@@ -244,7 +247,8 @@ def train_config(values: dict[str, Any], file: Path | None = None, sets: Sequenc
     merged.update({key: value for key, value in values.items() if value is not None and value != ()})
     for text in sets:
         key, value = _parse_set(text)
-        merged["options"] = {**merged.get("options", {}), key.removeprefix("train.").removeprefix("options."): value}
+        name = key.removeprefix("train.").removeprefix("options.")
+        merged["options"] = {**_group(merged, "options"), name: value}
     for key in merged:
         if key not in TrainConfig.model_fields:
             raise unknown("Setting", key, TrainConfig.model_fields, f"in {file}" if file else "")
@@ -265,11 +269,11 @@ def generate_config(values: dict[str, Any], file: Path | None = None, sets: Sequ
     for text in sets:
         key, value = _parse_set(text)
         if key.startswith("mask."):
-            merged["mask_options"] = {**merged.get("mask_options", {}), key[5:]: value}
+            merged["mask_options"] = {**_group(merged, "mask_options"), key[5:]: value}
         elif key in fields and key not in ("options", "mask_options"):
             merged[key] = value
         else:
-            merged["options"] = {**merged.get("options", {}), key.removeprefix("options."): value}
+            merged["options"] = {**_group(merged, "options"), key.removeprefix("options."): value}
     for key in merged:
         if key not in fields:
             raise unknown("Setting", key, fields, f"in {file}" if file else "")
@@ -283,28 +287,56 @@ def explain(error: ValidationError, model: type[BaseModel] = GenerateConfig) -> 
     """One line for the first problem pydantic found: field, what was given, what is allowed."""
     first = error.errors()[0]
     field = ".".join(map(str, first["loc"])) or "configuration"
-    if first["type"] == "missing":
+    if first["type"] == "missing" and field in model.model_fields:
         return f"{field} is missing: {model.model_fields[field].description or 'it must be given'}."
-    return f"{field}={first['input']!r} is not allowed: {first['msg'].removeprefix('Value error, ').lower()}."
+    return f"{field}={short(first['input'])} is not allowed: {reason(first)}."
+
+
+def reason(problem: Any) -> str:
+    """What pydantic found wrong, as the end of a sentence: a small letter first, no full stop."""
+    text = str(problem["msg"]).removeprefix("Value error, ").rstrip(".")
+    return text[:1].lower() + text[1:]
+
+
+def _group(settings: dict[str, Any], name: str) -> dict[str, Any]:
+    """The settings under a name, none where there are none yet. Raises FlawsmithError where it holds something else."""
+    group = settings.get(name)
+    if group is not None and not isinstance(group, dict):
+        raise FlawsmithError(f"{name}={short(group)} must hold key: value pairs for --set to add to.")
+    return dict(group or {})
 
 
 def _parse_set(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise FlawsmithError(f"--set {text!r} is not key=value: write for example --set mask.size=[0.01,0.05].")
+    key = key.strip()
+    if not equals or not key:
+        raise FlawsmithError(f"--set {short(text)} is not key=value: write for example --set mask.size=[0.01,0.05].")
     try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        return key.strip(), value
+        parsed = inputs.parse_yaml(value)
+    except ValueError:
+        parsed = value
+    inputs.refuse_odd_value(parsed, f"--set {key}")
+    return key, parsed
 
 
 def _read_file(file: Path) -> dict[str, Any]:
+    """A configuration file's settings. It may come from a stranger: no name in it makes flawsmith import a module."""
+    file = inputs.home(file)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML
+        content = inputs.parse_yaml(file.read_text(encoding="utf-8"))  # JSON is YAML
     except FileNotFoundError:
         raise FlawsmithError(f"Configuration file {file} does not exist.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise FlawsmithError(f"Configuration file {file} cannot be read as JSON or YAML: {error}.") from error
     if not isinstance(content, dict):
         raise FlawsmithError(f"Configuration file {file} must hold key: value pairs, not a {type(content).__name__}.")
+    inputs.refuse_odd_value(content, f"Configuration file {file}")
+    for key in ("method", "arms", "normal", "references_from", "data", "real", "generated"):
+        for name in content[key] if isinstance(content.get(key), list) else [content.get(key)]:
+            named = str(name).split("+") if key in ("method", "arms") else [str(name).rpartition(":")[0]]
+            if any(map(OUTSIDE.match, named)):
+                raise FlawsmithError(
+                    f"Configuration file {file}: {key} {short(name)} would import Python code, which only a name typed "
+                    "on the command line may do: give it there, or a known name here."
+                )
     return content

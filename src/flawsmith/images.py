@@ -6,25 +6,35 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFile, ImageFont, ImageOps, UnidentifiedImageError
 
 from flawsmith.errors import FlawsmithError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 MAX_PIXELS = 250_000_000  # a decoded RGB array of 0.75 GB; larger files are mosaics, to be cut first
+PARTIAL = re.compile(r"\..+\.\d+\.tmp")  # a file that `write_bytes` has not finished
+
+
+def _open(path: str | Path) -> ImageFile.ImageFile:
+    """Pillow's `open`, of files only: a pipe would be waited for, and a folder has no pixels."""
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError("it is a folder or a device, not a file")
+    return Image.open(path)
 
 
 def _decode(path: Path) -> np.ndarray:
     """Decode a file to whatever it holds: (H, W) or (H, W, C), uint8, uint16, int32 or float32."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the size has its own limit below; a damaged tag is no news for a user
-        with Image.open(path) as opened:
+        with _open(path) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise FlawsmithError(
                     f"{path} has {opened.width} x {opened.height} pixels, more than {MAX_PIXELS:,} allowed: "
@@ -59,8 +69,8 @@ def read_image(path: str | Path) -> np.ndarray:
         deep = deep and path.suffix.lower() in (".png", ".tif", ".tiff")
         found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if deep else None
         if found is None or found.dtype == np.uint8:
-            size = path.stat().st_size if path.is_file() else 0
-            reason = "the file is empty (0 bytes)" if size == 0 else str(error)
+            empty = path.is_file() and path.stat().st_size == 0
+            reason = "the file is empty (0 bytes)" if empty else str(error)
             raise FlawsmithError(
                 f"Image {path} cannot be read: {reason}. Export it again, or remove it from the data set."
             ) from error
@@ -104,7 +114,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
+            with _open(path) as opened:
                 width, height = opened.size
                 # Asking a PNG without EXIF for it would decode the whole picture.
                 asked = "exif" in opened.info or opened.format != "PNG"
@@ -124,7 +134,7 @@ def verify(path: str | Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as opened:
+            with _open(path) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
                     raise ValueError("too large")
                 if opened.format == "PNG":
@@ -175,6 +185,13 @@ def write_bytes(path: str | Path, content: bytes, partial: Path | None = None, d
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def clear_partial(folder: Path) -> None:
+    """Remove what processes that were killed inside `write_bytes` left in a folder and below."""
+    for path in folder.rglob(".*.tmp"):
+        if PARTIAL.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_image(path: str | Path, array: np.ndarray) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flawsmith import images, training_data
@@ -43,11 +42,12 @@ def train(
     categories = dict.fromkeys(name.split("/")[0] for name in support)
     normals = {category: training_data.normals(config, records, category) for category in categories}
     drawn = {category: training_data.drawn(config, category) for category in categories}
-    real = {name: [record.load() for record in found] for name, found in support.items()}
+    real, held_out = training_data.divided(support, settings.fit.seed, settings.fit.patience > 0)
     material = {
-        name: Material(found, normals[name.split("/")[0]], drawn[name.split("/")[0]]) for name, found in real.items()
+        name: Material(found, normals[name.split("/")[0]], drawn[name.split("/")[0]], held_out[name])
+        for name, found in real.items()
     }
-    method.extend(real)
+    method.extend(real)  # what judges the fit enters nothing that is trained, made or kept for it
     parameters = method.parameters()
     own = [parameter for name in support for parameter in method.own(name)]
     if not first:
@@ -58,7 +58,8 @@ def train(
                 "use it as it is, or choose another --out and train all types together."
             )
     folder = config.out / "train" / f"fit-{len({json.dumps(e['names']) for e in card['learned'].values()})}"
-    _same_fit(folder, {"names": list(support), "support": seen, "fit": asdict(settings.fit), "config": settings.config})
+    plan = {"names": list(support), "support": seen, "fit": asdict(settings.fit), "config": settings.config}
+    training_data.same_fit(folder, plan)
     for parameter in method.parameters().values():
         parameter.requires_grad_(False)
     for parameter in parameters.values():
@@ -87,7 +88,6 @@ def train(
         preview=preview,
         progress=tell,
     )
-    preview(result["steps"])
     for name in support:
         method.card["learned"][name] = {
             "file": WEIGHTS,
@@ -95,8 +95,9 @@ def train(
             "names": list(support),
             "fit": asdict(settings.fit),
             "support": seen[name],
-            **method.remember(real[name]),
+            **method.remember([*real[name], *held_out[name]]),
         }
+    preview(result["steps"])  # after the card is filled in: a fit resumed at its end has not trained, but has learned
     method.save_pretrained(config.out)
     return method.card
 
@@ -123,15 +124,3 @@ def _same_config(config: TrainConfig, card: dict[str, Any]) -> None:
             raise FlawsmithError(
                 f"{config.out} was made with {key}={held!r}, not {value!r}: leave it out, or choose another --out."
             )
-
-
-def _same_fit(folder: Path, plan: dict[str, Any]) -> None:
-    """A stopped fit is resumed only by the same one. Raises FlawsmithError when another one was begun here."""
-    file = folder / "fit.json"
-    text = json.dumps(plan, indent=2, ensure_ascii=False)
-    if (folder / "state").is_dir() and file.is_file() and file.read_text(encoding="utf-8") != text:
-        raise FlawsmithError(
-            f"{folder} holds a stopped fit of other types, pictures or settings: give the same ones to resume it, or "
-            f"remove {folder}."
-        )
-    images.write_bytes(file, text.encode("utf-8"))

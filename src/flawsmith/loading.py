@@ -13,8 +13,8 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from flawsmith import captions, compose, images, masks
-from flawsmith.config import GenerateConfig
-from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.config import GenerateConfig, reason
+from flawsmith.errors import FlawsmithError, short, unknown
 from flawsmith.planning import hash_seed
 from flawsmith.records import Job, Record, Request, Sample
 from flawsmith.registry import resolve
@@ -191,6 +191,4 @@ def _mask_options(given: dict[str, Any]) -> masks.MaskOptions:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        what = f"mask.{name}={first['input']!r}" if name else f"Mask dials {given}: this"
-        reason = first["msg"].removeprefix("Value error, ").rstrip(".")
-        raise FlawsmithError(f"{what} is not allowed: {reason[0].lower()}{reason[1:]}.") from None
+        raise FlawsmithError(f"mask.{name}={short(first['input'])} is not allowed: {reason(first)}.") from None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from flawsmith import masks, training_data
+from flawsmith import images, masks, training_data
 from flawsmith.config import TrainConfig
 from flawsmith.diffusion.fewshot import FitConfig
-from flawsmith.diffusion.learned_masks import FILE, LearnedMasks, MaskSettings, learn
+from flawsmith.diffusion.learned_masks import FILE, LearnedMasks, MaskSettings, fit_folder, learn
 from flawsmith.records import Record
 
 if TYPE_CHECKING:
@@ -32,8 +33,13 @@ def train(
         if progress:
             progress("masks", line["step"], fit.mask_steps, line)
 
-    material = {}
+    material, seen = {}, {}
     for category, defect in missing:
-        samples = [record.load() for record in training_data.support_of(config, records, category, defect)]
+        support = training_data.support_of(config, records, category, defect)
+        samples = [record.load() for record in support]
         material[f"{category}/{defect}"] = [(s, masks.foreground(s.image)) for s in samples if s.mask.any()]
-    learn(material, config.out, MaskSettings(steps=fit.mask_steps, seed=fit.seed), tell)
+        seen[f"{category}/{defect}"] = {record.name: images.file_sha(record.image) for record in support}
+    settings = MaskSettings(steps=fit.mask_steps, seed=fit.seed)
+    folder = fit_folder(config.out, len(known) + len(material))
+    training_data.same_fit(folder, {"known": known, "support": seen, "fit": asdict(settings)})
+    learn(material, config.out, settings, tell)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flawsmith import __version__, captions, datasets, images
+from flawsmith import __version__, captions, datasets, images, inputs
 from flawsmith.config import GenerateConfig
 from flawsmith.datasets.splits import few_shot
 from flawsmith.errors import FlawsmithError, unknown
@@ -40,7 +42,8 @@ class Plan:
 def read_records(config: GenerateConfig) -> list[Record]:
     """The data set named by `config.normal`. Raises FlawsmithError when there is nothing good to paint on."""
     reader, root = datasets.parse_source(config.normal)
-    if root.resolve() in (config.out.resolve(), *config.out.resolve().parents):
+    out = Path(os.path.realpath(config.out))  # `resolve` raises for a link to itself; the writer refuses it
+    if Path(os.path.realpath(root)) in (out, *out.parents):
         raise FlawsmithError(
             f"Output folder {config.out} lies inside the data set {root}: the next run would read the painted pictures "
             f"as photographs. Choose a folder beside it, for example --out {root.resolve().parent / 'painted'}."
@@ -273,8 +276,8 @@ def _licences(records: Sequence[Record]) -> list[str]:
     found = set()
     for root in {record.root for record in records}:
         if root.is_dir():
-            found |= {p.name for p in root.iterdir() if p.is_file() and p.name.lower().startswith("licen")}
-    return sorted(found)
+            found |= {p.name for p in root.iterdir() if p.name.lower().startswith("licen") and p.is_file()}
+    return sorted(filter(inputs.is_text, found))
 
 
 def _default_mask(synthesizer: Synthesizer, defect: str, has_reference: bool, caption: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from flawsmith import compose, datasets, images
+from flawsmith import compose, datasets, images, inputs
 from flawsmith.datasets.writer import CONFIG, inside, read_manifest
 from flawsmith.errors import FlawsmithError
 
@@ -94,7 +94,7 @@ def sheet(out: Path, count: int = 12, cell: int = 192, across: int = 1) -> np.nd
 def normal_root(out: Path) -> Path | None:
     """Where the photographs lie that a generated folder was painted on, when they are still there."""
     try:
-        source = json.loads((out / CONFIG).read_text(encoding="utf-8"))["source"]
+        source = inputs.parse_json((out / CONFIG).read_text(encoding="utf-8"))["source"]
         return datasets.parse_source(source)[1]
     except (OSError, ValueError, KeyError):
         return None

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
+import math
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
+
+from flawsmith import images
+from flawsmith.errors import FlawsmithError
+
+STATE = "state.safetensors"
+SAVE_SECONDS = 20.0  # between two states: the work a kill costs
 
 
 class Trainer:
     """AdamW over named parameters, an exponential moving average of them, and a state that survives a kill.
 
-    `out` receives `state/` (parameters, averages, moments as safetensors) and `metrics.jsonl`. `factors` multiply the
+    Everything that a later step depends on is in the state, so that a run killed at any moment and resumed has the
+    same bytes as one that was not. `out` receives `state.safetensors` and `metrics.jsonl`. `factors` multiply the
     learning rate of the parameters they name.
     """
 
@@ -28,6 +37,7 @@ class Trainer:
         out: Path,
         *,
         learning_rate: float,
+        betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.01,
         ema: float = 0.999,
         clip: float = 1.0,
@@ -41,11 +51,15 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             [{"params": members, "factor": factor} for factor, members in groups.items()],
             lr=learning_rate,
-            betas=(0.9, 0.99),
+            betas=betas,
             weight_decay=weight_decay,
         )
         self.ema = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.steps = 0
+        self.recent: list[tuple[float, float]] = []  # loss and gradient norm of the steps since the last `means`
+        self.best: dict[str, Tensor] = {}  # the averages that were judged best
+        self.best_loss, self.best_step = math.inf, 0
+        self._saved = time.monotonic()
 
     def step(self, loss: Tensor | Iterable[Tensor], learning_rate: float) -> tuple[float, float]:
         """One optimiser step at the given rate; returns the loss and the gradient's norm before clipping.
@@ -65,7 +79,21 @@ class Trainer:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))  # short runs must not average in the start
         averages = list(self.ema.values())
         torch._foreach_lerp_(averages, [p.detach() for p in self.parameters.values()], 1 - decay)
-        return value, float(norm)
+        self.recent.append((value, float(norm)))
+        return self.recent[-1]
+
+    def means(self) -> tuple[float, float]:
+        """Mean loss and gradient norm of the steps since the last call."""
+        loss, norm = (float(np.mean(values)) for values in zip(*self.recent, strict=True))
+        self.recent = []
+        return loss, norm
+
+    def judge(self, loss: float, keep: bool) -> None:
+        """Note a held-out loss of the averages where it is the lowest so far; with `keep` also those averages."""
+        if loss < self.best_loss:
+            self.best_loss, self.best_step = loss, self.steps
+            if keep:
+                self.best = {name: value.clone() for name, value in self.ema.items()}
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -87,44 +115,62 @@ class Trainer:
         with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
+    @property
+    def due(self) -> bool:
+        """Whether the last state is so old that it is time for another."""
+        return time.monotonic() - self._saved >= SAVE_SECONDS
+
     def save(self) -> None:
-        """Write the state beside the old one, then swap: a kill at any moment leaves one whole state."""
-        fresh, old, state = (self.out / name for name in ("state.new", "state.old", "state"))
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        moments = {
-            f"{name}|{key}": value if isinstance(value, Tensor) else torch.tensor(value)
-            for name, parameter in self.parameters.items()
-            for key, value in self.optimiser.state.get(parameter, {}).items()
-        }
-        save_file({k: p.detach().contiguous() for k, p in self.parameters.items()}, fresh / "parameters.safetensors")
-        save_file({k: p.contiguous() for k, p in self.ema.items()}, fresh / "ema.safetensors")
-        save_file(moments, fresh / "optimiser.safetensors")
-        (fresh / "state.json").write_text(json.dumps({"step": self.steps}) + "\n", encoding="utf-8")
-        shutil.rmtree(old, ignore_errors=True)
-        if state.exists():
-            os.replace(state, old)
-        os.replace(fresh, state)
-        shutil.rmtree(old, ignore_errors=True)
+        """Write the state, one file, whole or not at all."""
+        stored = {f"parameter|{name}": p.detach() for name, p in self.parameters.items()}
+        stored |= {f"ema|{name}": value for name, value in self.ema.items()}
+        stored |= {f"best|{name}": value for name, value in self.best.items()}
+        for name, parameter in self.parameters.items():
+            moments = self.optimiser.state.get(parameter, {})
+            stored |= {f"{key}|{name}": torch.as_tensor(value) for key, value in moments.items()}
+        numbers = {key: getattr(self, key) for key in ("steps", "recent", "best_loss", "best_step")}
+        # one entry: safetensors writes several in any order
+        content = to_bytes({key: v.contiguous() for key, v in stored.items()}, {"numbers": json.dumps(numbers)})
+        images.write_bytes(self.out / STATE, content)
+        self._saved = time.monotonic()
 
     def load(self) -> int:
-        """Take up the saved state, cut metrics.jsonl back to it, and return its step; 0 when there is none."""
-        state = next((p for p in (self.out / "state", self.out / "state.old") if (p / "state.json").is_file()), None)
-        if state is not None:
-            stored, averaged = load_file(state / "parameters.safetensors"), load_file(state / "ema.safetensors")
-            moments = load_file(state / "optimiser.safetensors")
-            with torch.no_grad():
-                for name, parameter in self.parameters.items():
-                    parameter.copy_(stored[name])
-                    self.ema[name].copy_(averaged[name])
-                    keys = {k.rsplit("|", 1)[1]: v for k, v in moments.items() if k.rsplit("|", 1)[0] == name}
-                    keys = {k: v if k == "step" else v.to(parameter.device) for k, v in keys.items()}
-                    if keys:
-                        self.optimiser.state[parameter] = keys
-            self.steps = int(json.loads((state / "state.json").read_text(encoding="utf-8"))["step"])
+        """Take up the saved state, cut metrics.jsonl back to it, and return its step; 0 when there is none.
+
+        Raises FlawsmithError for a state that is damaged or of other parameters.
+        """
+        path = self.out / STATE
+        if path.is_file():
+            try:
+                self._take(path)
+            except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+                raise FlawsmithError(
+                    f"{path} cannot be resumed from ({error}): remove it, and this fit begins again."
+                ) from error
         metrics = self.out / "metrics.jsonl"
         if metrics.is_file():
-            lines = metrics.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if json.loads(line)["step"] <= self.steps]
-            metrics.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith("\n")]  # the last may be what a kill left of one
+            kept = [line for line in whole if json.loads(line)["step"] <= self.steps]
+            images.write_bytes(metrics, "".join(kept).encode("utf-8"))
         return self.steps
+
+    def _take(self, path: Path) -> None:
+        with safe_open(path, framework="pt") as file:
+            numbers = json.loads((file.metadata() or {})["numbers"])
+            stored: dict[str, dict[str, Tensor]] = {name: {} for name in self.parameters}
+            for entry in file.keys():  # noqa: SIM118 (it is no mapping)
+                key, name = entry.split("|", 1)
+                stored[name][key] = file.get_tensor(entry).clone()  # not a view of the file, which is replaced
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parts = stored[name]
+                parameter.copy_(parts.pop("parameter"))
+                self.ema[name].copy_(parts.pop("ema"))
+                if "best" in parts:
+                    self.best[name] = parts.pop("best").to(parameter.device)
+                if parts:
+                    moved = {k: v if k == "step" else v.to(parameter.device) for k, v in parts.items()}
+                    self.optimiser.state[parameter] = moved
+        self.steps, self.best_step = int(numbers["steps"]), int(numbers["best_step"])
+        self.best_loss, self.recent = float(numbers["best_loss"]), [(a, b) for a, b in numbers["recent"]]

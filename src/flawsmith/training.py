@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, get_args
 
-from flawsmith import __version__, datasets, images, training_data
+from flawsmith import __version__, datasets, images, inputs, training_data
 from flawsmith.config import TrainConfig
 from flawsmith.diffusion.adapters import save_adapter
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.fewshot import FitConfig, fit
 from flawsmith.diffusion.losses import Norm
+from flawsmith.diffusion.tuning import Schedule
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods import METHODS
 from flawsmith.methods.latent import DiffusionSynthesizer
@@ -63,8 +64,9 @@ def _check(key: str, value: Any, kind: type) -> None:
         raise FlawsmithError(f"Training option {key}={value!r} must be a number.")
     if kind is bool and not isinstance(value, bool):
         raise FlawsmithError(f"Training option {key}={value!r} must be true or false.")
-    if kind is str and value not in get_args(Norm):
-        raise unknown("Loss norm", str(value), get_args(Norm))
+    known = get_args({"loss_norm": Norm, "schedule": Schedule}.get(key))
+    if known and value not in known:
+        raise unknown(key.replace("_", " ").capitalize(), str(value), known)
 
 
 def train(config: TrainConfig, progress: Progress | None = None) -> dict[str, Any]:
@@ -84,6 +86,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> dict[str, An
     records = datasets.read(reader, root, category=config.category, group_by=config.group_by)
     wanted = training_data.wanted(config, records)
     card = _card(config, settings.fit)
+    images.clear_partial(config.out)
     if kind.joint:
         from flawsmith import joint_training
 
@@ -117,7 +120,7 @@ def _fit_one(
     backbone = Backbone.from_pretrained(config.backbone).freeze().place(config.device or "cpu", config.memory)
     card["backbone_fingerprint"] = fingerprint(backbone)
     normals = training_data.normals(config, records, category)
-    real = [record.load() for record in support]
+    real, held_out = (part[key] for part in training_data.divided({key: support}, settings.seed, settings.patience > 0))
     folder = config.out / "train" / f"{category}-{defect}"
 
     def tell(line: dict[str, Any]) -> None:
@@ -128,8 +131,9 @@ def _fit_one(
         picture = training_data.preview(kind(backbone=backbone), real, normals, config)
         images.write_image(folder / "previews" / f"{step:06d}.png", picture)
 
+    training_data.same_fit(folder, {"backbone": config.backbone, "support": seen, "fit": asdict(settings)})
     drawn = training_data.drawn(config, category)
-    result = fit(backbone, "adapter", real, normals, drawn, folder, settings, preview, tell)
+    result = fit(backbone, "adapter", real, normals, drawn, folder, settings, preview, tell, held_out)
     preview(result["steps"])
     file = config.out / "adapters" / category / f"{defect}.safetensors"
     save_adapter(backbone, "adapter", file)
@@ -149,13 +153,15 @@ def _card(config: TrainConfig, settings: FitConfig) -> dict[str, Any]:
     path = config.out / "card.json"
     fresh = {"method": config.method, "backbone": config.backbone, "flawsmith": __version__, "learned": {}}
     if not path.is_file():
-        if config.out.is_dir() and any(entry.name != "train" for entry in config.out.iterdir()):
+        # a fit that was killed has no card yet, perhaps its adapter or a part of the card's file
+        names = {entry.name for entry in config.out.iterdir()} if config.out.is_dir() else set()
+        if any(not images.PARTIAL.fullmatch(name) for name in names - {"train", "adapters"}):
             raise FlawsmithError(
                 f"Folder {config.out} is not empty and holds no run (no card.json): choose another --out."
             )
         return fresh
     try:
-        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        card: dict[str, Any] = inputs.parse_json(path.read_text(encoding="utf-8"))
         for key in ("method", "backbone"):
             if card[key] != fresh[key]:
                 raise FlawsmithError(
@@ -164,7 +170,7 @@ def _card(config: TrainConfig, settings: FitConfig) -> dict[str, Any]:
                 )
         now = json.loads(json.dumps(asdict(settings)))
         changed = [key for key, item in card["learned"].items() if item["fit"] != now]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, FlawsmithError):
             raise
         raise FlawsmithError(f"{path} is damaged ({error}): choose another --out or remove it.") from error

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flawsmith import captions, compose, generation, images, masks, planning
 from flawsmith.config import GenerateConfig, TrainConfig
-from flawsmith.datasets.splits import few_shot
+from flawsmith.datasets.splits import few_shot, hold_out
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.loading import Loader
 from flawsmith.methods.latent import DiffusionSynthesizer
 from flawsmith.records import Record, Request, Sample
+from flawsmith.trainer import STATE
 
 NORMALS, DRAWN = 40, 33  # good photographs and painted defects a fit draws its windows from
 
@@ -63,6 +66,40 @@ def missing(
     if card["learned"][key]["support"] != seen:
         raise FlawsmithError(f"{config.out} has learned {key} from other pictures: choose another --out.")
     return None
+
+
+def same_fit(folder: Path, plan: Mapping[str, Any]) -> None:
+    """A stopped fit is resumed only by the same one. Raises FlawsmithError when another one was begun here."""
+    file = folder / "fit.json"
+    text = json.dumps(plan, indent=2, ensure_ascii=False)
+    if (folder / STATE).is_file() and file.is_file() and file.read_text(encoding="utf-8") != text:
+        raise FlawsmithError(
+            f"{folder} holds a stopped fit of other types, pictures or settings: give the same ones to resume it, or "
+            f"remove {folder}."
+        )
+    images.write_bytes(file, text.encode("utf-8"))
+
+
+def divided(
+    support: Mapping[str, Sequence[Record]], seed: int, judge: bool
+) -> tuple[dict[str, list[Sample]], dict[str, list[Sample]]]:
+    """The pixels of a support by type: what a fit learns from, and with `judge` what is held out to judge it.
+
+    Images with an empty mask are in neither. Raises FlawsmithError for a type that has no others.
+    """
+    found = {
+        name: [(record, sample) for record in records if (sample := record.load()).mask.any()]
+        for name, records in support.items()
+    }
+    for name, pairs in found.items():
+        if not pairs:
+            files = ", ".join(str(path) for record in support[name][:3] for path in record.masks[:1])
+            raise FlawsmithError(
+                f"{name} has only empty masks ({files}): paint its defects white, or leave the type out."
+            )
+    held = hold_out({name: [record for record, _ in pairs] for name, pairs in found.items()}, seed) if judge else {}
+    real = {name: [s for r, s in pairs if r not in held.get(name, ())] for name, pairs in found.items()}
+    return real, {name: [s for r, s in pairs if r in held.get(name, ())] for name, pairs in found.items()}
 
 
 def normals(config: TrainConfig, records: Sequence[Record], category: str) -> list[Sample]:

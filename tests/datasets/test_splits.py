@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import fakes
 from flawsmith import datasets, images
 from flawsmith.datasets.leaks import fingerprint, leak_check, merge_lookalikes, near
-from flawsmith.datasets.splits import RULES, few_shot, has_groups
+from flawsmith.datasets.splits import RULES, few_shot, has_groups, hold_out
 from flawsmith.errors import FlawsmithError
 from flawsmith.records import Record
 
@@ -149,6 +149,62 @@ def test_refusals():
         few_shot(defects(""), rule="stratifed")
     with pytest.raises(FlawsmithError, match="validation"):
         few_shot(defects(""), validation=1.0)
+
+
+# -- what judges a fit -------------------------------------------------------------------------------------------------
+
+
+@given(
+    groups=st.lists(st.sampled_from(["", "a", "b", "c", "d", "e", "f"]), max_size=25),
+    others=st.lists(st.sampled_from(["", "a", "c", "x", "y"]), max_size=12),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_what_is_held_out_shares_no_part_with_what_teaches(groups, others, seed):
+    support = {"w/crack": defects(*groups), "w/hole": defects(*others, kind="hole")}
+    held = hold_out(support, seed)
+    assert held == hold_out(support, seed) and held.keys() == support.keys()
+    parts = [{r.group for name in held for r in support[name] if (r in held[name]) is side} for side in (True, False)]
+    assert not parts[0] & parts[1]
+    for name, members in support.items():
+        assert not members or len(held[name]) < len(members)  # something is left to learn from
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, 0), (1, 0), (2, 1), (3, 1), (7, 1), (8, 2), (10, 2), (33, 7)])
+def test_a_fifth_judges_and_every_shot_has_its_turn(count, expected):
+    support = {"w/crack": defects(*[""] * count), "w/hole": defects(*[""] * count, kind="hole")}
+    folds = [hold_out(support, seed) for seed in range(count)]
+    for name, members in support.items():
+        assert all(len(fold[name]) == expected for fold in folds)
+        assert all(sum(record in fold[name] for fold in folds) == expected for record in members)
+
+
+def test_the_type_decides_which_shot_beside_the_seed():
+    names = [f"w/type {number}" for number in range(40)]
+    held = {stems(hold_out({name: defects(*[""] * 4)})[name])[0] for name in names}
+    assert held == {"000", "001", "002", "003"}
+
+
+def test_a_part_is_held_out_of_every_type_that_shows_it():
+    support = {
+        "w/crack": defects(*"aabb"),
+        "w/hole": defects(*"abcd", kind="hole"),
+        "w/dent": defects("a", kind="dent"),
+    }
+    for seed in range(8):
+        held = hold_out(support, seed)
+        assert held["w/dent"] == [] and not any(r.group == "a" for found in held.values() for r in found)
+        assert [r.group for r in held["w/crack"]] == ["b", "b"]  # a must stay: it is all that dent has
+        assert "b" in {r.group for r in held["w/hole"]}
+
+
+def test_copies_are_held_out_together(tmp_path):
+    folder = fakes.mvtec_tree(tmp_path, defects={"crack": 3})
+    shutil.copy(folder / "test/crack/000.png", folder / "test/crack/002.png")
+    records = datasets.read("mvtec_ad", folder, defect="crack")
+    assert {tuple(stems(hold_out({"w/crack": records}, seed)["w/crack"])) for seed in range(2)} == {
+        ("000", "002"),
+        ("001",),
+    }
 
 
 # -- leaks -------------------------------------------------------------------------------------------------------------

@@ -112,12 +112,6 @@ def test_sizes_of_the_paper() -> None:
     assert semantic(torch.empty(2, 512, device="meta")).shape == (2, 4, 1280)
 
 
-def test_the_published_location_encoder_runs() -> None:
-    small = PaperLocationEncoder(16).eval()
-    with torch.no_grad():
-        assert small(masks(1)).shape == (1, 4, 16)
-
-
 def test_location_tells_places_apart_and_refuses_nothing() -> None:
     encoder = LocationEncoder(32)
     first, second = encoder(masks(2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +81,33 @@ def test_every_way_of_sampling(folder: Path, options: dict) -> None:
     (sample,) = DiffusionSynthesizer(str(folder), steps=3).generate([request()], **options)
     normal = request().normal.image
     assert np.array_equal(sample.image[~sample.mask], normal[~sample.mask])
+
+
+def on(mask: np.ndarray) -> Request:
+    """`request` on a photograph of a mask's size."""
+    return request(normal=Sample(fakes.photo(0, mask.shape), np.zeros_like(mask), "widget"), mask=mask)
+
+
+@pytest.mark.parametrize("name", MASKS)  # noqa: F405
+def test_the_whole_image_as_window_keeps_every_promise(folder: Path, name: str) -> None:
+    asked = on(MASKS[name])  # noqa: F405
+    (sample,) = DiffusionSynthesizer(str(folder), steps=2, window="full").generate([asked])
+    check(asked, sample)  # noqa: F405
+    assert sample.info["window"] == [0, 0, *asked.mask.shape] and sample.info["tiles"] == 1
+
+
+def test_only_the_whole_image_as_window_sees_what_is_far_from_the_mask(folder: Path) -> None:
+    mask = np.zeros((60, 160), bool)  # not square: the model's 32 px see all of it reduced, and then a border
+    mask[20:32, 6:18] = True
+    near = on(mask)
+    image = near.normal.image.copy()
+    image[:, 120:] = 255 - image[:, 120:]
+    far = replace(near, normal=replace(near.normal, image=image))
+    free = {"steps": 2, "min_visibility": 0, "min_share": 0, "contrast": 0}
+    for window, same in (("defect", True), ("full", False)):
+        method = DiffusionSynthesizer(str(folder), window=window, **free)
+        made = [method.generate([asked])[0].image[mask] for asked in (near, far)]
+        assert np.array_equal(*made) == same
 
 
 def test_little_strength_stays_near_its_start(folder: Path) -> None:
@@ -179,12 +207,18 @@ def test_fit_windows_hold_the_defect_and_repeat(folder: Path) -> None:
     assert not np.array_equal(first.image, windows.batch(6, 12).image)
 
 
-def test_train_generate_add_a_type_and_resume(folder: Path, tmp_path: Path, run: Run) -> None:
+def test_train_generate_add_a_type_and_resume(
+    folder: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flawsmith.cli_terminal.EVERY", 0.02)
     data = fakes.mvtec_tree(tmp_path / "data", good=3, defects={"crack": 6, "hole": 6}, size=(60, 80))
     common = ("--data", data, "--backbone", folder, "--steps", 4, "--shots", 4)
     small = ("--set", "rank=2", "--set", "batch_size=3", "--set", "save_every=2", "--set", "evaluate_every=2")
     whole = tmp_path / "whole"
-    assert run("train", "inpaint", *common, *small, "--defect", "crack", "--out", whole)[0] == 0
+    code, _, err = run("train", "inpaint", *common, *small, "--defect", "crack", "--out", whole)
+    assert (
+        code == 0 and "preparing" in err and re.search(r"widget/crack, loss [\d.]+(, held out [\d.]+)?: [1-4]/4", err)
+    )
     crack = (whole / "adapters" / "widget" / "crack.safetensors").read_bytes()
     assert run("train", "inpaint", *common, *small, "--out", whole)[0] == 0
     assert (whole / "adapters" / "widget" / "crack.safetensors").read_bytes() == crack

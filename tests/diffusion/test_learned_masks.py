@@ -15,8 +15,9 @@ pytest.importorskip("diffusers")
 import fakes  # noqa: E402
 from flawsmith import generation, images, mask_training  # noqa: E402
 from flawsmith.config import GenerateConfig, TrainConfig  # noqa: E402
+from flawsmith.diffusion import learned_masks  # noqa: E402
 from flawsmith.diffusion.fewshot import FitConfig  # noqa: E402
-from flawsmith.diffusion.learned_masks import LearnedMasks, MaskSettings, learn  # noqa: E402
+from flawsmith.diffusion.learned_masks import COPY, REDRAWS, LearnedMasks, MaskSettings, learn  # noqa: E402
 from flawsmith.diffusion.mask_examples import example, outline, varied  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
@@ -105,13 +106,40 @@ def test_copies_are_known_in_any_turn() -> None:
     shape = np.zeros((120, 160), bool)
     shape[40:80, 50:60], shape[70:80, 50:90] = True, True
     made = LearnedMasks([example("w/x", sample(shape), OBJECT)])
-    assert made.is_copy(shape) and made.is_copy(np.rot90(shape)) and made.is_copy(shape[:, ::-1])
+    assert min(map(made.likeness, (shape, np.rot90(shape), shape[:, ::-1]))) > COPY
     other = np.zeros((120, 160), bool)
     other[40:80, 50:90] = True
-    assert not made.is_copy(other)
+    assert made.likeness(other) < COPY
     one = made.examples[0]
     varieties = [varied(np.random.default_rng(s), one) for s in range(20)]
     assert not any(np.array_equal(v, one.shape) for v in varieties) and all((v > 0).any() for v in varieties)
+
+
+class Memory(LearnedMasks):
+    """A model that remembers its real shape `copies` times before it thinks of others."""
+
+    copies, drawn = 0, 0
+
+    def shape(self, *given: object) -> np.ndarray:
+        self.drawn += 1
+        other = example("", sample(disc(np.random.default_rng(0))), OBJECT)
+        return (self.examples[0] if self.drawn <= self.copies else other).shape
+
+
+@pytest.mark.parametrize(("copies", "drawn"), [(0, 1), (2, 3), (REDRAWS, REDRAWS)])
+def test_a_copy_is_drawn_again(copies: int, drawn: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As often as REDRAWS; then it is taken, no smaller than the first was, and the same seed takes the same one."""
+    monkeypatch.setattr(learned_masks, "COPY", 0.6)  # fill varies at random, which alone makes some no copies at 0.9
+    angle = np.zeros((120, 160), bool)
+    angle[40:80, 50:60], angle[70:80, 50:90] = True, True
+    found = []
+    for _ in range(2):
+        made = Memory([example("w/x", sample(angle), OBJECT)])
+        made.copies = copies
+        found.append(made.draw("w/x", "", OBJECT, np.random.default_rng(1)))
+        assert made.drawn == drawn
+    assert (made.likeness(found[0]) > 0.6) == (copies == REDRAWS)
+    assert np.array_equal(*found) and found[0].sum() > 0.5 * angle.sum()
 
 
 def test_any_method_draws_with_a_runs_masks(tmp_path: Path) -> None:

@@ -81,10 +81,8 @@ def test_resumed_equals_uninterrupted(shards: Path, text: Path, tmp_path: Path, 
     pretrain(quick, [shards], tmp_path / "whole", text=text)
     pretrain(quick, [shards], tmp_path / "parts", text=text, stop_after=3)
     pretrain(quick, [shards], tmp_path / "parts", text=text)
-    for name in ("parameters", "ema", "optimiser"):
-        whole, parts = (load_file(str(tmp_path / k / "state" / f"{name}.safetensors")) for k in ("whole", "parts"))
-        assert whole.keys() == parts.keys()
-        assert all(torch.equal(whole[key], parts[key]) for key in whole), name
+    whole, parts = ((tmp_path / k / "state.safetensors").read_bytes() for k in ("whole", "parts"))
+    assert whole == parts
     lines = [json.loads(x) for x in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [3, 6]
     assert {"held_out/text", "held_out/text_wrong", "held_out/reference_wrong", "held_out/none"} <= lines[-1].keys()
@@ -99,8 +97,8 @@ def test_a_run_may_move_to_a_gpu_and_back(shards: Path, text: Path, tmp_path: Pa
     pretrain(config, [shards], tmp_path / "cpu", text=text)
     pretrain(config, [shards], tmp_path / "moved", text=text, stop_after=3, device="cuda")
     pretrain(config, [shards], tmp_path / "moved", text=text, device="cpu")
-    one, other = (load_file(str(tmp_path / name / "state" / "ema.safetensors")) for name in ("cpu", "moved"))
-    for key, value in one.items():
+    one, other = (load_file(str(tmp_path / name / "state.safetensors")) for name in ("cpu", "moved"))
+    for key, value in ((key, value) for key, value in one.items() if key.startswith("ema|")):
         assert torch.allclose(value, other[key], atol=5e-3), key
 
 

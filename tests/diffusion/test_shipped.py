@@ -9,8 +9,14 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("peft")
 
+from small import reference  # noqa: E402
+
 import fakes  # noqa: E402
+from flawsmith.diffusion.attention import attached  # noqa: E402
 from flawsmith.diffusion.backbone import SHIPPED, Backbone  # noqa: E402
+from flawsmith.diffusion.denoise import Conditioning, predict  # noqa: E402
+from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl  # noqa: E402
+from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa: E402
 from flawsmith.methods.latent import DiffusionSynthesizer  # noqa: E402
 from flawsmith.records import Request, Sample  # noqa: E402
 
@@ -62,3 +68,30 @@ def test_a_picture_from_words_alone(shipped: DiffusionSynthesizer) -> None:
     )
     assert "rejected" not in sample.info and sample.mask.any()
     assert np.array_equal(sample.image[~sample.mask], normal[~sample.mask])
+
+
+def test_fresh_methods_are_nearly_the_backbone(shipped: DiffusionSynthesizer) -> None:
+    """As their pages say: zero tokens and an untrained adapter change a prediction by less than half a per cent."""
+    backbone = shipped.backbone
+    generator = torch.Generator().manual_seed(0)
+    side = backbone.size // backbone.factor
+    noisy = torch.randn(2, backbone.latent_channels, side, side, generator=generator)
+    mask = torch.zeros(2, 1, backbone.size, backbone.size)
+    mask[..., 40:80, 40:80] = 1
+    extra = backbone.inpaint_input(torch.rand(2, 3, backbone.size, backbone.size, generator=generator) * 2 - 1, mask)
+    t = torch.tensor([300, 800])
+    fused = AnomalyXFusion(backbone)
+    fused.extend({"widget/hole": [reference(0)]})
+    x = fused.fuse(["a hole"] * 2, ["widget/hole"] * 2, mask)
+    whole = fused.condition(fused.insert(["a hole"] * 2, x, torch.zeros(2, dtype=torch.bool)), t).context
+    length = whole.shape[1] - sum(fused.sizes[1:])
+    steered = AnomalyControl(backbone)
+    semantic = steered.projection(torch.randn(2, steered.reader.queries, steered.reader.width, generator=generator))
+    with torch.no_grad():
+        plain = predict(backbone.unet, noisy, t, Conditioning(whole[:, :length]), extra)
+        tokens = predict(backbone.unet, noisy, t, Conditioning(whole), extra)
+        with attached(backbone.unet, steered.attention):
+            adapted = predict(backbone.unet, noisy, t, Conditioning(whole[:, :length], semantic), extra)
+    assert not whole[:, length:].any()
+    for found in (tokens, adapted):
+        assert 0 < float((found - plain).norm() / plain.norm()) < 0.005

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flawsmith import inputs
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.records import GOOD, Record
 from flawsmith.registry import resolve
@@ -35,12 +36,12 @@ def parse_source(source: str | Path) -> tuple[str, Path]:
         if name in DATASETS or (match["own"] and not Path(text).exists()):
             if not rest.strip():
                 raise FlawsmithError(f"{text!r} names no folder: write {name}:DIR.")
-            return name, Path(rest).expanduser()
-        if not Path(text).expanduser().exists():
+            return name, inputs.home(Path(rest))
+        if not inputs.home(Path(text)).exists():
             raise unknown("Reader", name, DATASETS, f"({text!r})")
     if not text.strip():
         raise FlawsmithError("The data set is an empty name: write READER:DIR, for example mvtec_ad:data/bottle.")
-    folder = Path(text).expanduser()
+    folder = inputs.home(Path(text))
     return detect(folder), folder
 
 
@@ -67,12 +68,17 @@ def read(
     `name` is a key of DATASETS or "package.module:function"; `root` a data set root (then `category` names one, or
     all are read) or one category's folder. `defect` keeps these defect types ("good" is one), `split` keeps train,
     validation or test, `group_by` is the column of origin.csv that names the physical part. Further `filters` go to
-    a reader outside flawsmith. Raises FlawsmithError naming the folder and what it knows.
+    a reader outside flawsmith. Raises FlawsmithError naming the folder and what it knows, or a name that is no UTF-8.
     """
     reader = resolve(name, DATASETS, "Reader")
     if filters and name in DATASETS:
         raise unknown("Filter", next(iter(filters)), ("category", "defect", "split", "group_by"), f"for {name}")
     records: list[Record] = reader(Path(root), category=category, group_by=group_by, **filters)
+    if not isinstance(records, list) or not all(isinstance(record, Record) for record in records):
+        raise FlawsmithError(f"Reader {name!r} returned no list of flawsmith.records.Record: mend it.")
+    for record in records:
+        for part in (record.name, record.category, record.defect_type, record.group, *map(str, record.masks)):
+            inputs.refuse_odd_name(part, f"In {root}: the name")
     if defect is not None:
         wanted = [defect] if isinstance(defect, str) else list(defect)
         known = {record.defect_type for record in records}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -98,6 +99,33 @@ def around(records: Sequence[Record], support: Sequence[Record], validation: flo
         if not record.is_good:
             kinds.setdefault((record.category, record.defect_type), []).append(record)
     return _divide(records, kinds, list(support), validation)
+
+
+def hold_out(support: Mapping[str, Sequence[Record]], seed: int = 0) -> dict[str, list[Record]]:
+    """Which of the support images of every type judge a fit instead of teaching it, by the names of `support`.
+
+    About a fifth of a type's parts, at least one. Which ones turns with the seed and the name: over the seeds every
+    part has its turn, but for those that are all that some type shows. What shows a part that is held out (by group or
+    by content, under whatever type) is held out with it. A type always keeps a part to learn from: of a single one
+    nothing is held out.
+    """
+    links = _links([record for members in support.values() for record in members])
+    parts: dict[Path, frozenset[str]] = {}
+    for image, found in links.items():
+        before, tied = set[str](), found or {f"file {image}"}
+        while tied != before:
+            before, tied = tied, tied.union(*(other for other in links.values() if other & tied))
+        parts[image] = frozenset(tied)
+    shown = {name: list(dict.fromkeys(parts[record.image] for record in members)) for name, members in support.items()}
+    held: set[frozenset[str]] = set()
+    for name, units in shown.items():
+        start = (seed + zlib.crc32(name.encode())) % max(1, len(units))
+        for unit in units[start:] + units[:start]:
+            if len(held.intersection(units)) >= max(1, round(len(units) / 5)):
+                break
+            if all(set(others) - held - {unit} for others in shown.values() if others):
+                held.add(unit)
+    return {name: [record for record in members if parts[record.image] in held] for name, members in support.items()}
 
 
 def _order(record: Record) -> tuple[object, ...]:

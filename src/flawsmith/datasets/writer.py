@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from flawsmith import images
+from flawsmith import images, inputs
 from flawsmith.errors import FlawsmithError
 
 MANIFEST = "manifest.jsonl"
@@ -43,7 +43,7 @@ class Writer:
         self._take_lock()
         try:
             if self.check(self.out, self.description):  # again, now that nobody else can write
-                before = json.loads((self.out / CONFIG).read_text(encoding="utf-8"))
+                before = inputs.parse_json((self.out / CONFIG).read_text(encoding="utf-8"))
                 self.description["n"] = max(self.description["n"], before.get("n", 0))  # a shorter run removes nothing
             images.write_bytes(self.out / CONFIG, _pretty(self.description))
             shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
@@ -80,7 +80,7 @@ class Writer:
                 )
             return False
         try:
-            before = json.loads(config.read_text(encoding="utf-8"))
+            before = inputs.parse_json(config.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise FlawsmithError(f"{config} is damaged ({error}): choose another --out or remove it.") from error
         for key, value in _flat(description).items():
@@ -123,7 +123,7 @@ class Writer:
         content = path.read_bytes()
         for raw in content.splitlines(keepends=True):
             try:
-                line = json.loads(raw)
+                line = inputs.parse_json(raw)
                 whole = raw.endswith(b"\n") and line["index"] == len(kept) and self._files_whole(line)
             except (ValueError, KeyError, TypeError):
                 whole = False
@@ -171,23 +171,33 @@ def read_manifest(out: Path) -> list[dict[str, Any]]:
     path = Path(out) / MANIFEST
     if not path.is_file():
         raise FlawsmithError(f"{out} is not a generated folder: it has no {MANIFEST}.")
-    rows = path.read_text(encoding="utf-8").splitlines()
+    rows = path.read_bytes().splitlines()  # of a text, `splitlines` would also part a caption at U+2028
     lines = []
     for number, row in enumerate(rows, start=1):
         try:
-            lines.append(json.loads(row))
-        except ValueError:
+            lines.append(_line(row))
+        except (ValueError, KeyError):
             if number < len(rows):  # a half-written last line is what a kill leaves; generate redoes it
                 raise FlawsmithError(f"{path}, line {number}, is damaged: run `generate` again to repair it.") from None
     return lines
 
 
+def _line(row: bytes) -> dict[str, Any]:
+    """A manifest line that holds what its readers use. Raises ValueError or KeyError for one that does not."""
+    line: dict[str, Any] = inputs.parse_json(row)
+    texts = ["status", "category", "defect_type", "caption"]
+    texts += ["image", "mask", "prompt"] if line["status"] == "kept" else ["reason"]
+    parts = [line["normal"], line["scores"], line.get("reference") or {}]
+    if not all(isinstance(line[key], str) for key in texts) or not all(isinstance(part, dict) for part in parts):
+        raise ValueError("it holds values of another kind")
+    return line
+
+
 def inside(folder: Path, relative: str) -> Path:
     """`folder / relative`, refused when a hand-made manifest would lead out of the folder."""
-    path = folder / relative
-    if os.path.isabs(relative) or not path.resolve().is_relative_to(folder.resolve()):
+    if inputs.leaves(folder, relative):
         raise FlawsmithError(f"Path {relative!r} in {folder / MANIFEST} leaves its folder: the manifest is not safe.")
-    return path
+    return folder / relative
 
 
 def _pretty(value: dict[str, Any]) -> bytes:

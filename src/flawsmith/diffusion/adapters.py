@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flawsmith import images
+from flawsmith import images, startup
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.errors import FlawsmithError
 
@@ -34,7 +34,8 @@ LARGEST = 64_000_000  # weights; of a larger denoiser the second copy costs more
 
 def add_adapter(backbone: Backbone, name: str, rank: int, seed: int = 0) -> dict[str, nn.Parameter]:
     """Attach a fresh LoRA called `name` to the denoiser and return its parameters; everything else stays frozen."""
-    from peft import LoraConfig
+    with startup.importing():
+        from peft import LoraConfig
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -57,7 +58,8 @@ def save_adapter(backbone: Backbone, name: str, path: Path) -> None:
     unet: Any = backbone.unet
     found: dict[str, Any] = get_peft_model_state_dict(unet, adapter_name=name)
     weights = {key: value.detach().half().contiguous() for key, value in found.items()}
-    images.write_bytes(path, save(weights, metadata={"rank": str(unet.peft_config[name].r), "format": "pt"}))
+    # one entry only: safetensors writes several in any order, and the same weights would have other bytes
+    images.write_bytes(path, save(weights, metadata={"rank": str(unet.peft_config[name].r)}))
 
 
 def load_adapter(backbone: Backbone, name: str, path: Path) -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from flawsmith.devices import refuse_device
@@ -202,6 +203,13 @@ class Backbone:
 
     # ---- words and references --------------------------------------------------------------------------------------
 
+    def _reading(self) -> AbstractContextManager[Any]:
+        """Around all that reads words and references: while these parts are frozen they compute in float32, whatever
+        the caller's autocast is, so that a fit and painting read alike. In pretraining they follow the caller.
+        """
+        learning = any(p.requires_grad for p in self.text_encoder.parameters())
+        return nullcontext() if learning else torch.autocast(self.device.type, enabled=False)
+
     def encode_text(self, words: Sequence[str]) -> Tensor:
         """Sentences -> context tokens (B, L, D), L fixed by the encoder; an empty sentence is the
         unconditional one.
@@ -215,7 +223,8 @@ class Backbone:
             raise FlawsmithError(f"Backbone {self.source or 'without a name'} has no text encoder.")
         if hasattr(encoder, "table"):  # ours: takes ids and validity
             ids, valid = tokenizer(words)
-            return encoder(ids.to(self.device), valid.to(self.device))
+            with self._reading():
+                return encoder(ids.to(self.device), valid.to(self.device))
         tokens = torch.stack(self._sentences(words)).to(self.device)
         return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
 
@@ -256,7 +265,8 @@ class Backbone:
         if rows:
             visual = torch.stack([r for r in self.encode_references(references or []) if r is not None])
             tokens = tokens.clone()
-            tokens[rows] = self.reader(visual, text[rows], keep[rows], guidance).to(tokens.dtype)
+            with self._reading():
+                tokens[rows] = self.reader(visual, text[rows], keep[rows], guidance).to(tokens.dtype)
         return torch.cat([text, tokens], 1)
 
     def encode_references(self, references: Sequence[tuple[Tensor, Tensor] | Tensor | None]) -> list[Tensor | None]:
@@ -265,7 +275,9 @@ class Backbone:
         rows = [i for i, r in enumerate(found) if isinstance(r, tuple)]
         if rows:
             image, mask = (torch.stack([found[i][k] for i in rows]).to(self.device) for k in (0, 1))
-            for i, tokens in zip(rows, self.reference(image, mask), strict=True):
+            with self._reading():
+                visual = self.reference(image, mask)
+            for i, tokens in zip(rows, visual, strict=True):
                 found[i] = tokens
         return found
 
@@ -326,7 +338,10 @@ class Backbone:
         if folders.read_index(path).get("_class_name") == "FlawsmithCompact":
             from flawsmith.diffusion import compact
 
-            return compact.load(path)
+            try:
+                return compact.load(path)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+                raise FlawsmithError(f"{path} holds no whole compact model ({error}): fetch it again.") from error
         made = cls(**folders.load_parts(path), source=source)
         return made if dtype is None else made.place("cpu", dtype=dtype)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -24,7 +24,7 @@ from flawsmith.diffusion.losses import Norm, batch_loss
 from flawsmith.diffusion.memory import batch_that_fits
 from flawsmith.diffusion.shards import NO_DEFECT, Batch, _light, _turn, _vary
 from flawsmith.diffusion.steps import Steps, draw
-from flawsmith.diffusion.tuning import tune
+from flawsmith.diffusion.tuning import Schedule, tune
 from flawsmith.errors import FlawsmithError
 from flawsmith.records import Sample
 
@@ -36,9 +36,11 @@ class FitConfig:
     steps: int = 500
     batch_size: int = 12
     learning_rate: float = 1e-3
+    beta2: float = 0.99  # Adam's, of the squares; the first is 0.9
     warmup: int = 30
+    schedule: Schedule = "linear"  # after the warm-up: falling to 5 %, or "constant"
     rank: int = 16
-    ema: float = 0.99
+    ema: float = 0.99  # average of the weights; 0 = the weights themselves
     weight_decay: float = 0.01
     seed: int = 0
     normal: float = 0.15  # share of normal windows, continued under a borrowed mask
@@ -53,7 +55,7 @@ class FitConfig:
     drop_both: float = 0.0  # ... without either
     name_rate: float = 5.0  # what is learned per name learns this much faster than the rest (joint methods)
     widen: int = 4  # masks are widened by up to this many pixels: the model continues the surface up to the defect
-    patience: int = 4  # early stop after so many evaluations without a better held-out loss
+    patience: int = 4  # early stop after so many evaluations without a better held-out loss; 0 = nothing is held out
     evaluate_every: int = 50
     save_every: int = 100
     preview_every: int = 250
@@ -62,7 +64,7 @@ class FitConfig:
     snr_cap: float = 10.0
     min_area: int = 64
     colour: float = 4.0
-    align: float = 0.0  # the reader is frozen here
+    align: ClassVar[float] = 0.0  # the reader is frozen here
     loss_norm: Norm = "area"  # divide by the mask's area, or as the paper by "all" of the picture
     mask_steps: int = 0  # steps of a mask model beside it (`--mask learned`); 0 = none
     bf16: bool = True
@@ -146,6 +148,7 @@ class FewShotWindows:
         if not self.real:
             raise FlawsmithError("Few-shot fitting needs at least one defect picture with a mask that is not empty.")
         self.normals, self.drawn, self.size, self.config = list(normals), list(drawn), size, config
+        self.shown: Sequence[Sample] = self.real  # what the references of real windows are of
 
     def batch(self, step: int, count: int, real_only: bool = False) -> Batch:
         """Batch number `step`, a pure function of (seed, step)."""
@@ -169,7 +172,7 @@ class FewShotWindows:
             image, mask = self._crop(sample, rng)
             caption, name = caption_of(sample), "" if use_drawn else name
             if rng.random() < (config.drawn_reference if use_drawn else config.reference):
-                reference = self._reference(rng, sample, [] if use_drawn else self.real)
+                reference = self._reference(rng, sample, [] if use_drawn else self.shown)
         words, dropped = caption, False
         if not real_only:
             image, mask = _turn(rng, image, mask)
@@ -183,9 +186,11 @@ class FewShotWindows:
     def _reference(
         self, rng: np.random.Generator, sample: Sample, pool: Sequence[Sample]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The window's own defect or another of the pool, as another photograph might show it."""
+        """Another defect of the pool or, where it is one of them or there is no other, the window's own; as another
+        photograph might show it.
+        """
         others = [other for other in pool if other is not sample]
-        own = not others or rng.random() < self.config.self_reference
+        own = not others or (len(others) < len(pool) and rng.random() < self.config.self_reference)
         chosen = sample if own else others[rng.integers(len(others))]
         if self.config.reference_views:
             view = int(rng.integers(self.config.reference_views))
@@ -223,17 +228,21 @@ def fit(
     config: FitConfig,
     preview: Callable[[int], None] | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
+    held_out: Sequence[Sample] = (),
 ) -> dict[str, Any]:
     """Fit the adapter `name`; afterwards the backbone holds its best averaged weights.
 
-    With four references or more the last one is held out: its loss decides when to stop and which weights are kept.
-    Calling it again with the same `out` resumes. Returns {"steps", "held_out", "stopped"}.
+    The loss on `held_out`, which teaches nothing, decides when to stop and which weights are kept; without it all steps
+    are done and the last averages kept. Calling it again with the same `out` resumes. Returns {"steps", "held_out",
+    "stopped"}.
     """
     parameters = add_adapter(backbone, name, config.rank, config.seed)
-    kept_out = list(real[-1:]) if len(real) >= 4 else []
-    windows = FewShotWindows(real[: len(real) - len(kept_out)], normals, drawn, backbone.size, config)
-    judge = FewShotWindows(kept_out or real, (), (), backbone.size, config)
-    judged = judge.batch(0, 16, real_only=True)
+    windows = FewShotWindows(real, normals, drawn, backbone.size, config)
+    judged = None
+    if held_out:
+        judge = FewShotWindows(held_out, (), (), backbone.size, config)
+        judge.shown = windows.real  # never the target itself: stopping must not reward copies
+        judged = judge.batch(0, 16, real_only=True)
     steps = Steps(backbone, lambda number: windows.batch(number, config.batch_size), judged, config)
     steps.rows = batch_that_fits(backbone, config.batch_size, parameters)
     return tune(
@@ -241,9 +250,9 @@ def fit(
         steps,
         out,
         config,
-        held_out=steps.held_out,
+        held_out=steps.held_out if judged else None,
         smaller=steps.smaller,
-        stop_early=bool(kept_out),
+        stop_early=judged is not None,
         preview=preview,
         progress=progress,
     )

@@ -5,13 +5,13 @@ Only safetensors are read: a pickle (.bin, .ckpt) may run code when it is opened
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from flawsmith import inputs
 from flawsmith.diffusion.denoise import scheduler_for
 from flawsmith.errors import FlawsmithError
 
@@ -40,7 +40,7 @@ def load_parts(path: Path) -> dict[str, Any]:
     One safetensors file, shards, and variants (fp16) load alike. Raises FlawsmithError naming the part that is
     missing, damaged, a pickle, or of a kind that no method here can use.
     """
-    named = {key: v for key, v in read_index(path).items() if isinstance(v, list) and len(v) == 2}
+    named = {key: v for key, v in read_index(path).items() if isinstance(v, list) and len(v) == 2 and _words(v)}
     for part, reason in FOREIGN.items():
         if named.get(part, [None])[0]:
             raise FlawsmithError(f"{path.name} cannot be a backbone: {reason}. Give {KINDS}.")
@@ -63,11 +63,16 @@ def load_parts(path: Path) -> dict[str, Any]:
 def read_index(path: Path) -> dict[str, Any]:
     """A folder's model_index.json. Raises FlawsmithError when it is damaged."""
     try:
-        return dict(json.loads((path / "model_index.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        index: dict[str, Any] = inputs.parse_json((path / "model_index.json").read_text(encoding="utf-8"))
+        return index
+    except (OSError, ValueError) as error:
         raise FlawsmithError(
             f"{path / 'model_index.json'} cannot be read ({error}): fetch the folder again."
         ) from error
+
+
+def _words(pair: list[Any]) -> bool:
+    return all(one is None or isinstance(one, str) for one in pair)
 
 
 def _load(path: Path, name: str, library: str, kind: str, weights: bool) -> Any:

@@ -29,6 +29,7 @@ class Material:
     real: Sequence[Sample]
     normals: Sequence[Sample] = ()
     drawn: Sequence[Sample] = ()
+    held_out: Sequence[Sample] = ()  # judges the fit and teaches nothing
 
 
 class JointWindows:
@@ -37,6 +38,15 @@ class JointWindows:
     def __init__(self, material: Mapping[str, Material], size: int, config: FitConfig) -> None:
         self.config, self.names = config, list(material)
         self.windows = {n: FewShotWindows(m.real, m.normals, m.drawn, size, config) for n, m in material.items()}
+
+    @classmethod
+    def judging(cls, material: Mapping[str, Material], size: int, config: FitConfig) -> JointWindows | None:
+        """Windows of what is held out, whose references are what is not; None where nothing is."""
+        kept = {n: m for n, m in material.items() if m.held_out}
+        made = cls({n: Material(m.held_out) for n, m in kept.items()}, size, config)
+        for name, part in kept.items():
+            made.windows[name].shown = FewShotWindows(part.real, (), (), size, config).real
+        return made if kept else None
 
     def batch(self, step: int, count: int, real_only: bool = False) -> Batch:
         """Batch number `step`, a pure function of (seed, step); without real_only types are drawn uniformly, with it
@@ -64,16 +74,13 @@ def fit_joint(
 ) -> dict[str, Any]:
     """Fit a joint method's `parameters`; afterwards they are the best averages.
 
-    Of every type with four references or more the last is held out: their mean loss decides when to stop and which
-    weights are kept. Parameters named in `faster` learn `config.name_rate` times as fast. Calling it again with the
-    same `out` resumes. Returns {"steps", "held_out", "stopped"}.
+    The mean loss on what the types hold out decides when to stop and which weights are kept; where nothing is held
+    out all steps are done and the last averages kept. Parameters named in `faster` learn `config.name_rate` times as
+    fast. Calling it again with the same `out` resumes. Returns {"steps", "held_out", "stopped"}.
     """
-    kept = {n: Material(m.real[-1:]) for n, m in material.items() if len(m.real) >= 4}
-    rest = {n: Material(m.real[:-1], m.normals, m.drawn) if n in kept else m for n, m in material.items()}
-    windows = JointWindows(rest, backbone.size, config)
-    judge = JointWindows(kept or {n: Material(m.real) for n, m in material.items()}, backbone.size, config)
-    count = min(64, max(16, 4 * len(judge.names)))
-    judged = judge.batch(0, count, real_only=True)
+    windows = JointWindows(material, backbone.size, config)
+    judge = JointWindows.judging(material, backbone.size, config)
+    judged = judge.batch(0, min(64, max(16, 4 * len(judge.names))), real_only=True) if judge else None
     steps = Steps(backbone, lambda number: windows.batch(number, config.batch_size), judged, config, condition)
     steps.rows = batch_that_fits(backbone, config.batch_size, dict(parameters))
     return tune(
@@ -81,9 +88,9 @@ def fit_joint(
         steps,
         out,
         config,
-        held_out=steps.held_out,
+        held_out=steps.held_out if judged else None,
         smaller=steps.smaller,
-        stop_early=bool(kept),
+        stop_early=judged is not None,
         factors=dict.fromkeys(faster, config.name_rate),
         preview=preview,
         progress=progress,

@@ -27,7 +27,7 @@ from flawsmith.diffusion.backbone import SHIPPED
 from flawsmith.diffusion.denoise import scheduler_for
 from flawsmith.diffusion.losses import prediction_target, stratified_steps
 from flawsmith.diffusion.mask_examples import MARGIN, SIDE, Example, example, outline, varied
-from flawsmith.diffusion.tuning import tune
+from flawsmith.diffusion.tuning import Schedule, tune
 from flawsmith.diffusion.words import WordPiece, WordTable
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.masks.options import MINIMUM
@@ -47,6 +47,8 @@ class MaskSettings:
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     ema: float = 0.995
+    beta2: float = 0.99
+    schedule: Schedule = "linear"
     warmup: int = 20
     patience: int = 1
     evaluate_every: int = 200
@@ -96,6 +98,7 @@ class LearnedMasks:
         self.pieces = WordPiece.from_file(folder / "vocab.txt")
         self.table = WordTable.from_file(folder / "words.safetensors")
         self.words = self._words([one.caption for one in examples])  # (n, E)
+        self._outlines = [outline(one.shape, one.fill, 2 * SIDE) for one in examples]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = ShapeModel(len(self.names), self.table.width)
@@ -139,7 +142,7 @@ class LearnedMasks:
             lambda step: self.loss(step, settings),
             out,
             settings,
-            held_out=lambda: float(self.loss(2**30, settings)),
+            held_out=None,  # nothing is: all steps are done
             stop_early=False,
             progress=progress,
         )
@@ -149,7 +152,8 @@ class LearnedMasks:
     def draw(self, name: str, caption: str, allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A mask (H, W) bool of type `name` ("category/defect_type") inside `allowed` (H, W) bool, never empty.
 
-        Raises FlawsmithError for an unknown type, listing the known ones.
+        A copy of a real shape is drawn again; where all REDRAWS are copies, as of a disc that is round as the real
+        ones are, the least alike is taken. Raises FlawsmithError for an unknown type, listing the known ones.
         """
         name = self._known(name)
         rows = [i for i, one in enumerate(self.examples) if one.name == name]
@@ -157,15 +161,22 @@ class LearnedMasks:
         # real masks whose captions say the same lend place and size; without a caption all do
         near = (self.words[rows] @ words[0]).numpy().astype(float) / 0.1
         weight = np.exp(near - near.max())
-        for attempt in range(REDRAWS):
+        shrunk, found = 1.0, list[tuple[float, np.ndarray]]()
+        for _ in range(REDRAWS):
             one = self.examples[rows[int(rng.choice(len(rows), p=weight / weight.sum()))]]
-            size = one.size * float(np.exp(rng.normal(0, 0.12))) * 0.85**attempt
+            size = one.size * float(np.exp(rng.normal(0, 0.12))) * shrunk
             side = max(6, round(MARGIN * size * allowed.size**0.5))
             fill = one.fill * float(np.exp(rng.normal(0, 0.15)))
             whole = outline(self.shape(name, words, fill, rng), fill, side)
             mask = self._place(whole[compose.mask_box(whole).slices], one, allowed, rng)
-            if np.count_nonzero(mask) >= min(MINIMUM, int(allowed.sum())):
+            if np.count_nonzero(mask) < min(MINIMUM, int(allowed.sum())):
+                shrunk *= 0.85
+                continue
+            found.append((self.likeness(mask), mask))
+            if found[-1][0] <= COPY:
                 return mask
+        if found:
+            return min(found, key=lambda pair: pair[0])[1]
         row, column = (int(v) for v in rng.choice(np.argwhere(allowed)))
         dot = cv2.circle(np.zeros(allowed.shape, np.uint8), (column, row), 3, 1, cv2.FILLED).astype(bool)
         return dot & allowed
@@ -221,18 +232,14 @@ class LearnedMasks:
             raise unknown("Defect", name, self.names, "among the learned masks")
         return others[0]
 
-    def is_copy(self, mask: np.ndarray) -> bool:
-        """Whether a mask (H, W) bool has the shape of a real one it learned from, in any turn."""
+    def likeness(self, mask: np.ndarray) -> float:
+        """The largest intersection over union, 0 to 1, of the shape of a mask (H, W) bool with that of a real one it
+        learned from, both in their own boxes, in any turn; above COPY it is a copy.
+        """
         own = example("", Sample(np.zeros((*mask.shape, 3), np.uint8), mask), np.ones_like(mask))
         drawn = outline(own.shape, own.fill, 2 * SIDE)
-        for one in self.examples:
-            real = outline(one.shape, one.fill, 2 * SIDE)
-            for turn in (real, real[:, ::-1]):
-                for quarter in range(4):
-                    other = np.rot90(turn, quarter)
-                    if (other & drawn).sum() > COPY * (other | drawn).sum():
-                        return True
-        return False
+        turns = [np.rot90(side, quarter) for side in (drawn, drawn[:, ::-1]) for quarter in range(4)]
+        return max(float((turn & real).sum() / (turn | real).sum()) for real in self._outlines for turn in turns)
 
     # -- disk --------------------------------------------------------------------------------------------------------
 
@@ -266,6 +273,11 @@ class LearnedMasks:
         return made
 
 
+def fit_folder(run: Path, names: int) -> Path:
+    """Where the fit of a mask model for so many types keeps its state and metrics."""
+    return run / "train" / f"masks-{names}"
+
+
 def learn(
     material: Mapping[str, Sequence[tuple[Sample, np.ndarray]]],
     run: Path,
@@ -277,6 +289,6 @@ def learn(
     fresh = [example(name, sample, ground) for name, found in material.items() for sample, ground in found]
     kept = [one for one in known if one.name not in material]
     made = LearnedMasks([*kept, *fresh], settings.seed)
-    made.fit(run / "train" / f"masks-{len(made.names)}", settings, progress)
+    made.fit(fit_folder(run, len(made.names)), settings, progress)
     made.save(run)
     return made

@@ -76,7 +76,8 @@ def outline(shape: np.ndarray, fill: float, side: int) -> np.ndarray:
     """A distance field (SIDE, SIDE) as a mask (side, side) bool that covers about `fill` of it, specks left out."""
     large = cv2.resize(np.ascontiguousarray(shape), (side, side), interpolation=cv2.INTER_CUBIC)
     mask = large >= np.quantile(large, 1 - min(0.95, max(fill, 1 / large.size)))
-    cell = round(side / SIDE) + 1  # a gap below a cell's size is no gap: the field cannot tell
+    # a gap below a cell's size is no gap: the field cannot tell. Odd, since an even kernel moves the mask by a pixel
+    cell = round(side / SIDE) // 2 * 2 + 1
     round_ = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (cell, cell))
     mask = cv2.morphologyEx(np.pad(mask.astype(np.uint8), cell), cv2.MORPH_CLOSE, round_)[cell:-cell, cell:-cell]
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)

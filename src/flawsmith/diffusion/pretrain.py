@@ -212,10 +212,10 @@ def pretrain(
     device: str = "cpu",
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
-    """Train on the shards and write `out/backbone` (averaged weights, fp16), `out/metrics.jsonl`, `out/state`
-    and previews.
+    """Train on the shards and write `out/backbone` (averaged weights, fp16), `out/metrics.jsonl`,
+    `out/state.safetensors` and previews.
 
-    Calling it again resumes from `out/state`. `stop_after` ends this call at that step without changing the
+    Calling it again resumes from the state. `stop_after` ends this call at that step without changing the
     schedule; `start_from` is a compact folder whose weights a *new* run starts with, of any window size; `text` the
     folder of the word table. Noise and windows are the same on every device. Returns `out/backbone`.
     """
@@ -255,8 +255,6 @@ def pretrain(
     table = backbone.training_steps() if config.even_in == "noise" else None
     for module in backbone.modules().values():
         module.train()
-    recent: list[float] = []
-    norms: list[float] = []
     begun = time.monotonic()
     for step in range(first, last):
         batch = windows.batch(config.batch_size, config.seed, step)
@@ -264,20 +262,13 @@ def pretrain(
         t = stratified_steps(config.batch_size, generator, table)
         noise = torch.randn(shape, generator=generator)
         rate = _rate(step, config)
-        value, norm = trainer.step(batch_loss(backbone, batch, t, noise, config).mean(), rate)
-        recent.append(value)
-        norms.append(norm)
+        trainer.step(batch_loss(backbone, batch, t, noise, config).mean(), rate)
         done = step + 1
         saving = done % config.save_every == 0 or done == last
         if done % 50 == 0 or saving:
-            line: dict[str, Any] = {
-                "step": done,
-                "loss": round(float(np.mean(recent)), 5),
-                "norm": round(float(np.mean(norms)), 3),
-                "lr": rate,
-            }
+            value, norm = trainer.means()
+            line: dict[str, Any] = {"step": done, "loss": round(value, 5), "norm": round(norm, 3), "lr": rate}
             line["seconds"] = round(time.monotonic() - begun, 1)
-            recent, norms = [], []
             if done % config.held_out_every == 0 or done == config.steps:
                 with trainer.averaged():
                     line |= {k: round(v, 5) for k, v in held_out(backbone, windows, config).items()}
@@ -287,8 +278,9 @@ def pretrain(
         if done % config.preview_every == 0:
             with trainer.averaged():
                 preview(backbone, windows, out / "previews" / f"{done:06d}.png")
-        if saving:
+        if saving or trainer.due:
             trainer.save()
+        if saving:
             with trainer.averaged():
                 backbone.info = {
                     "recipe": asdict(config.recipe),

@@ -29,17 +29,18 @@ def draw(backbone: Backbone, config: FitConfig, step: int) -> tuple[Tensor, Tens
 
 
 class Steps:
-    """A fit's losses. `batches(n)` is batch number n, a pure function; `judged` the held-out batch.
+    """A fit's losses. `batches(n)` is batch number n, a pure function; `judged` the held-out batch, if there is one.
 
     With `config.views` there are only so many different batches, and each is encoded once; the held-out batch always
-    is. A step is computed `rows` windows at a time, whose parts add up to the same loss.
+    is. A step is computed `rows` windows at a time, whose parts add up to the same loss: each window's is its own,
+    whatever stands beside it.
     """
 
     def __init__(
         self,
         backbone: Backbone,
         batches: Callable[[int], Batch],
-        judged: Batch,
+        judged: Batch | None,
         config: FitConfig,
         condition: Callable[[Batch, Tensor], Conditioning] | None = None,
     ) -> None:
@@ -57,6 +58,7 @@ class Steps:
     @torch.no_grad()
     def held_out(self) -> float:
         """Mean loss of the held-out batch at evenly spread steps with fixed noise."""
+        assert self.judged is not None
         backbone, count = self.backbone, len(self.judged.captions)
         side = backbone.size // backbone.factor
         generator = torch.Generator().manual_seed(self.config.seed)
@@ -89,7 +91,7 @@ class Steps:
     def _encoded(self, number: int) -> tuple[Batch, Encoded]:
         """Batch `number` (-1 = held out) with its latents, from the first time on kept on the CPU."""
         if number not in self._kept:
-            batch = self.judged if number < 0 else self.batches(number)
+            batch = self.judged if number < 0 and self.judged is not None else self.batches(number)
             starts = range(0, len(batch.captions), self.rows)
             parts = [encode_batch(self.backbone, batch.part(slice(s, s + self.rows))).to("cpu") for s in starts]
             self._kept[number] = batch, Encoded.join(parts)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from flawsmith.trainer import Trainer
 
-__all__ = ["TuneSettings", "tune"]
+__all__ = ["Schedule", "TuneSettings", "tune"]
+
+Schedule = Literal["linear", "constant"]  # of the learning rate, behind the warm-up
 
 
 class TuneSettings(Protocol):
@@ -27,6 +27,10 @@ class TuneSettings(Protocol):
     def weight_decay(self) -> float: ...
     @property
     def ema(self) -> float: ...
+    @property
+    def beta2(self) -> float: ...
+    @property
+    def schedule(self) -> Schedule: ...
     @property
     def warmup(self) -> int: ...
     @property
@@ -45,7 +49,7 @@ def tune(
     out: Path,
     config: TuneSettings,
     *,
-    held_out: Callable[[], float],
+    held_out: Callable[[], float] | None,
     stop_early: bool,
     smaller: Callable[[], None] | None = None,
     factors: Mapping[str, float] | None = None,
@@ -57,9 +61,9 @@ def tune(
     The loss may come in parts that add up to it. After an out-of-memory error `smaller()` is told to make the parts
     smaller, and the step is done again: nothing of it was applied.
 
-    `held_out()` is the loss on what training never sees, called with the averaged weights in place; with
+    `held_out()` is the loss on what training never sees, if anything, called with the averaged weights in place; with
     `stop_early` it decides when to stop and which weights are kept, without it the last averages are. Calling it
-    again with the same `out` resumes.
+    again with the same `out` resumes, to the same bytes: the state holds all that a later step depends on.
     Returns {"steps", "held_out", "stopped"}. `factors` multiply the learning rate of the parameters they name.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -67,44 +71,46 @@ def tune(
         parameters,
         out,
         learning_rate=config.learning_rate,
+        betas=(0.9, config.beta2),
         weight_decay=config.weight_decay,
         ema=config.ema,
         factors=factors,
     )
-    best: dict[str, Any] = {"held_out": math.inf, "step": 0, "weights": None}
-    recent: list[float] = []
-    stopped = "all steps done"
-    for step in range(trainer.load(), config.steps):
+
+    def exhausted() -> bool:
+        waited = trainer.steps - trainer.best_step
+        return stop_early and waited >= max(1, config.patience) * config.evaluate_every
+
+    trainer.load()
+    while trainer.steps < config.steps and not exhausted():
+        step = trainer.steps
         share = max(0.0, (step - config.warmup) / max(1, config.steps - config.warmup))
-        rate = config.learning_rate * min(1.0, (step + 1) / config.warmup) * (0.05 + 0.95 * (1 - share))
-        recent.append(_step(trainer, loss, step, rate, smaller))
-        line: dict[str, Any] = {"step": step + 1, "loss": recent[-1], "lr": rate}
-        if (step + 1) % config.evaluate_every == 0 or step + 1 == config.steps:
-            with torch.no_grad(), trainer.averaged():
-                judged = held_out()
-            line = {"step": step + 1, "loss": round(float(np.mean(recent)), 5), "lr": rate, "held_out": judged}
-            recent = []
+        rate = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup))
+        rate *= 0.05 + 0.95 * (1 - share) if config.schedule == "linear" else 1.0
+        line: dict[str, Any] = {"step": step + 1, "loss": _step(trainer, loss, step, rate, smaller), "lr": rate}
+        if trainer.steps % config.evaluate_every == 0 or trainer.steps == config.steps:
+            line["loss"] = round(trainer.means()[0], 5)
+            if held_out:
+                with torch.no_grad(), trainer.averaged():
+                    line["held_out"] = held_out()
+                trainer.judge(line["held_out"], keep=stop_early)
             trainer.log(line)
-            if judged < best["held_out"]:
-                weights = {key: value.clone() for key, value in trainer.ema.items()}
-                best = {"held_out": judged, "step": step + 1, "weights": weights}
-            elif stop_early and step + 1 - best["step"] >= config.patience * config.evaluate_every:
-                stopped = f"no better for {config.patience} evaluations"
         if progress:
             progress(line)
-        if preview and (step + 1) % config.preview_every == 0:
+        if preview and trainer.steps % config.preview_every == 0:
             with trainer.averaged():
-                preview(step + 1)
-        if (step + 1) % config.save_every == 0:
+                preview(trainer.steps)
+        if trainer.steps % config.save_every == 0 or trainer.due:
             trainer.save()
-        if stopped != "all steps done":
-            break
-    chosen = best["weights"] if stop_early and best["weights"] is not None else trainer.ema
+    trainer.save()  # the last state, too, does not tell when it was written
+    chosen = trainer.best or trainer.ema
     with torch.no_grad():
         for key, parameter in parameters.items():
             parameter.copy_(chosen[key])
             parameter.requires_grad_(False)
-    return {"steps": best["step"] if stop_early else trainer.steps, "held_out": best["held_out"], "stopped": stopped}
+    stopped = f"no better for {config.patience} evaluations" if exhausted() else "all steps done"
+    steps, lowest = trainer.best_step if stop_early else trainer.steps, trainer.best_loss if held_out else None
+    return {"steps": steps, "held_out": lowest, "stopped": stopped}
 
 
 def _step(

@@ -6,13 +6,12 @@ and pictures that look alike (`datasets.leaks`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from flawsmith import datasets, images
+from flawsmith import datasets, images, inputs
 from flawsmith.config import JudgingConfig
 from flawsmith.datasets.leaks import Print, fingerprint, merge_lookalikes, near
 from flawsmith.datasets.splits import Split
@@ -148,7 +147,7 @@ def used_by(folder: Path, pictures: Iterable[Path]) -> Used:
     normals: dict[str, str] = {}
     if (folder / CONFIG).is_file():
         try:
-            listed = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("support", {})
+            listed = inputs.parse_json((folder / CONFIG).read_text(encoding="utf-8")).get("support", {})
             defects |= {str(sha): str(name) for name, sha in listed.items()}
         except (OSError, ValueError, AttributeError) as error:
             raise FlawsmithError(f"{folder / CONFIG} is damaged ({error}): generate the pictures again.") from error

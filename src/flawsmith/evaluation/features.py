@@ -203,8 +203,8 @@ def load(source: str | Path, size: int | None = None) -> Extractor:
         named = (getattr(config, "architectures", None) or [""])[0]
         classifies = named.endswith("ForImageClassification")
         kind: Any = transformers.AutoModelForImageClassification if classifies else transformers.AutoModel
-        model = kind.from_pretrained(source, dtype=torch.float32)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        model = kind.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+    except Exception as error:  # transformers raises a dozen kinds for a damaged folder
         first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise FlawsmithError(
             f"Extractor {source} cannot be loaded: {first}. Give a folder in transformers format, a hub id, "

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flawsmith import __version__, datasets, images
+from flawsmith import __version__, datasets, images, inputs
 from flawsmith.config import EvaluateConfig, overlay
 from flawsmith.datasets.splits import around, few_shot
 from flawsmith.datasets.writer import MANIFEST
@@ -185,7 +185,7 @@ def _paper(
 
 def _read_generated(config: EvaluateConfig) -> tuple[Path, list[Record]]:
     """The folder and its defect pictures with masks, of the asked category where there are several."""
-    plain = Path(config.generated).expanduser()
+    plain = inputs.home(Path(config.generated))
     if (plain / MANIFEST).is_file():
         reader, folder = "mvtec_ad", plain
     else:

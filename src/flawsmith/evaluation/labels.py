@@ -6,7 +6,6 @@ say so. Definitions follow docs/evaluation.md.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from flawsmith import compose, datasets, images
+from flawsmith import compose, datasets, images, inputs
 from flawsmith.datasets.leaks import Print, fingerprint, near
 from flawsmith.datasets.writer import CONFIG, MANIFEST, inside, read_manifest
 from flawsmith.errors import FlawsmithError
@@ -91,7 +90,7 @@ def photograph_roots(out: Path, real_root: Path | None) -> list[Path]:
     """Folders that may hold the photographs a generated folder was painted on."""
     roots = [] if real_root is None else [real_root, real_root.parent]
     try:
-        source = json.loads((out / CONFIG).read_text(encoding="utf-8"))["source"]
+        source = inputs.parse_json((out / CONFIG).read_text(encoding="utf-8"))["source"]
         return [datasets.parse_source(source)[1], *roots]
     except (OSError, ValueError, KeyError, TypeError):
         return roots

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MINIMUM = 12  # pixels; a smaller mask could not be told from a dead pixel
 
 Span = tuple[float, float]
+
+
+def between(least: float, most: float) -> AfterValidator:
+    """For a field of two numbers: low, then high, both within these bounds."""
+
+    def check(pair: Span) -> Span:
+        if not least <= pair[0] <= pair[1] <= most:
+            raise ValueError(f"give two numbers, low then high, between {least:g} and {most:g}")
+        return pair
+
+    return AfterValidator(check)
+
 
 # Share of the object, elongation, number of parts. Lines have a width and a length instead.
 DEFAULTS: dict[str, tuple[Span, Span, tuple[int, int]]] = {
@@ -29,11 +41,17 @@ LINE_LENGTH: dict[str, Span] = {"scratch": (0.12, 0.7), "crack": (0.2, 0.9)}  # 
 class MaskOptions(BaseModel):
     """Dials of every family; None means the family's own default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    size: Span | None = Field(default=None, description="share of the object's area, 0 to 1, drawn log-uniformly")
-    elongation: Span | None = Field(default=None, description="long side over short side, at least 1")
-    count: tuple[int, int] | None = Field(default=None, description="number of parts; reference: parts kept")
+    size: Annotated[Span, between(1e-7, 1)] | None = Field(
+        default=None, description="share of the object's area, 0 to 1, drawn log-uniformly"
+    )
+    elongation: Annotated[Span, between(1, 1000)] | None = Field(
+        default=None, description="long side over short side, at least 1"
+    )
+    count: Annotated[tuple[int, int], between(1, 500)] | None = Field(
+        default=None, description="number of parts; reference: parts kept"
+    )
     place: Literal["anywhere", "edge", "centre"] = Field(default="anywhere", description="where on the object")
     rotate: float | None = Field(
         default=None,
@@ -41,7 +59,9 @@ class MaskOptions(BaseModel):
         le=180,
         description="reference: largest turn in degrees; default by the surface",
     )
-    scale: Span = Field(default=(0.8, 1.25), description="reference: enlargement, drawn log-uniformly")
+    scale: Annotated[Span, between(0.05, 20)] = Field(
+        default=(0.8, 1.25), description="reference: enlargement, drawn log-uniformly"
+    )
     bend: float = Field(default=0.2, ge=0, le=1, description="reference: strength of the elastic warp")
     flip: bool = Field(default=True, description="reference: mirror half of the masks")
     spread: float | None = Field(
@@ -52,15 +72,6 @@ class MaskOptions(BaseModel):
     )
     colour: str | None = Field(default=None, description="component: of this colour; default the caption's")
     run: str | None = Field(default=None, description="learned: the run whose mask model draws; default the method's")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> MaskOptions:
-        bounds = {"size": (1e-7, 1.0), "elongation": (1.0, 1000.0), "count": (1, 500), "scale": (0.05, 20.0)}
-        for name, (least, most) in bounds.items():
-            pair = getattr(self, name)
-            if pair is not None and not least <= pair[0] <= pair[1] <= most:
-                raise ValueError(f"{name} must be two numbers, low then high, between {least:g} and {most:g}")
-        return self
 
 
 def log_uniform(rng: np.random.Generator, pair: Span) -> float:

@@ -79,7 +79,8 @@ class Scene:
         """A grey copy of at most 128 pixels, its step, and the side of a box about a defect of this extent."""
         grey, half = cv2.cvtColor(self.small, cv2.COLOR_RGB2GRAY), 1
         if max(grey.shape) > 128:
-            grey, half = cv2.resize(grey, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), 2
+            fy, fx = (0.5 if side > 1 else 1.0 for side in grey.shape)  # a line of pixels stays one
+            grey, half = cv2.resize(grey, None, fx=fx, fy=fy, interpolation=cv2.INTER_AREA), 2
         step = self.step * half
         return grey, step, int(np.clip(1.6 * extent / step, 7, 41)) | 1
 

@@ -20,15 +20,16 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flawsmith import compose, images
-from flawsmith.errors import FlawsmithError, unknown
+from flawsmith import compose, images, inputs
+from flawsmith.config import reason
+from flawsmith.errors import FlawsmithError, short, unknown
 from flawsmith.records import Request, Sample
 
 
 class Options(BaseModel):
     """What may change from call to call; written to the manifest. Subclasses add the method's own dials."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     min_visibility: float = Field(8.0, ge=0, le=255, description="refuse fainter changes (mean grey levels)")
     min_share: float = Field(0.1, ge=0, le=1, description="refuse when less of the mask visibly changed")
@@ -74,7 +75,9 @@ class Synthesizer:
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
-            raise FlawsmithError(f"Option {field}={first['input']!r} for {cls.name}: {first['msg'].lower()}.") from None
+            raise FlawsmithError(
+                f"Option {field}={short(first['input'])} for {cls.name} is not allowed: {reason(first)}."
+            ) from None
 
     def offers(self, category: str) -> tuple[str, ...]:
         """The only defect types it can make of a category; () = no such limit. Raises FlawsmithError when there is
@@ -177,17 +180,28 @@ def read_card(folder: Path) -> dict[str, Any]:
     """The content of `folder/card.json`. Raises FlawsmithError when it is missing or damaged."""
     path = folder / "card.json"
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(card, dict) or not isinstance(card["method"], str):
+        card: dict[str, Any] = inputs.parse_json(path.read_text(encoding="utf-8"))
+        if not isinstance(card["method"], str):
             raise ValueError("it names no method")
-    except (OSError, ValueError, KeyError) as error:
-        raise FlawsmithError(f"{path} is not a flawsmith checkpoint card ({error}).") from error
+        learned = [*card.get("learned", {}).values()]
+        kinds = [
+            (card.get("options", {}), dict),
+            (card.get("backbone", ""), str),
+            (card.get("config") or {}, dict),
+            *((one, dict) for one in learned),
+        ]
+        kinds += [kind for one in learned for kind in ((one["support"], dict), (one["file"], str))]
+        if not all(isinstance(value, kind) for value, kind in kinds):
+            raise ValueError("it holds values of another kind")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise FlawsmithError(
+            f"{path} is not a flawsmith checkpoint card ({error}): name the folder of a trained run."
+        ) from error
     return card
 
 
 def inside(folder: Path, relative: str) -> Path:
     """`folder / relative`, refused when a stranger's card would lead out of the folder."""
-    path = folder / relative
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if inputs.leaves(folder, relative):
         raise FlawsmithError(f"Path {relative!r} in {folder / 'card.json'} leaves its folder: the card is not safe.")
-    return path
+    return folder / relative

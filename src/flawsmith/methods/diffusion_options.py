@@ -16,7 +16,7 @@ REFERENCE = {"sampler": "dpm++", "steps": 12, "eta": 0.0, "start": "reference", 
 class DiffusionConfig(BaseModel):
     """A joint method's architecture: fixed when it is made, written on the card."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     seed: int = Field(0, ge=0, lt=2**31, description="of the first weights")
     lora_rank: int = Field(0, ge=0, le=128, description="shared adapter on the denoiser; 0 = frozen, as in the papers")
@@ -33,6 +33,9 @@ class DiffusionOptions(base.Options):
         "noise", description="begin from noise, the normal, the reference laid in place, or the painter's sketch"
     )
     strength: float = Field(0.7, gt=0, le=1, description="how far a start other than noise is noised first")
+    window: Literal["defect", "full"] = Field(
+        "defect", description="what the model sees: squares around the mask, or the whole image, as in the papers"
+    )
     context: float = Field(1.5, ge=1, le=8, description="window side over the mask's box")
     max_reduction: float = Field(
         2.0,

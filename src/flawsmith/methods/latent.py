@@ -100,7 +100,7 @@ class DiffusionSynthesizer(base.Synthesizer):
             return super().parse_options(rest, base)
         presets = {key: preset["options"] for key, preset in cls.presets.items() if "options" in preset}
         known: dict[str, dict[str, Any]] = {"fast": FAST, "reference": REFERENCE, **presets}
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise unknown("Sampling", str(name), known, f"of {cls.name}")
         return super().parse_options({**known[name], **rest}, base)
 
@@ -282,7 +282,11 @@ class DiffusionSynthesizer(base.Synthesizer):
     def _canvas(self, request: Request, options: Any) -> Canvas:
         size = self.backbone.size
         shrink = reduction(request.mask, size, options.max_reduction)
-        area = compose.window(request.mask, round(size * shrink), options.context)
+        area = (
+            compose.Window(0, 0, *request.mask.shape)
+            if options.window == "full"
+            else compose.window(request.mask, round(size * shrink), options.context)
+        )
         mask = request.mask[area.slices]
         pixels = request.normal.image[area.slices].copy()
         name = request.normal.category, request.defect_type
@@ -296,7 +300,7 @@ class DiffusionSynthesizer(base.Synthesizer):
         if wordless and sketch is not None:
             request = replace(request, caption=sketch.caption)
         exemplar = request.reference or (sketch if wordless else None)
-        cut = tiles(mask, size, options.context, shrink)
+        cut = [area] if options.window == "full" else tiles(mask, size, options.context, shrink)
         return Canvas(request, area, pixels, mask, cut, start, exemplar)
 
     @staticmethod

@@ -7,12 +7,13 @@ photograph, else from another place of the same photograph.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from flawsmith import compose
+from flawsmith.masks.options import Span, between
 from flawsmith.methods import base
 from flawsmith.methods.patches import take_different
 from flawsmith.methods.poisson import seamless
@@ -22,7 +23,9 @@ from flawsmith.records import Request
 class NSAOptions(base.Options):
     """Dials of `nsa`."""
 
-    resize: tuple[float, float] = Field(default=(0.7, 1.3), description="enlargement of the patch (paper: 0.7 to 1.3)")
+    resize: Annotated[Span, between(0.05, 20)] = Field(
+        default=(0.7, 1.3), description="enlargement of the patch (paper: 0.7 to 1.3)"
+    )
     mixed: bool = Field(default=False, description="keep the stronger of both gradients at every pixel")
     flip: bool = Field(default=True, description="mirror half of the patches")
     tries: int = Field(default=12, ge=1, le=200, description="patches compared; a differing one is taken")

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import cv2
 import numpy as np
 from pydantic import Field
 
-from flawsmith import compose, images
+from flawsmith import compose, images, inputs
 from flawsmith.errors import FlawsmithError
+from flawsmith.masks.options import Span, between
 from flawsmith.masks.shapes import perlin_noise
 from flawsmith.methods import base
 from flawsmith.methods.patches import is_grey, take, turned
@@ -26,7 +27,9 @@ from flawsmith.records import Request
 class PerlinOptions(base.Options):
     """Dials of `perlin`."""
 
-    beta: tuple[float, float] = Field(default=(0.1, 1.0), description="opacity of the texture (paper: 0.1 to 1)")
+    beta: Annotated[Span, between(0.001, 1)] = Field(
+        default=(0.1, 1.0), description="opacity of the texture (paper: 0.1 to 1)"
+    )
     source: Literal["any", "photo", "rendered", "folder"] = Field(
         default="any", description="where textures come from; any: the folder when given, else photo or rendered"
     )
@@ -53,8 +56,6 @@ class Perlin(base.Synthesizer):
         options: Any,
     ) -> tuple[np.ndarray, dict[str, Any]]:
         low, high = options.beta
-        if not 0 < low <= high <= 1:
-            raise FlawsmithError(f"Option beta={options.beta} for perlin: give two numbers, 0 < low <= high <= 1.")
         beta = float(rng.uniform(low, high))
         texture, facts = texture_for(normal.shape[:2], request.normal.image, rng, options)
         painted = compose.blend(normal, texture, mask.astype(np.float32) * beta)
@@ -93,13 +94,15 @@ def texture_for(
 
 @lru_cache(maxsize=8)
 def _texture_files(folder: str) -> tuple[Path, ...]:
-    root = Path(folder)
+    root = inputs.home(Path(folder))
     files = tuple(sorted(p for p in root.rglob("*") if p.suffix.lower() in images.SUFFIXES)) if root.is_dir() else ()
     if not files:
         raise FlawsmithError(
             f"Folder {folder} (option textures of perlin) holds no picture: give a folder with "
             f"{', '.join(sorted(images.SUFFIXES))} files."
         )
+    for file in files:
+        inputs.refuse_odd_name(file.name, f"Texture in {folder}:")
     return files
 
 

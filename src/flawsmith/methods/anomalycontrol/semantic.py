@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,7 +48,9 @@ class SemanticModeling(Protocol):
     width: int  # E
 
     def reading(self) -> AbstractContextManager[None]:
-        """Around every `prompt` and what is read from it: the reader is on its device."""
+        """Around every `prompt` and what is read from it: the reader is on its device and computes in float32, in
+        training as in painting.
+        """
         ...
 
     def prompt(self, images: Tensor, masks: Tensor, texts: Sequence[str]) -> Prompt:
@@ -84,11 +86,11 @@ class CompactReader:
         self.queries, self.width = (int(n) for n in backbone.reader.queries.shape)
 
     def reading(self) -> AbstractContextManager[None]:
-        return nullcontext()  # it lives in the backbone
+        return torch.autocast(self.backbone.device.type, enabled=False)  # it lives in the backbone
 
     def prompt(self, images: Tensor, masks: Tensor, texts: Sequence[str]) -> Prompt:
         backbone = self.backbone
-        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+        with torch.no_grad():
             visual = backbone.reference(images.to(backbone.device), masks.to(backbone.device))  # (B, 65, V)
             words, keep = backbone.text_tokens(texts)
         return Prompt(visual, lambda e_g: backbone.reader.features(visual, words, keep, e_g))
@@ -136,7 +138,8 @@ class Blip2Reader:
     def reading(self) -> Iterator[None]:
         self.model.to(self.device)
         try:
-            yield
+            with torch.autocast(self.device.type, enabled=False):
+                yield
         finally:
             if self.visits:
                 self.model.to("cpu")
@@ -144,7 +147,7 @@ class Blip2Reader:
     def prompt(self, images: Tensor, masks: Tensor, texts: Sequence[str]) -> Prompt:
         model, count = self.model, self.queries
         device = model.query_tokens.device
-        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+        with torch.no_grad():
             pixels = tensors.normalise(tensors.resize(images, self.size).clamp(-1, 1), CLIP_MEAN, CLIP_STD)
             visual = model.vision_model(pixel_values=pixels.to(device)).last_hidden_state  # (B, 257, 1408)
             batch = self.tokenizer(

@@ -43,6 +43,7 @@ class AnomalyControlConfig(DiffusionConfig):
     context_reference: bool = Field(
         True, description="the backbone's own reader, where it has one, also speaks through the context"
     )
+    asea: bool = Field(True, description="make the reader look at the defect, in training and ever after")
     ip_adapter: str | None = Field(None, description="IP-Adapter file (.safetensors) that training starts from")
 
 
@@ -56,7 +57,7 @@ class AnomalyControlOptions(DiffusionOptions):
     adapter_scale: float = Field(
         1.0, ge=0, le=4, description="lambda: how much the reference counts; 0 = not at all, 1 = as trained"
     )
-    asea: bool = Field(True, description="make the reader look at the defect")
+    asea: bool = Field(True, description="make the reader look at the defect, where the run was trained so")
     e_g_updates: int = Field(5, ge=1, le=100, description="steps of ASEA; 4 reproduces the released code's feature")
     cache: bool = Field(True, description="keep what was read of a reference on disk (FLAWSMITH_CACHE)")
 
@@ -90,7 +91,12 @@ class AnomalyControl(DiffusionSynthesizer):
                 "widen": 0,
                 "batch_size": 8,
                 "learning_rate": 1e-4,
+                "weight_decay": 1e-2,
+                "beta2": 0.999,
+                "schedule": "constant",
+                "warmup": 0,
                 "ema": 0.0,
+                "patience": 0,
                 "loss_norm": "all",
                 "outside": 1.0,
                 "edges": 0.0,
@@ -123,7 +129,7 @@ class AnomalyControl(DiffusionSynthesizer):
 
     @property
     def adapting(self) -> bool:
-        """Whether the adapter has been trained, or is being trained: a fresh one would only add noise."""
+        """Whether the adapter has been trained, or is being trained: a fresh one has nothing to say and is left out."""
         return self.fitting or bool(self.card["learned"])
 
     def trainable(self) -> dict[str, nn.Module]:
@@ -154,13 +160,16 @@ class AnomalyControl(DiffusionSynthesizer):
         if reason:
             raise FlawsmithError(f"{name} cannot be used: {reason}")
 
+    def _asea(self, options: Any) -> Asea:
+        return Asea(options.e_g_updates if options.asea and self.config.asea else 0)
+
     def read(self, requests: Sequence[Request], options: Any) -> list[list[Reading]]:
         """Per request one Reading for each of its references; CSM and ASEA run for those not known yet."""
         self.features.folder = cache_folder() if options.cache else None
         shown = [(request, reference) for request in requests for reference in references_of(request)]
         pictures = [seen(reference, self.reader.size) for _, reference in shown]
         texts = [reference_text(reference, request.normal.category) for request, reference in shown]
-        found = iter(self.features(pictures, texts, asea_of(options)))
+        found = iter(self.features(pictures, texts, self._asea(options)))
         return [[next(found) for _ in references_of(request)] for request in requests]
 
     # -- what the denoiser attends to --------------------------------------------------------------------------------
@@ -187,15 +196,16 @@ class AnomalyControl(DiffusionSynthesizer):
         states = torch.zeros(len(batch.captions), self.reader.queries, self.reader.width)
         shown = torch.zeros(len(states), dtype=torch.bool)
         if rows:
-            texts = [training_text(batch, i) for i in rows]
+            texts = [training_text(batch, i, int(t[i])) for i in rows]
+            asea = Asea() if self.config.asea else Asea(0)
             if self.config.reader is None:  # quick, and no two windows are alike
                 image, mask = (
                     tensors.from_images([p[0] for p in pictures]),
                     tensors.from_masks([p[1] for p in pictures]),
                 )
-                found = self.features.read(image, mask, texts, Asea())
+                found = self.features.read(image, mask, texts, asea)
             else:
-                found = self.features(pictures, texts, Asea())
+                found = self.features(pictures, texts, asea)
             states[rows], shown[rows] = torch.stack([r.states for r in found]), True
         return self._conditioning(batch.captions, states, shown, 1.0)
 
@@ -231,7 +241,7 @@ class AnomalyControl(DiffusionSynthesizer):
             samples = super().generate(requests, progress, **{**options, **self.start(chosen)})
             readings = self.read(requests, chosen)
         return [
-            replace(sample, info={**sample.info, "asea": asea_facts(found, chosen)})
+            replace(sample, info={**sample.info, "asea": asea_facts(found, self._asea(chosen))})
             for sample, found in zip(samples, readings, strict=True)
         ]
 
@@ -246,14 +256,10 @@ def references_of(request: Request) -> list[Sample]:
     return [request.reference, *request.others]
 
 
-def asea_of(options: Any) -> Asea:
-    return Asea(options.e_g_updates if options.asea else 0)
-
-
-def asea_facts(readings: Sequence[Reading], options: Any) -> dict[str, Any]:
+def asea_facts(readings: Sequence[Reading], asea: Asea) -> dict[str, Any]:
     """For the manifest: the energy before and after, one number per reference."""
     before, after = ([round(r.energy[place], 6) for r in readings] for place in (0, -1))
-    return {"updates": asea_of(options).updates, "energy_before": before, "energy_after": after}
+    return {"updates": asea.updates, "energy_before": before, "energy_after": after}
 
 
 def reference_text(reference: Sample, category: str) -> str:
@@ -268,7 +274,7 @@ def template(defect_type: str) -> str:
     return f"This is an image with {article(words(defect_type) or 'defect')}."
 
 
-def training_text(batch: Batch, row: int) -> str:
-    """Captions and the template in turn, so that both are known when pictures are made."""
+def training_text(batch: Batch, row: int, step: int) -> str:
+    """Captions at even diffusion steps, the template at odd ones, so that both are known when images are made."""
     name = batch.names[row].partition("/")[2]
-    return template(name) if name and row % 2 else batch.words[row]
+    return template(name) if name and step % 2 else batch.words[row]

@@ -69,13 +69,15 @@ class ClipFeatures:
 
     @torch.no_grad()
     def _encoded(self, captions: Sequence[str]) -> Iterator[Tensor]:
+        """In float32 whatever the caller's autocast: kept sentences serve training and painting."""
         length = int(self.model.config.text_config.max_position_embeddings)
-        for caption in captions:
-            ids = self.tokenizer(
-                [caption], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-            ).to(self.device)
-            states = self.model.text_model(input_ids=ids.input_ids, attention_mask=ids.attention_mask)
-            yield self.model.text_projection(states.pooler_output)[0] * float(bool(caption))
+        with torch.autocast(self.device.type, enabled=False):
+            for caption in captions:
+                ids = self.tokenizer(
+                    [caption], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+                ).to(self.device)
+                states = self.model.text_model(input_ids=ids.input_ids, attention_mask=ids.attention_mask)
+                yield self.model.text_projection(states.pooler_output)[0] * float(bool(caption))
 
     @torch.no_grad()
     def image(self, image: Tensor, mask: Tensor) -> Tensor:

@@ -70,10 +70,15 @@ class XFusionOptions(DiffusionOptions):
 class Fused:
     """What is computed once for a whole sampling."""
 
-    text: Tensor  # (B, L, D); with `before_encoder` X stands in it already
-    first: int  # where X begins in what the denoiser attends to
+    text: Tensor  # (B, L, D); with `before_encoder` X stands in it already, ...
+    first: Tensor | None  # ... from the places (B,) on, which the prompts decide; None = behind the text
     x: Tensor  # (B, N, D), re-tuned at every step
     dropped: Tensor  # (B,) bool: rows whose tokens are the null ones, which are the same at every step
+
+
+def _places(first: Tensor, x: Tensor) -> Tensor:
+    """Index (B, N, D) of the tokens x (B, N, D) from the places `first` (B,) on."""
+    return (first[:, None] + torch.arange(x.shape[1], device=x.device))[..., None].expand_as(x)
 
 
 class AnomalyXFusion(DiffusionSynthesizer):
@@ -94,7 +99,11 @@ class AnomalyXFusion(DiffusionSynthesizer):
                 "learning_rate": 1e-3,
                 "name_rate": 20.0,  # 0.02 for the table: 5e-3, scaled by the batch
                 "weight_decay": 0.0,
+                "beta2": 0.999,
+                "schedule": "constant",
+                "warmup": 0,
                 "ema": 0.0,
+                "patience": 0,
                 **dict.fromkeys(("normal", "drawn", "drop_text", "drop_tokens", "drop_both"), 0.0),
                 **dict.fromkeys(("outside", "edges", "colour", "snr_cap"), 0.0),
                 "widen": 0,
@@ -137,7 +146,8 @@ class AnomalyXFusion(DiffusionSynthesizer):
         self.semantic = SemanticTokens(self.features.text_width, width, config.tokens) if config.text else None
         if own and isinstance(self.location, LocationEncoder):
             # The compact denoiser also pools its context, normalised, into every layer: tokens a little off zero would
-            # shout there before they have anything to say. From exact zeros it starts as the backbone itself.
+            # shout there before they have anything to say. From exact zeros it starts within 0.2 % of the backbone
+            # itself: zero tokens have nothing to say, but take their share of the attention.
             for project in (self.location.project, *([self.semantic.project] if self.semantic else [])):
                 nn.init.zeros_(project.weight)
         heads = 8 if width >= 512 else 4
@@ -198,42 +208,47 @@ class AnomalyXFusion(DiffusionSynthesizer):
         e = torch.cat([group.float() for group in groups], 1)
         return e if self.in_fusion is None else self.in_fusion(e)
 
-    def insert(self, captions: Sequence[str], x: Tensor, dropped: Tensor, template: str = PROMPTS[0]) -> Fused:
-        """X beside the prompt's own tokens; null tokens in its place in `dropped` rows."""
+    def insert(
+        self, captions: Sequence[str], x: Tensor, dropped: Tensor, templates: Sequence[str] | None = None
+    ) -> Fused:
+        """X beside the prompt's own tokens, one of PROMPTS per row; null tokens in its place in `dropped` rows."""
+        templates = templates or PROMPTS[:1] * len(x)
         x = torch.where(dropped[:, None, None], self.null().to(x.dtype), x)
         if self.insertion == "before_encoder":
-            encoded, first = self._encode_with(template.format(PLACEHOLDER), x)
-            return Fused(encoded, first, encoded[:, first : first + x.shape[1]], dropped)
+            encoded, first = self._encode_with([template.format(PLACEHOLDER) for template in templates], x)
+            return Fused(encoded, first, encoded.gather(1, _places(first, x)), dropped)
         said = self.config.prompt == "caption" and self.config.text
-        words = [(c if said else template.format("a defect")) if c else "" for c in captions]
+        words = [(c if said else p.format("a defect")) if c else "" for c, p in zip(captions, templates, strict=True)]
         own = isinstance(self.features, OwnFeatures)  # then texture tokens stand where "no reference" would
         text = self.backbone.encode_text(words) if own else self.backbone.context(words)
-        return Fused(text, text.shape[1], x, dropped)
+        return Fused(text, None, x, dropped)
 
-    def _encode_with(self, prompt: str, x: Tensor) -> tuple[Tensor, int]:
-        """The prompt encoded with X in its placeholder's place, cut to the encoder's length; and where X begins."""
+    def _encode_with(self, prompts: Sequence[str], x: Tensor) -> tuple[Tensor, Tensor]:
+        """Prompts encoded with X in their placeholders' places, cut to the encoder's length; and where X begins."""
         tokenizer, encoder = self.backbone.tokenizer, self.backbone.text_encoder
         length = int(encoder.config.max_position_embeddings)
-        ids = tokenizer(prompt, padding="max_length", max_length=length, truncation=True).input_ids
-        first = ids.index(tokenizer.convert_tokens_to_ids(PLACEHOLDER))
-        embedded = encoder.model.embed_tokens(torch.tensor([ids], device=x.device)).expand(len(x), -1, -1)
-        whole = torch.cat([embedded[:, :first], x.to(embedded.dtype), embedded[:, first + 1 :]], 1)[:, :length]
-        return encoder(inputs_embeds=whole)[0], first
+        ids = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True).input_ids
+        first = [row.index(tokenizer.convert_tokens_to_ids(PLACEHOLDER)) for row in ids]
+        embedded = encoder.model.embed_tokens(torch.tensor(ids, device=x.device))
+        rows = zip(embedded, x.to(embedded.dtype), first, strict=True)
+        whole = torch.stack([torch.cat([row[:at], own, row[at + 1 :]])[:length] for row, own, at in rows])
+        return encoder(inputs_embeds=whole)[0], torch.tensor(first, device=x.device)
 
     def condition(self, prepared: Any, t: Tensor) -> Conditioning:
         """X re-tuned for steps t (B,), beside the prompt's tokens or at its place among them."""
         x = prepared.x
         if self.dif_fusion is not None:
             x = torch.where(prepared.dropped[:, None, None], x, self.dif_fusion(x, t).to(x.dtype))
-        before, after = prepared.text[:, : prepared.first], prepared.text[:, prepared.first + x.shape[1] :]
-        return Conditioning(torch.cat([before, x, after], 1))
+        if prepared.first is None:
+            return Conditioning(torch.cat([prepared.text, x], 1))
+        return Conditioning(prepared.text.scatter(1, _places(prepared.first, x), x))
 
     def training_condition(self, batch: Batch, t: Tensor) -> Conditioning:
         masks = tensors.from_masks(batch.mask).to(self.backbone.device)
         dropped = torch.tensor(batch.dropped, device=masks.device)
         x = self.fuse(batch.captions, batch.names, masks)
-        template = PROMPTS[int(t.sum()) % len(PROMPTS)]
-        return self.condition(self.insert(batch.captions, x, dropped, template), t)
+        templates = [PROMPTS[step % len(PROMPTS)] for step in t.tolist()]  # the row's own, however a batch is divided
+        return self.condition(self.insert(batch.captions, x, dropped, templates), t)
 
     def prepare(self, requests: Sequence[Request], masks: Tensor, options: Any) -> Fused:
         names = [self.known(r.normal.category, r.defect_type) for r in requests]
@@ -291,5 +306,6 @@ class AnomalyXFusion(DiffusionSynthesizer):
         with torch.no_grad():
             normal = backbone.encode(tensors.from_images([v[0] for v in views]).to(backbone.device))
             mask = tensors.pool_mask(tensors.from_masks([v[1] for v in views]), normal.shape[-1]).to(normal.device)
-            first = self._nothing(1).first
+            nothing = self._nothing(1)
+        first = nothing.text.shape[1] if nothing.first is None else int(nothing.first[0])
         return reweighted(backbone.unet, (first, first + sum(self.sizes)), normal, mask)

@@ -22,7 +22,7 @@ class SemanticTokens(nn.Module):
         super().__init__()
         self.count = count
         self.project = nn.Linear(feature_width, width)
-        nn.init.normal_(self.project.weight, std=0.02)  # near zero: a fresh method starts as the backbone without it
+        nn.init.normal_(self.project.weight, std=0.02)  # near zero: a fresh method starts near the backbone
         nn.init.zeros_(self.project.bias)
 
     def forward(self, feature: Tensor) -> Tensor:

@@ -1,0 +1,287 @@
+"""The faults that `mutations.py` puts into the code, one line each, and the tests that must notice.
+
+When a module has moved, change its path here; when tests have, theirs. `python tests/mutations.py --list` says what
+does not fit any more.
+"""
+
+from __future__ import annotations
+
+XF = "diffusion/test_anomalyxfusion_equations.py::test_"
+XF_SEEN = "diffusion/test_anomalyxfusion_conditions.py::test_"
+AC = "diffusion/test_anomalycontrol_equations.py::test_"
+ATTENTION = "diffusion/test_attention.py::test_"
+LOSS = "diffusion/test_losses.py::test_"
+LOOP = "diffusion/test_denoise.py::test_"
+MASKS = "diffusion/test_mask_model.py::test_"
+LATENTS = "diffusion/test_latents.py::test_"
+READER = "diffusion/test_reference_equations.py::test_"
+BACKBONE = "diffusion/test_backbone.py::test_"
+LEVELS = "diffusion/test_noise_levels.py::test_"
+COMPOSE = "test_compose_equations.py::test_"
+
+# file of src/flawsmith -> guarding test -> (the fault, old text, new text)
+# fmt: off
+MUTATIONS = {
+    "methods/anomalyxfusion/dif_fusion.py": {
+        XF + "film_re_tunes_each_group_by_its_own_gamma_and_beta": [
+            ("FiLM's gamma is dropped", "return x * (1 + gamma) + beta", "return x + beta"),
+            ("FiLM's beta is dropped", "return x * (1 + gamma) + beta", "return x * (1 + gamma)"),
+            ("one FiLM group for all", "v[:, i : i + 1].expand", "v[:, 0:1].expand")],
+        XF + "concat_adds_what_the_mlp_says_of_token_and_step": [
+            ("concat forgets X itself", "return x + self.mlp(", "return self.mlp(")],
+        XF + "a_step_is_cosines_and_sines_of_falling_frequency": [
+            ("frequencies of the step", "-math.log(10_000)", "-math.log(1_000)")],
+    },
+    "methods/anomalyxfusion/in_fusion.py": {
+        XF + "in_fusion_is_one_pre_norm_block_over_marked_groups": [
+            ("MIF's attention has no residual", "u = e + self.attention(", "u = self.attention("),
+            ("MIF's MLP has no residual", "return u + self.mlp(", "return self.mlp("),
+            ("MIF's groups are unmarked", "e = tokens + torch.cat([g", "e = tokens + torch.cat([0 * g"),
+            ("MIF's attention is not normed before", "n = self.norm_attention(e)", "n = e")],
+    },
+    "methods/anomalyxfusion/location.py": {
+        XF + "the_location_map_is_minus_one_and_one_and_keeps_every_touched_cell": [
+            ("location map in [0, 1]", "return 2 * pool_mask(mask.float(), side) - 1",
+             "return pool_mask(mask.float(), side)"),
+            ("location map averaged, not max-pooled", "2 * pool_mask(mask.float(), side)",
+             "2 * nn.functional.adaptive_avg_pool2d(mask.float(), side)")],
+        XF + "each_location_token_pools_the_map_by_its_own_attention": [
+            ("location cells do not know their place", ".flatten(2) + self.place", ".flatten(2)"),
+            ("location attention is not scaled", " / cells.shape[1] ** 0.5)", ")")],
+        XF + "the_published_location_encoder_merges_a_pyramid_and_has_four_heads": [
+            ("pyramid without the finer maps", " + lateral(finer)", "")],
+    },
+    "methods/anomalyxfusion/tokens.py": {
+        XF + "semantic_tokens_are_one_projection_of_the_unit_feature": [
+            ("unit length of features dropped", "nn.functional.normalize(feature.detach().float(), dim=-1, eps=1e-6)",
+             "feature.detach().float()")],
+        XF + "texture_tokens_are_start_plus_projected_feature_plus_table": [
+            ("texture without its start", "rows.append(self.start + projected", "rows.append(projected"),
+            ("texture without its feature", "self.start + projected + ", "self.start + "),
+            ("one learned texture for all names", "+ self.table[index])", "+ self.table[0])")],
+    },
+    "methods/anomalyxfusion/features.py": {
+        XF + "clip_features_are_the_stock_models_of_caption_and_masked_patch": [
+            ("CLIP sees the whole image", "tensors.normalise(image, mean, std) * mask",
+             "tensors.normalise(image, mean, std)")],
+    },
+    "methods/anomalyxfusion/reweighting.py": {
+        XF + "weights_are_clamped_shares_of_a_softmax_inside_the_mask": [
+            ("re-weighting is not clamped", "share.clamp(1.0, STRONGEST)", "share")],
+        XF + "reweighting_multiplies_the_logits_of_the_inserted_tokens_only": [
+            ("re-weighting of all tokens", "factor[..., first:last] =", "factor[..., :] =")],
+    },
+    "methods/anomalyxfusion/synthesizer.py": {
+        XF_SEEN + "training_sees_the_tokens_of_its_own_step_and_nulls_where_they_are_dropped": [
+            ("DDF's step fixed in training", "self.insert(batch.captions, x, dropped, templates), t)",
+             "self.insert(batch.captions, x, dropped, templates), 0 * t)"),
+            ("dropped rows keep their tokens", "x = torch.where(dropped[:, None, None], self.null().to(x.dtype), x)",
+             "x = x + 0")],
+        XF_SEEN + "every_step_of_sampling_sees_words_place_and_looks_tuned_to_that_step": [
+            ("mask location ignored in sampling", "self.fuse(captions, names, masks), none)",
+             "self.fuse(captions, names, torch.ones_like(masks)), none)"),
+            ("caption ignored in sampling", "captions = [r.caption for r in requests]",
+             'captions = ["" for r in requests]'),
+            ("semantic tokens without the caption", "self.features.text(captions)",
+             'self.features.text([""] * len(captions))'),
+            ("MIF is left out", "return e if self.in_fusion is None else self.in_fusion(e)", "return e")],
+        XF_SEEN + "with_the_template_the_caption_speaks_through_the_semantic_tokens_only": [
+            ("always the first prompt template", "PROMPTS[step % len(PROMPTS)]", "PROMPTS[0]")],
+    },
+    "methods/latent.py": {
+        XF_SEEN + "every_step_of_sampling_sees_words_place_and_looks_tuned_to_that_step": [
+            ("DDF's step fixed in sampling", "lambda t: self.condition(prepared, t),",
+             "lambda t: self.condition(prepared, 0 * t),")],
+    },
+    "methods/anomalycontrol/enhanced_attention.py": {
+        AC + "asea_is_adam_on_the_energy_from_zero_and_reads_the_last_guidance": [
+            ("ASEA's energy is not squared", "energy = (1 - attention_share(read(e_g)[1], cells, prefix)).square()",
+             "energy = 1 - attention_share(read(e_g)[1], cells, prefix)"),
+            ("ASEA reads before the last update", "states, maps = read(e_g)", "states, maps = read(0 * e_g)"),
+            ("ASEA stops an update early", "for _ in range(updates):", "for _ in range(updates - 1):"),
+            ("ASEA by plain gradient", "torch.optim.Adam([e_g], lr=rate)", "torch.optim.SGD([e_g], lr=rate)")],
+        AC + "the_share_is_taken_over_layers_heads_and_queries": [
+            ("ASEA's share is not divided by the whole", "(a * cells).sum(1) / a.sum(1)", "(a * cells).sum(1)")],
+        AC + "a_cell_is_in_the_mask_if_any_of_its_pixels_is": [
+            ("ASEA's mask averaged, not max-pooled", "pool_mask(mask.float(), grid)",
+             "torch.nn.functional.adaptive_avg_pool2d(mask.float(), grid)")],
+    },
+    "methods/anomalycontrol/adapter.py": {
+        AC + "the_projection_is_two_linear_layers_of_the_mean_state_and_a_norm": [
+            ("one query's state for the mean", "feature = states.mean(1)", "feature = states[:, 0]"),
+            ("projection without its norm", "return self.norm(self.proj(self.entry(feature))",
+             "return (self.proj(self.entry(feature))")],
+        AC + "the_resampler_is_queries_that_attend_to_the_normed_states": [
+            ("resampler without a residual", "x = asked + self.attend(", "x = self.attend(")],
+    },
+    "methods/anomalycontrol/synthesizer.py": {
+        AC + "lambda_weighs_the_mean_of_the_references": [
+            ("only the first of several references", ".mean(0) for found in", "[0] for found in"),
+            ("lambda does not fade the context", "share = min(weight, 1.0) * shown", "share = 1.0 * shown"),
+            ("lambda does not reach the adapter", "self.projection(states) if self.adapting else None, weight)",
+             "self.projection(states) if self.adapting else None, 1.0)"),
+            ("no ASEA in sampling", "Asea(options.e_g_updates if options.asea and", "Asea(0 if options.asea and")],
+        AC + "a_training_row_is_read_by_its_caption_or_the_template_and_nulled_where_dropped": [
+            ("dropped rows keep their reference", "if r is not None and not batch.dropped[i]}", "if r is not None}"),
+            ("the template is never trained", "return template(name) if name and step % 2 else",
+             "return template(name) if False else")],
+    },
+    "diffusion/attention.py": {
+        ATTENTION + "the_formula_on_one_layer": [
+            ("lambda is ignored", "z = z + self.weight * self._attend(", "z = z + self._attend("),
+            ("keys for values", "self.to_v_ip(semantic)", "self.to_k_ip(semantic)"),
+            ("the adapter reads the words", "self.to_k_ip(semantic).to(query.dtype)", "attn.to_k(semantic)")],
+        ATTENTION + "it_starts_as_a_copy_of_the_layers_own_keys_and_values": [
+            ("W' does not start as a copy", "new.weight.copy_(weight)", "new.weight.mul_(1)")],
+    },
+    "diffusion/losses.py": {
+        LOSS + "the_batch_loss_is_that_of_the_denoisers_error": [
+            ("latent loss ignores the mask", "loss = masked_loss(error, cells,",
+             "loss = masked_loss(error, torch.ones_like(cells),"),
+            ("latent loss ignores its normalisation", "config.min_area / backbone.factor**2, 0.0, norm)",
+             'config.min_area / backbone.factor**2, 0.0, "area")'),
+            ("pixel loss ignores its normalisation", "config.min_area, config.colour, norm)",
+             'config.min_area, config.colour, "area")'),
+            ("noised at another step", "scheduler.add_noise(latents, noise, t)",
+             "scheduler.add_noise(latents, noise, t // 2)")],
+        LOSS + "the_smallest_area_behind_a_vae_is_in_cells": [
+            ("smallest area in pixels, not cells", "config.min_area / backbone.factor**2", "config.min_area")],
+        LOSS + "the_papers_loss_is_the_mean_over_all_of_the_masked_square": [
+            ("loss of the whole window", "loss = (square * mask).sum(", "loss = square.sum(")],
+        LOSS + "the_loss_is_the_mean_square_inside_the_mask_and_a_little_of_the_rest": [
+            ("the rest of the window counts the hole too", "outside * (square * (1 - mask)).mean(",
+             "outside * square.mean("),
+            ("edges of the whole window", "edges * (step * inside).sum(", "edges * step.sum(")],
+        LOSS + "an_error_of_the_clean_image_counts_no_more_than_at_the_cap": [
+            ("noise weighted as velocity", 'if prediction == "epsilon":', "if not prediction:"),
+            ("velocity's weight without its factor", "return (1 + cap) * (1 - signal)", "return (1 - signal)")],
+        LOSS + "targets_are_the_noise_or_its_velocity": [
+            ("noise asked for velocity", "return scheduler.get_velocity(latents, noise, t)", "return noise")],
+        LOSS + "every_part_of_the_schedule_gives_one_step": [
+            ("steps drawn without strata", "torch.randperm(count, generator=generator) + torch.rand(",
+             "count * torch.rand(")],
+        LOSS + "a_methods_own_condition_is_asked_for_the_batch_and_its_steps": [
+            ("a method's condition at another step", "given = condition(batch, t)", "given = condition(batch, 0 * t)")],
+        LOSS + "alignment_is_one_minus_the_cosine_of_reading_and_words": [
+            ("alignment turned round", "(1 - nn.functional.cosine_similarity(",
+             "(1 + nn.functional.cosine_similarity(")],
+    },
+    "diffusion/denoise.py": {
+        LOOP + "without_options_it_is_ddim_with_the_condition_of_each_step": [
+            ("condition of the first step only", "given = condition(t)", "given = condition(0 * t + 999)"),
+            ("DDIM clips the clean latents", '{"clip_sample": False}', '{"clip_sample": True}')],
+        LOOP + "guidance_goes_from_the_unconditional_answer_past_the_conditional_one": [
+            ("guidance from the conditional answer", "out = without + guidance_scale *",
+             "out = with_ + guidance_scale *"),
+            ("guidance turned round", "Conditioning.join(unconditional(t), given)",
+             "Conditioning.join(given, unconditional(t))")],
+        LOOP + "fresh_noise_enters_with_ddims_sigma_and_is_each_steps_own": [
+            ("eta is ignored", '"eta": min(eta, 1 - 1e-4)', '"eta": 0.0'),
+            ("the same fresh noise at every step", "step_noise(i)}", "step_noise(0)}")],
+        LOOP + "a_start_is_noised_to_the_first_step_that_is_taken": [
+            ("strength is ignored", "round(len(steps) * strength)", "len(steps)"),
+            ("a start is not noised", "x = scheduler.add_noise(start, noise, steps[:1].expand(batch))", "x = start")],
+        LOOP + "what_is_known_is_put_back_at_the_next_steps_noise_level": [
+            ("known region at this step's noise", "steps[i + 1].expand(batch)", "steps[i].expand(batch)"),
+            ("known region not put back", "x = mask * x + (1 - mask) * kept", "x = x + 0 * kept")],
+        LOOP + "channels_of_an_inpainting_backbone_come_behind_the_noisy_ones_at_every_step": [
+            ("mask and context before the noisy latents", "torch.cat([noisy, extra], 1)",
+             "torch.cat([extra, noisy], 1)")],
+        LOOP + "noise_is_each_seeds_own_and_standard_normal": [
+            ("one noise for all seeds", "int(seed) & (2**63 - 1)", "0")],
+        LOOP + "lambda_reaches_every_layer_and_the_tokens_their_branch": [
+            ("lambda does not reach the layers", "processor.weight = given.weight", "processor.weight = 1.0")],
+    },
+    "diffusion/learned_masks.py": {
+        MASKS + "type_and_caption_reach_every_step_of_a_drawn_mask": [
+            ("mask model ignores the caption", "given = self.kind(kinds) + self.said(words)",
+             "given = self.kind(kinds)"),
+            ("mask model ignores the type", "given = self.kind(kinds) + self.said(words)", "given = self.said(words)"),
+            ("masks drawn without their caption", "self.shape(name, words, fill, rng)",
+             "self.shape(name, 0 * words, fill, rng)")],
+        MASKS + "training_predicts_v_of_noisy_shapes_told_by_type_and_caption": [
+            ("mask model learns the noise", "target = prediction_target(self.scheduler, shapes, noise, t)",
+             "target = noise")],
+        MASKS + "a_batch_draws_types_evenly_with_their_own_captions_some_dropped": [
+            ("captions are never dropped", "rng.random() >= settings.drop_caption", "rng.random() >= 0")],
+        MASKS + "real_masks_that_say_the_same_lend_their_place": [
+            ("any real mask lends its place", "weight = np.exp(near - near.max())", "weight = np.ones_like(near)")],
+        MASKS + "a_shape_with_more_than_a_third_of_a_border_is_drawn_again": [
+            ("cut-off shapes are kept", "<= 1 / 3:", "<= 1:")],
+        MASKS + "size_area_and_place_are_the_examples": [
+            ("masks without their margin", "round(MARGIN * size *", "round(size *")],
+        MASKS + "on_a_surface_a_shape_lands_anywhere": [
+            ("placed on surfaces as on objects", "if one.aligned else rng.uniform(0, 1, 2)",
+             "if True else rng.uniform(0, 1, 2)")],
+    },
+    "diffusion/mask_examples.py": {
+        MASKS + "an_outline_is_where_its_field_is_and_covers_its_fill_at_every_size": [
+            ("closed with an even kernel", "round(side / SIDE) // 2 * 2 + 1", "round(side / SIDE) + 1"),
+            ("the fill is ignored", "min(0.95, max(fill, 1 / large.size))", "0.5")],
+    },
+    "diffusion/backbone.py": {
+        LATENTS + "latents_are_the_vaes_mean_at_unit_scale_and_back": [
+            ("latents are not scaled", "return latents * vae.config.scaling_factor", "return latents")],
+        LATENTS + "an_inpainting_denoiser_is_given_the_pooled_mask_and_the_image_with_a_grey_hole": [
+            ("the hole can be seen", "context = images * (1 - mask) if", "context = images if"),
+            ("mask behind the surroundings", "torch.cat([self.encode_mask(mask), self.encode(context)], 1)",
+             "torch.cat([self.encode(context), self.encode_mask(mask)], 1)")],
+    },
+    "diffusion/reference.py": {
+        READER + "queries_and_words_share_attention_and_queries_look_in_every_second_layer": [
+            ("the reader ignores e_g", "seen = visual if guidance is None else visual + guidance", "seen = visual"),
+            ("the reader ignores the words", "self.from_text(text)", "self.from_text(0 * text)"),
+            ("queries look in every layer", "looks=i % 2 == 0", "looks=i % 2 == i % 2"),
+            ("absent words are read", "everyone = torch.cat([keep.new_ones(len(keep), count), keep], 1)",
+             "everyone = keep.new_ones(len(keep), count + keep.shape[1])")],
+        READER + "contrast_is_colour_difference_and_spread_inside_and_around": [
+            ("the mask's contrast is its colour", "4 * (inside - outside)", "4 * inside")],
+        READER + "the_first_visual_token_is_the_masked_regions_and_the_rest_are_places": [
+            ("the first token is the whole window's", "pooled = (x * share)", "pooled = (x + 0 * share)")],
+    },
+    "diffusion/unet.py": {
+        BACKBONE + "preconditioning_is_the_best_linear_guess": [
+            ("gates start half closed", "2 * gates.sigmoid()", "gates.sigmoid()"),
+            ("the linear guess is added", "(answer - noise.rsqrt() * guess)", "(answer + noise.rsqrt() * guess)")],
+        BACKBONE + "outside_the_hole_v_is_known": [
+            ("the network answers outside the hole", "hole * (answer - noise", "(answer - noise")],
+    },
+    "diffusion/noise_levels.py": {
+        LEVELS + "log_sigma_is_noise_over_signal": [
+            ("sigma squared", "return 0.5 * ((1 - signal) / signal).log()", "return ((1 - signal) / signal).log()")],
+        LEVELS + "training_steps_have_the_promised_shares": [
+            ("fewer steps near pure noise", "low = round(1000 * (1 - PURE))", "low = round(1000 * (1 - PURE / 2))")],
+    },
+    "compose.py": {
+        COMPOSE + "a_window_has_context_times_the_box_around_its_middle": [
+            ("windows without surroundings", "round(side * context)", "side"),
+            ("squares by the shorter side", "sides = [max(sides)] * 2", "sides = [min(sides)] * 2")],
+        COMPOSE + "the_feather_rises_by_the_distance_to_the_edge": [
+            ("a feather too steep", "distance / (width + 1)", "distance / width")],
+        COMPOSE + "a_blend_is_the_rounded_mean_by_weight": [
+            ("a blend rounds down", "np.rint(weight * painted + (1 - weight) * normal)",
+             "np.floor(weight * painted + (1 - weight) * normal)")],
+        COMPOSE + "the_grain_inside_a_mask_is_that_regions": [
+            ("grain six times too large", "/ 0.6745 / 6.0)", "/ 0.6745)"),
+            ("grain of the whole window", "seen = response if mask is None else", "seen = response if True else")],
+        COMPOSE + "change_counts_above_three_times_the_grain_between_four_and_twelve": [
+            ("twice the grain is change", "np.clip(3 * noise_level(normal), 4, 12)",
+             "np.clip(2 * noise_level(normal), 4, 12)")],
+        COMPOSE + "a_change_is_one_channel_above_the_tolerance": [
+            ("the tolerance itself is change", "cv2.absdiff(normal, painted)) > tolerance",
+             "cv2.absdiff(normal, painted)) >= tolerance")],
+        COMPOSE + "every_score_of_a_half_painted_mask": [
+            ("nothing is put back", "image = np.where(label[..., None], painted, normal)", "image = painted"),
+            ("visibility over the window", "difference[label].mean()", "difference.mean()")],
+        COMPOSE + "repairs_close_two_pixels_and_fill_holes_but_never_leave_the_mask": [
+            ("labels leave the mask", "label = _filled(closed) & mask", "label = _filled(closed)"),
+            ("holes are left open", "label = _filled(closed) & mask",
+             "label = closed.astype(bool) & mask"),
+            ("gaps are left open", "cv2.morphologyEx(padded, cv2.MORPH_CLOSE, ellipse)[4:-4", "padded[4:-4")],
+        COMPOSE + "a_part_below_a_fiftieth_of_the_largest_is_a_speck_too": [
+            ("specks beside large parts stay", "(areas >= 0.02 * areas.max())", "(areas > 0)")],
+        COMPOSE + "refusals_stand_at_their_limits": [
+            ("the share of the mask is no limit", "elif area < min_share * asked:", "elif area < min_share:")],
+    },
+}
+# fmt: on

@@ -47,8 +47,8 @@ def generate(
         str | None,
         typer.Option(
             help="blob, box, polygon, perlin, scratch, crack, spots, reference (a real mask, moved), varied (a new "
-            "shape like it), component (a part of the product), learned (by a trained run), or a mask picture. Default: "
-            "what suits method and defect."
+            "shape like it), component (a part of the product), learned (by a trained run), or a mask picture. "
+            "Default: what suits method and defect."
         ),
     ] = None,
     roi: Annotated[

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import cv2
@@ -25,6 +25,7 @@ from flawsmith.methods.analogy.strips import Strip, is_thin
 from flawsmith.methods.copypaste import is_artwork
 from flawsmith.records import Request, Sample
 
+NEAR = 64  # pixels around an exemplar that are looked at
 OWN = 0.7  # what makes the exemplar another one than the shape is from, where another fits
 
 
@@ -61,20 +62,19 @@ class Analogy(base.Synthesizer):
         options: Any,
     ) -> tuple[np.ndarray, dict[str, Any]]:
         chosen = self._choose(mask, request, rng, options)
-        pixels = request.mask.size
-        scales = [_enlargement(pixels / one.info.get("whole", one.mask.size)) for one in chosen]
+        scales = [_enlargement(request.mask.size / one.info["whole"]) for one in chosen]
         return analogy(normal, mask, chosen, rng, options, scales)
 
     def _choose(self, mask: np.ndarray, request: Request, rng: np.random.Generator, options: Any) -> list[Sample]:
         """The exemplars: those about as large as the mask first, others before the one whose shape is used."""
         assert request.reference is not None  # `needs_reference`
-        pool = [request.reference, *(other for other in request.others if other.mask.any())]
+        pool = [_near(request.reference), *(_near(other) for other in request.others if other.mask.any())]
         own = np.log([exemplars.thickness(mask), mask.sum()])
         apart = []
-        for one in pool:
+        for number, one in enumerate(pool):
             more = np.log([exemplars.thickness(one.mask), one.mask.sum()]) - own
             cost = np.where(more < 0, -2 * more, more)  # a smaller exemplar would have to be repeated
-            apart.append(float(cost @ (1.0, 0.4)) + 0.4 * rng.random() + OWN * (one is request.reference))
+            apart.append(float(cost @ (1.0, 0.4)) + 0.4 * rng.random() + OWN * (number == 0))
         return [pool[index] for index in np.argsort(apart, kind="stable")[: options.exemplars]]
 
 
@@ -171,6 +171,16 @@ def analogy(
         "turn": [[round(degrees, 1), mirrored] for degrees, mirrored in poses],
     }
     return np.clip(np.rint(result), 0, 255).astype(np.uint8), facts
+
+
+def _near(sample: Sample) -> Sample:
+    """A defect and what is near it, so that a large image costs no more than a small one."""
+    box = compose.mask_box(sample.mask)
+    rows, columns = (
+        slice(max(0, first - NEAR), last + NEAR) for first, last in ((box.top, box.bottom), (box.left, box.right))
+    )
+    info = {"whole": sample.mask.size, **sample.info}
+    return replace(sample, image=sample.image[rows, columns], mask=sample.mask[rows, columns], info=info)
 
 
 def _enlargement(share: float) -> float:

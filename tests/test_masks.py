@@ -16,7 +16,7 @@ from flawsmith.masks import MASKS, MaskOptions, Warp, draw, foreground
 from flawsmith.masks.shapes import perlin_noise
 from flawsmith.records import Sample
 
-SHAPES = sorted(set(MASKS) - {"reference", "component", "learned"})
+SHAPES = sorted(set(MASKS) - {"reference", "varied", "component", "learned"})
 LINES = ("scratch", "crack")
 
 
@@ -52,7 +52,7 @@ def test_every_name_resolves(name: str) -> None:
     assert callable(registry.resolve(name, MASKS))
 
 
-@pytest.mark.parametrize("name", [*SHAPES, "reference"])
+@pytest.mark.parametrize("name", [*SHAPES, "reference", "varied"])
 def test_a_mask_lies_on_the_allowed_area_and_repeats(name: str) -> None:
     allowed, reference = disc(), a_reference()
     for seed in range(12):

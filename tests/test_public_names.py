@@ -37,8 +37,10 @@ def test_tables() -> None:
         "component",
         "learned",
         "reference",
+        "varied",
     }
     assert set(METHODS) == {
+        "analogy",
         "anomalycontrol",
         "anomalyxfusion",
         "copypaste",

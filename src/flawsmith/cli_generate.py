@@ -16,13 +16,15 @@ def generate(
         str,
         typer.Argument(
             metavar="METHOD",
-            help="procedural, copypaste, cutpaste, nsa, perlin, inpaint, anomalycontrol, or a trained run's folder.",
+            help="procedural, analogy, copypaste, cutpaste, nsa, perlin, inpaint, anomalycontrol, or a trained run's "
+            "folder.",
         ),
     ],
     normal: Annotated[
         str | None,
         typer.Option(
-            metavar="READER:DIR", help="Needed: good photographs; for copypaste, also a few defects with masks."
+            metavar="READER:DIR",
+            help="Needed: good photographs; for analogy and copypaste, also a few defects with masks.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Needed: folder to write; the same command again resumes.")] = None,
@@ -44,8 +46,9 @@ def generate(
     mask: Annotated[
         str | None,
         typer.Option(
-            help="blob, box, polygon, perlin, scratch, crack, spots, reference (a real mask, moved), component (a part "
-            "of the product), learned (by a trained run), or a mask picture. Default: what suits method and defect."
+            help="blob, box, polygon, perlin, scratch, crack, spots, reference (a real mask, moved), varied (a new "
+            "shape like it), component (a part of the product), learned (by a trained run), or a mask picture. "
+            "Default: what suits method and defect."
         ),
     ] = None,
     roi: Annotated[

@@ -51,7 +51,7 @@ class GenerateConfig(Told):
     reference_mask: Path | None = Field(None, description="the defect's mask in the reference")
     reference_text: str | None = Field(None, description="what the reference shows")
     references_from: str | None = Field(None, description="READER:DIR whose defects are imitated, of other products")
-    references: int = Field(1, ge=1, le=8, description="references that a picture blends (anomalycontrol)")
+    references: int = Field(1, ge=1, le=8, description="references of a picture, where a method reads several")
     shots: int | None = Field(None, ge=1, description="real defects per type a method may see; default: first third")
     group_by: str = Field("group", description="column of origin.csv that names the physical part")
     split_seed: int = Field(0, ge=0, description="which real defects the method may see; 0 = in file order")

@@ -106,7 +106,12 @@ class Loader:
         its own size; whoever asks for a size or a place means the whole object.
         """
         options = self.mask_options
-        if allowed.size <= LARGE or family == "reference" or options.size is not None or options.place != "anywhere":
+        if (
+            allowed.size <= LARGE
+            or family in ("reference", "varied")
+            or options.size is not None
+            or options.place != "anywhere"
+        ):
             return slice(None), slice(None)
         step = 32
         rows, columns = np.nonzero(allowed[::step, ::step])
@@ -137,6 +142,7 @@ class Loader:
         reference = self.sample(job.reference) if job.reference else None  # first: it is cropped, the normal is not
         normal = self.sample(job.normal)
         seed = job.seed if redraw == 0 else hash_seed(job.seed, redraw)
+        others = tuple(self.sample(record) for record in job.others)
         warp = None
         if self.mask_is_picture:
             mask = self.picture_mask(Path(job.mask), normal.image.shape[:2], "Mask", job.normal.image)
@@ -145,18 +151,17 @@ class Loader:
             allowed, image = self.allowed(job.normal), normal.image
             if self.mask_run is not None:
                 mask = self._learned_mask(job, allowed, rng)
-                return Request(normal, mask, job.defect_type, job.caption, reference, seed)
+                return Request(normal, mask, job.defect_type, job.caption, reference, seed, None, others)
             tile = self._tile(job.mask, allowed, rng)
             options = self._options(reference, allowed.size)
             if job.mask == "component" and options.colour is None:  # "the red part is missing" means a red one
                 said = captions.parse(job.caption, job.normal.category).colour or None
                 options = options.model_copy(update={"colour": said})
-            drawn, warp = masks.draw(job.mask, allowed[tile], rng, options, reference, image[tile])
+            drawn, warp = masks.draw(job.mask, allowed[tile], rng, options, reference, image[tile], others)
             mask = drawn
             if drawn.shape != allowed.shape:
                 mask = np.zeros(allowed.shape, dtype=bool)
                 mask[tile] = drawn
-        others = tuple(self.sample(record) for record in job.others)
         return Request(normal, mask, job.defect_type, job.caption, reference, seed, warp, others)
 
 

@@ -81,11 +81,12 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
     total = config.n * len(pairs) if config.per_defect else config.n
     jobs = []
     # A painter that happens to share a type's name with the data set must not be recorded as having seen its defects.
-    looks = synthesizer.needs_reference or synthesizer.names_from_data or config.mask == "reference"
+    looks = synthesizer.needs_reference or synthesizer.names_from_data or config.mask in ("reference", "varied")
     if config.references_from is not None and not looks:
         raise FlawsmithError(f"{synthesizer.name} reads no references: leave references_from out.")
     if config.references > 1 and not synthesizer.blends_references:
         raise FlawsmithError(f"{synthesizer.name} reads one reference per picture, not {config.references}.")
+    count = max(config.references, synthesizer.references)
     for index in range(total):
         category, defect = pairs[index % len(pairs)]
         turn = index // len(pairs)
@@ -93,7 +94,7 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         if synthesizer.needs_reference and not references:
             raise FlawsmithError(_no_reference(config, synthesizer, category, defect))
         walk = hash_seed(config.seed, "reference", category, defect)
-        shown = [_shuffled(references, walk, turn + more) for more in range(config.references)] if references else []
+        shown = [_shuffled(references, walk, turn + more) for more in range(count)] if references else []
         caption = config.prompt or ""
         if not caption and shown and own is None and config.references_from is None and synthesizer.names_from_data:
             caption = shown[0].caption  # what it was trained with

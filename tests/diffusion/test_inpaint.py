@@ -28,6 +28,7 @@ from flawsmith.diffusion.adapters import (  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
 from flawsmith.diffusion.fewshot import FewShotWindows, FitConfig  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
+from flawsmith.methods.analogy.synthesizer import Analogy  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
 from flawsmith.methods.canvas import only_real_change, reduction, resized, tiles, with_grain  # noqa: E402
 from flawsmith.methods.latent import DiffusionSynthesizer  # noqa: E402
@@ -174,13 +175,25 @@ def test_a_denoiser_in_half_precision_keeps_its_adapter_apart(folder: Path) -> N
         assert not any(getattr(m, "merged", False) for m in backbone.unet.modules())
 
 
-def test_without_a_reference_a_start_from_it_is_noise_beside_others_that_have_one(folder: Path) -> None:
+@pytest.mark.parametrize("start", ["reference", "analogy"])
+def test_without_a_reference_a_start_from_it_is_noise_beside_others_that_have_one(folder: Path, start: str) -> None:
     made = DiffusionSynthesizer(str(folder), steps=2, strength=0.5, min_visibility=0, min_share=0, contrast=0)
     bare, shown = replace(request(), reference=None), request()
-    mixed = made.generate([shown, bare], start="reference")
+    mixed = made.generate([shown, bare], start=start)
     assert np.array_equal(mixed[1].image, made.generate([bare], start="noise")[0].image)
-    assert np.array_equal(mixed[0].image, made.generate([shown], start="reference")[0].image)
+    assert np.array_equal(mixed[0].image, made.generate([shown], start=start)[0].image)
     assert not np.array_equal(mixed[0].image, made.generate([shown], start="noise")[0].image)
+
+
+def test_little_strength_stays_near_the_analogy(folder: Path) -> None:
+    """From the analogy's picture with hardly any noise, its picture hardly changes (untrained weights)."""
+    free: dict[str, float] = {"min_visibility": 0, "min_share": 0}
+    made = DiffusionSynthesizer(str(folder), steps=20, threshold=0, contrast=0, keep_grain=False, **free)
+    asked = request()
+    (near,) = made.generate([asked], start="analogy", strength=0.05)
+    (laid,) = Analogy(**free).generate([asked])
+    normal = asked.normal.image.astype(int)
+    assert np.abs(near.image.astype(int) - laid.image).sum() < 0.5 * np.abs(laid.image - normal).sum()
 
 
 def test_a_damaged_adapter_is_named(folder: Path, tmp_path: Path) -> None:

@@ -1,15 +1,16 @@
 """Where a defect sits and what shape it has: seeded mask families on the object, and real masks moved elsewhere.
 
 `foreground` finds the object, `draw` puts a mask on it. A family is a function of `shapes` with the signature
-`(rng, area, elongation) -> (h, w) bool`; "package.module:function" is accepted where a name is. Three names are no
-families of shapes: "reference" moves a real mask, "component" takes a part of the product, "learned" is a run's model.
+`(rng, area, elongation) -> (h, w) bool`; "package.module:function" is accepted where a name is. Four names are no
+families of shapes: "reference" moves a real mask, "varied" reshapes it first, "component" takes a part of the
+product, "learned" is a run's model.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -34,6 +35,7 @@ MASKS: dict[str, str] = {
     "crack": "flawsmith.masks:crack",
     "spots": "flawsmith.masks:spot",
     "reference": "flawsmith.masks:move",
+    "varied": "flawsmith.masks:move",
     "component": "flawsmith.masks:component",
     "learned": "flawsmith.diffusion.learned_masks:LearnedMasks",
 }
@@ -53,25 +55,28 @@ def draw(
     options: MaskOptions = MaskOptions(),
     reference: Sample | None = None,
     image: np.ndarray | None = None,
+    others: Sequence[Sample] = (),
 ) -> tuple[np.ndarray, Warp | None]:
     """Draw a mask (H, W) bool that lies on `allowed` (H, W) bool, never empty, never all of it unless asked.
 
     `name` is a key of MASKS or "package.module:function". "reference" moves the real mask of `reference` and also
     returns the Warp that did it; given the normal photograph `image` (H, W, 3) uint8, it prefers places whose
-    surroundings look like the reference's. "component" needs `image`. Raises FlawsmithError for an unknown name, an
-    empty area, or a missing reference or photograph.
+    surroundings look like the reference's. "varied" gives that mask a new shape first, mixed with those of `others`,
+    and keeps to where the real ones were (`options.spread`). "component" needs `image`. Raises FlawsmithError for an
+    unknown name, an empty area, or a missing reference or photograph.
     """
     if name not in MASKS and ":" not in name:
         raise unknown("Mask", name, MASKS)
     ground = Ground.of(allowed)
-    if name == "reference":
+    if name in ("reference", "varied"):
         if reference is None or not reference.mask.any():
             raise FlawsmithError(
-                "Mask 'reference' needs a reference defect with a mask: name a data set with defects or give "
+                f"Mask {name!r} needs a reference defect with a mask: name a data set with defects or give "
                 "--reference and --reference-mask, or choose another family "
-                f"({', '.join(sorted(set(MASKS) - {name}))})."
+                f"({', '.join(sorted(set(MASKS) - {'reference', 'varied'}))})."
             )
-        return move(reference, ground, rng, options, image)
+        mask, warp = move(reference, ground, rng, options, image, None if name == "reference" else others)
+        return mask, warp if name == "reference" else None
     if name == "component":
         if image is None:
             raise FlawsmithError("Mask 'component' needs the photograph whose component it takes.")

@@ -9,14 +9,18 @@ background, which is found only at another rim, and a ring cut by the frame only
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from scipy import ndimage
 
 from flawsmith.errors import FlawsmithError
+from flawsmith.masks.homes import Homes
 from flawsmith.masks.options import MINIMUM, MaskOptions, log_uniform
 from flawsmith.masks.placement import Ground, sample_points
+from flawsmith.masks.reshape import reshape
 from flawsmith.masks.scene import Scene, turns
 from flawsmith.masks.segment import foreground
 from flawsmith.masks.warp import BEND_SHARE, Warp
@@ -24,8 +28,10 @@ from flawsmith.records import Sample
 
 TRIES, ROUNDS, KEPT, CHANGES = 320, 2, 8, 8
 ROUGH_POINTS, FINE_POINTS = 48, 144
+VARIED_SPREAD, SHAPES = 0.3, 4  # of mask "varied": the default spread, and how many new shapes one is chosen from
 HOME = 24  # of the tries: near the reference's own place, which is right where photographs are aligned
 FRAME_COST = 60.0  # grey levels charged for a ring point inside one photograph and beyond the other
+LOOSE = 12.0  # by which a place of mask "varied" may fit worse than the best, at spread 1
 
 
 @dataclass(frozen=True)
@@ -62,13 +68,27 @@ def move(
     rng: np.random.Generator,
     options: MaskOptions = MaskOptions(),
     image: np.ndarray | None = None,
+    others: Sequence[Sample] | None = None,
 ) -> tuple[np.ndarray, Warp]:
     """The reference's mask, warped and moved onto the ground: (H, W) bool inside `ground.allowed`, and its Warp.
 
-    `image` (H, W, 3) uint8 is the photograph to fit; without it only the outline of the object is compared. Raises
-    FlawsmithError when the mask finds no place.
+    `image` (H, W, 3) uint8 is the photograph to fit; without it only the outline of the object is compared. With
+    `others`, further real defects of the type (or none), the mask is reshaped first, mixed with theirs; the Warp is
+    then not that of the reference's pixels. `options.spread` below 1 keeps to the places where these were on their
+    object, and as near to its edge. Raises FlawsmithError when the mask finds no place.
     """
-    mask = _parts(reference.mask, options, rng)
+    real = _parts(reference.mask, options, rng)
+    spread = options.spread if options.spread is not None else 1.0 if others is None else VARIED_SPREAD
+    loose = 0.0 if others is None else LOOSE * spread
+    homes = Homes.of([reference, *(others or [])], spread) if spread < 1 else None
+    if image is None:
+        old, new = Scene(foreground(reference.image)), Scene(ground.allowed)
+    else:
+        old, new = Scene(reference.image), Scene(image)
+    mask = real
+    if others is not None:
+        shapes = [reshape(real, rng, [other.mask for other in others if other.mask.any()]) for _ in range(SHAPES)]
+        mask = min(shapes, key=lambda shape: _other_part(real, shape, old, new))
     size = int(np.count_nonzero(mask))
     x, y = sample_points(mask)
     middle = np.array([x.mean(), y.mean()])
@@ -76,11 +96,8 @@ def move(
     ring = _ring(mask) - middle[:, None]
     extent = max(4.0, *(float(np.ptp(np.flatnonzero(mask.any(axis=axis)))) for axis in (0, 1)))
     seed = int(rng.integers(0, 2**31))
-    if image is None:
-        old, new = Scene(foreground(reference.image)), Scene(ground.allowed)
-    else:
-        old, new = Scene(reference.image), Scene(image)
-    here = old.colour(ring[0] + middle[0], ring[1] + middle[1])
+    outside = ring + middle[:, None] if mask is real else _beside(real, ring + middle[:, None])
+    here = old.colour(outside[0], outside[1])
 
     def judge(poses: Poses, points: int) -> tuple[np.ndarray, np.ndarray]:
         """Share of the mask on the ground and cost in grey levels, both (K,)."""
@@ -90,20 +107,27 @@ def move(
         part = slice(None, None, max(1, ring.shape[1] // points))
         there = poses.place(ring[:, part])
         cost = _mismatch((here[0][part], here[1][part]), new.colour(there[:, 0], there[:, 1]))
+        if homes is not None:
+            cost = cost + homes.cost(
+                poses.centres, poses.place(inner[:, :: max(1, inner.shape[1] // ROUGH_POINTS)]), ground
+            )
         return share, cost + 60 * (1 - share)
 
     breaks: bool | None = None  # whether the defect breaks its object's edge; found out when it matters
     for attempt in range(4):
         poses = _first(old, new, here[0][here[1]], ground, middle, extent, size, rng, options, attempt, image is None)
+        if homes is not None:
+            poses = replace(poses, centres=homes.seek(poses.centres, ground, HOME, rng))
         share, cost = judge(poses, ROUGH_POINTS)
         for number in range(ROUNDS):
             usable = share >= min(0.8, float(share.max()))
-            chosen = np.argsort(np.where(usable, cost, np.inf), kind="stable")[:KEPT]
+            liked = cost if loose == 0 else cost + rng.exponential(loose, len(cost))
+            chosen = np.argsort(np.where(usable, liked, np.inf), kind="stable")[:KEPT]
             poses = _changed(poses, chosen, (ground.step + 0.1 * math.sqrt(size)) / (1 + number), rng, options)
             share, cost = judge(poses, FINE_POINTS)
         usable = share >= min(0.85, float(share.max()))
         best = float(cost[usable].min())
-        near = np.flatnonzero(usable & (cost <= 1.15 * best + 2))  # equally plausible places: chance decides
+        near = np.flatnonzero(usable & (cost <= 1.15 * best + 2 + loose))  # equally plausible places: chance decides
         for index in rng.permutation(near)[:6]:
             warp = poses.warp(int(index), middle, options, seed, extent)
             drawn = _drawn(mask, warp, ground.allowed)
@@ -117,6 +141,36 @@ def move(
         f"No place was found for a reference mask of {size} pixels on an area of {ground.area} pixels: choose a "
         "smaller reference, a wider region of interest, or --set mask.size."
     )
+
+
+def _other_part(real: np.ndarray, shape: np.ndarray, old: Scene, new: Scene) -> float:
+    """How differently coloured the product is under a shape and under the real one, were both at the reference's place.
+
+    A ring of glass that broke is replaced by a shape on the ring, not by one that hangs over the opening.
+    """
+    found = []
+    for mask in (real, shape):
+        x, y = sample_points(mask)
+        colours, _ = new.colour(x * new.width / old.width, y * new.height / old.height)
+        found.append(np.quantile(colours.mean(axis=1), np.linspace(0.05, 0.95, 10)))
+    return float(np.abs(found[0] - found[1]).mean())
+
+
+def _beside(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points (2, n), those on or beside a mask moved to the nearest pixel that is clear of it."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    top, left = max(0, int(rows[0]) - 8), max(0, int(columns[0]) - 8)
+    part = mask[top : int(rows[-1]) + 9, left : int(columns[-1]) + 9]
+    clear = ~cv2.dilate(part.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+    if not clear.any():
+        return points
+    nearest = ndimage.distance_transform_edt(~clear, return_distances=False, return_indices=True)
+    x, y = np.rint(points[0]).astype(int) - left, np.rint(points[1]).astype(int) - top
+    inside = (x >= 0) & (x < part.shape[1]) & (y >= 0) & (y < part.shape[0])
+    moved = points.copy()
+    moved[0, inside] = nearest[1][y[inside], x[inside]] + left
+    moved[1, inside] = nearest[0][y[inside], x[inside]] + top
+    return moved
 
 
 def _first(

@@ -64,6 +64,12 @@ class MaskOptions(BaseModel):
     )
     bend: float = Field(default=0.2, ge=0, le=1, description="reference: strength of the elastic warp")
     flip: bool = Field(default=True, description="reference: mirror half of the masks")
+    spread: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="reference, varied: 0 = where the real ones were, 1 = anywhere; default 1 and 0.3",
+    )
     colour: str | None = Field(default=None, description="component: of this colour; default the caption's")
     run: str | None = Field(default=None, description="learned: the run whose mask model draws; default the method's")
 

@@ -67,6 +67,24 @@ class Ground:
             framed[:, -1] |= self.frame[3]
         return cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1]
 
+    @property
+    def corner(self) -> np.ndarray:
+        """Left and top of the area's box, (2,) float."""
+        return np.array([self.left, self.top], dtype=float)
+
+    @property
+    def size(self) -> np.ndarray:
+        """Width and height of the area's box, (2,) float."""
+        return np.array(self.small.shape[::-1], dtype=float) * self.step
+
+    def deep(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Distance to the area's edge in reduced pixels at points in photograph pixels; 0 beyond the area."""
+        row = np.floor((y - self.top) / self.step).astype(np.int64)
+        column = np.floor((x - self.left) / self.step).astype(np.int64)
+        height, width = self.small.shape
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        return np.where(inside, self.depth[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)], 0.0)
+
     def lookup(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Whether points in photograph pixels are allowed (on the reduced copy), same shape as x, bool."""
         row = np.floor((y - self.top) / self.step).astype(np.int64)

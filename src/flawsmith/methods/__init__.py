@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from flawsmith.methods.base import Synthesizer
 
 METHODS = {
+    "analogy": "flawsmith.methods.analogy.synthesizer:Analogy",
     "anomalycontrol": "flawsmith.methods.anomalycontrol.synthesizer:AnomalyControl",
     "anomalyxfusion": "flawsmith.methods.anomalyxfusion.synthesizer:AnomalyXFusion",
     "copypaste": "flawsmith.methods.copypaste:CopyPaste",

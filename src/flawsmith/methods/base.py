@@ -51,6 +51,7 @@ class Synthesizer:
     Options: ClassVar[type[BaseOptions]] = BaseOptions
     needs_reference: ClassVar[bool] = False
     blends_references: ClassVar[bool] = False  # reads a request's `others`, too
+    references: ClassVar[int] = 1  # how many of them a picture is given, where nobody asks for more
     names_from_data: ClassVar[bool] = False  # makes the data set's defect types where it has some to show
     batched: ClassVar[bool] = False  # True where several requests share one forward pass
     defect_types: ClassVar[tuple[str, ...]] = ()  # the method's own types; () = named by the data set or the user

@@ -243,7 +243,7 @@ class DiffusionSynthesizer(base.Synthesizer):
     def _paint(self, chunk: Sequence[Canvas], turn: int, options: Any) -> None:
         """Paint one tile of each canvas; in smaller parts, from now on, where the memory does not suffice."""
         views = [resized(c.pixels, self._hole(c, turn), c.tiles[turn], self.backbone.size, keep=True) for c in chunk]
-        if options.start == "reference" and chunk[0].start is None:
+        if options.start in ("reference", "analogy") and chunk[0].start is None:
             options = options.model_copy(update={"start": "noise"})  # there is no reference to begin from
         seeds = [(c.request.seed + 7919 * turn) & (2**63 - 1) for c in chunk]
         starts = [
@@ -297,6 +297,8 @@ class DiffusionSynthesizer(base.Synthesizer):
             start = sketch.image if options.start == "painted" else None
         elif options.start == "reference":
             start = sketches.laid(request, area, pixels, mask)
+        elif options.start == "analogy":
+            start = sketches.analogous(request, area, pixels, mask)
         if wordless and sketch is not None:
             request = replace(request, caption=sketch.caption)
         exemplar = request.reference or (sketch if wordless else None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from flawsmith import compose
+from flawsmith.methods.analogy.synthesizer import Analogy
+from flawsmith.methods.base import Synthesizer
 from flawsmith.methods.copypaste import CopyPaste
 from flawsmith.methods.procedural import Procedural
 from flawsmith.records import Request, Sample
@@ -15,11 +17,21 @@ def laid(request: Request, area: compose.Window, normal: np.ndarray, mask: np.nd
 
     normal (h, w, 3) uint8 and mask (h, w) bool are `area` of the request's image and mask.
     """
+    return _referred(CopyPaste(brightness=0.0), request, area, normal, mask)
+
+
+def analogous(request: Request, area: compose.Window, normal: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+    """The texture of real defects in the mask as `analogy` paints it; arguments and result as those of `laid`."""
+    return _referred(Analogy(), request, area, normal, mask)
+
+
+def _referred(
+    painter: Synthesizer, request: Request, area: compose.Window, normal: np.ndarray, mask: np.ndarray
+) -> np.ndarray | None:
     if request.reference is None or not request.reference.mask.any():
         return None
-    paste = CopyPaste(brightness=0.0)
     rng = np.random.default_rng(request.seed)
-    return paste.paint(normal, mask, request, area, rng, paste.options)[0]
+    return painter.paint(normal, mask, request, area, rng, painter.options)[0]
 
 
 def painted(request: Request, area: compose.Window, normal: np.ndarray, mask: np.ndarray) -> Sample:

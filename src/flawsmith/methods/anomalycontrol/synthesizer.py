@@ -50,8 +50,9 @@ class AnomalyControlConfig(DiffusionConfig):
 class AnomalyControlOptions(DiffusionOptions):
     """Dials of a call."""
 
-    start: Literal["noise", "normal", "reference", "painted"] = Field(
-        "reference", description="begin from noise, the normal, the reference laid in place, or the painter's sketch"
+    start: Literal["noise", "normal", "reference", "analogy", "painted"] = Field(
+        "reference",
+        description="begin from noise, the normal, the reference laid in place, its texture in the mask, or a sketch",
     )
     strength: float = Field(0.5, gt=0, le=1, description="how far a start other than noise is noised first")
     adapter_scale: float = Field(
@@ -141,7 +142,7 @@ class AnomalyControl(DiffusionSynthesizer):
 
     def start(self, options: Any) -> dict[str, Any]:
         """Options that let the start fade with lambda, too: at 0 the reference laid in place is all noise."""
-        if options.start != "reference":
+        if options.start not in ("reference", "analogy"):
             return {}
         return {"strength": 1 - (1 - options.strength) * min(1.0, float(options.adapter_scale))}
 

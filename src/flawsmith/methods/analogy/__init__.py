@@ -1,0 +1,1 @@
+"""Analogy: the texture of real defects in new shapes, without any training."""

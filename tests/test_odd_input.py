@@ -127,13 +127,13 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "main": (("generate", "flawsmith.cli:main", "--normal", "data", "--out", "out"), "must be a subclass"),
     "main:DIR": (("check", "flawsmith.cli:main:data"), "must be a function of root, category, group_by"),
     "class:DIR": (("check", "flawsmith.methods.nsa:NSA:data"), "must be a function of root, category, group_by"),
-    ":x": (("generate", ":x", "--normal", "data", "--out", "out"), "known: anomalycontrol"),
-    "..:x": (("generate", "..:x", "--normal", "data", "--out", "out"), "known: anomalycontrol"),
+    ":x": (("generate", ":x", "--normal", "data", "--out", "out"), "known: analogy"),
+    "..:x": (("generate", "..:x", "--normal", "data", "--out", "out"), "known: analogy"),
     "reader in a file": (
         ("generate", "copypaste", "--normal", "data", "--out", "out", "--config", "python.yaml"),
         "typed on the command line",
     ),
-    "[/]": (("generate", "[/]", "--normal", "data", "--out", "out"), "known: anomalycontrol"),
+    "[/]": (("generate", "[/]", "--normal", "data", "--out", "out"), "known: analogy"),
     # strangers' runs and pictures
     "deep card": (("show", "deep"), "nested too deeply"),
     "card of a list": (("generate", "list", "--normal", "data", "--out", "out"), "name the folder of a trained run"),

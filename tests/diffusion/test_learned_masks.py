@@ -152,7 +152,9 @@ def test_any_method_draws_with_a_runs_masks(tmp_path: Path) -> None:
     mask_training.train(config, FitConfig(mask_steps=2), records, [("widget", "crack")], None)
     images.write_bytes(
         run / "card.json",
-        json.dumps({"method": "inpaint", "learned": {"widget/crack": {"support": {"a.png": "1"}}}}).encode(),
+        json.dumps(
+            {"method": "inpaint", "learned": {"widget/crack": {"file": "a", "support": {"a.png": "1"}}}}
+        ).encode(),
     )
     settings = {"method": "copypaste", "normal": f"mvtec_ad:{data}", "mask": "learned", "n": 2, "out": out}
     with pytest.raises(FlawsmithError, match=r"mask\.run"):

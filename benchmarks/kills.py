@@ -49,18 +49,7 @@ def small(folder: Path) -> Path:
     from flawsmith.diffusion import compact
     from flawsmith.diffusion.backbone import SHIPPED
 
-    recipe = compact.CompactConfig(
-        size=32,
-        channels=(16, 32),
-        attention=(False, True),
-        heads=2,
-        groups=8,
-        width=32,
-        text_layers=1,
-        reference_width=32,
-        reference_base=16,
-        queries=4,
-    )
+    recipe = compact.CompactConfig(size=32, channels=(16, 32), attention=(False, True), heads=2, groups=8, width=32)
     compact.build(recipe, 0, SHIPPED["compact"] / "text").save_pretrained(folder)
     return folder
 

@@ -114,6 +114,17 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "beta": (("generate", "perlin", "--normal", "data", "--out", "out", "--set", "beta=[0,0]"), "between 0.001 and 1"),
     "segmentation nan": ((*JUDGE, "--set", "segmentation.steps=.nan"), "give a finite number"),
     "ratios nan": (("evaluate", "--compare", "--real", "data", "--out", "out", "--ratios", "nan"), "finite number"),
+    # settings of dataclasses
+    "beta2": ((*TRAIN, "--set", "beta2=2"), "less than or equal to 1"),
+    "learning rate": ((*TRAIN, "--set", "learning_rate=-1"), "greater than 0"),
+    "batch of none": ((*TRAIN, "--set", "batch_size=0"), "greater than or equal to 1"),
+    "half a rank": ((*TRAIN, "--set", "rank=1.5"), "valid integer"),
+    "seed": ((*TRAIN, "--set", "seed=-3"), "greater than or equal to 0"),
+    "yes": ((*TRAIN, "--set", "batch_size=true"), "valid integer"),
+    "norm": ((*TRAIN, "--set", "loss_norm=most"), "'area' or 'all'"),
+    "schedule": ((*TRAIN, "--set", "schedule=foo"), "'linear' or 'constant'"),
+    "segmentation steps": ((*JUDGE, "--set", "segmentation.steps=-1"), "greater than or equal to 1"),
+    "segmentation share": ((*JUDGE, "--set", "segmentation.synthetic=2"), "less than or equal to 1"),
     # what is no method and no reader
     "os:system": (("generate", "os:system", "--normal", "data", "--out", "out"), "Python's own library"),
     "train os:system": (("train", "os:system", "--data", "data", "--out", "out"), "Python's own library"),

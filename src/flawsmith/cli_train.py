@@ -95,8 +95,7 @@ def train(
 
         card = training.train(settings, tell)
     for key, entry in card["learned"].items():
-        judged = entry["held_out"]
-        loss = "nothing held out" if judged is None else f"held-out loss {judged:.4f}"
+        loss = "nothing held out" if entry["held_out"] is None else f"held-out loss {entry['held_out']:.4f}"
         typer.echo(f"{key}: {entry['steps']} steps, {loss} ({entry['stopped']})")
     typer.echo(f"Use it: flawsmith generate {settings.out} --normal {settings.data} -n 20 --out generated")
 
@@ -111,8 +110,6 @@ def merge(
     Example: `flawsmith merge runs/widget --defect widget/crack --out merged`
     """
     from flawsmith.inputs import home
-
-    run, out = home(run), home(out)
     from flawsmith.methods import runs
 
-    typer.echo(f"{runs.merge(run, defect, out)} merged: {out}")
+    typer.echo(f"{runs.merge(home(run), defect, home(out))} merged: {home(out)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -228,17 +227,18 @@ def judged_config(model: type[Any], values: dict[str, Any], file: Path | None = 
 
 
 def overlay(defaults: Any, changes: dict[str, Any], what: str) -> Any:
-    """A dataclass with some fields changed. Raises FlawsmithError for an unknown field or a value of another kind."""
-    known = {field.name: getattr(defaults, field.name) for field in fields(defaults)}
-    for key, value in changes.items():
+    """A dataclass of settings (`inputs.SETTINGS`) with some fields changed.
+
+    Raises FlawsmithError for an unknown field, or a value of another kind or out of its bounds.
+    """
+    known = [field.name for field in fields(defaults)]
+    for key in changes:
         if key not in known:
             raise unknown(f"{what} setting", key, known)
-        wanted = (int, float) if isinstance(known[key], float) else type(known[key])
-        if isinstance(value, bool) or not isinstance(value, wanted):
-            raise FlawsmithError(f"{what} setting {key}={short(value)} must be like its default, {known[key]!r}.")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise FlawsmithError(f"{what} setting {key}={value} is no number: give one, as its default {known[key]!r}.")
-    return replace(defaults, **changes)
+    try:
+        return replace(defaults, **changes)
+    except ValidationError as error:
+        raise FlawsmithError(f"{what} setting {explain(error)}") from None
 
 
 def train_config(values: dict[str, Any], file: Path | None = None, sets: Sequence[str] = ()) -> TrainConfig:

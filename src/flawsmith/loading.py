@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -126,7 +125,7 @@ class Loader:
         """The dials; for a cropped reference its enlargement is that of the whole photograph."""
         if reference is None or "whole" not in reference.info:
             return self.mask_options
-        factor = _enlargement(pixels / reference.info["whole"]) / _enlargement(pixels / reference.mask.size)
+        factor = masks.enlargement(pixels / reference.info["whole"]) / masks.enlargement(pixels / reference.mask.size)
         low, high = self.mask_options.scale
         return self.mask_options.model_copy(update={"scale": (low * factor, high * factor)})
 
@@ -172,12 +171,6 @@ def _load(record: Record) -> Sample:
     view = compose.window(sample.mask, minimum=1024, context=2.0).slices
     info = {**sample.info, "whole": sample.mask.size}
     return replace(sample, image=sample.image[view].copy(), mask=sample.mask[view].copy(), info=info)
-
-
-def _enlargement(share: float) -> float:
-    """How much `masks.move` enlarges a defect when the photograph has `share` times its photograph's pixels."""
-    ratio = math.sqrt(share)
-    return 1.0 if 0.5 <= ratio <= 2 else ratio
 
 
 def _mask_options(given: dict[str, Any]) -> masks.MaskOptions:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, get_args
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from flawsmith import __version__, datasets, images, inputs, training_data
-from flawsmith.config import TrainConfig
+from flawsmith.config import TrainConfig, overlay
 from flawsmith.diffusion.adapters import save_adapter
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.fewshot import FitConfig, fit
-from flawsmith.diffusion.losses import Norm
-from flawsmith.diffusion.tuning import Schedule
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods import METHODS
 from flawsmith.methods.latent import DiffusionSynthesizer
@@ -34,7 +32,7 @@ class Settings:
 
 
 def settings_of(config: TrainConfig, kind: type[DiffusionSynthesizer]) -> Settings:
-    """Sort a run's settings. Raises FlawsmithError for an unknown one."""
+    """Sort a run's settings. Raises FlawsmithError for an unknown or impossible one."""
     given = dict(config.options)
     name = given.pop("preset", "default")
     if name not in kind.presets:
@@ -43,7 +41,7 @@ def settings_of(config: TrainConfig, kind: type[DiffusionSynthesizer]) -> Settin
         {**kind.presets["default"].get(part, {}), **kind.presets[name].get(part, {})}
         for part in ("fit", "config", "options")
     )
-    known = {field.name: field for field in fields(FitConfig)}
+    known = [field.name for field in fields(FitConfig)]
     fixed = kind.Config.model_fields if kind.joint else {}
     for key, value in given.items():
         if key in fixed:
@@ -51,22 +49,13 @@ def settings_of(config: TrainConfig, kind: type[DiffusionSynthesizer]) -> Settin
             continue
         if key not in known:
             raise unknown("Training option", key, [*known, *fixed, "preset"])
-        _check(key, value, type(known[key].default))
         fit[key] = value
     if config.steps is not None:
         fit["steps"] = config.steps
     seed = config.seed % (2**31)
-    return Settings(replace(FitConfig(seed=seed), **fit), {"seed": seed, **own} if kind.joint else {}, options)
-
-
-def _check(key: str, value: Any, kind: type) -> None:
-    if kind in (int, float) and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise FlawsmithError(f"Training option {key}={value!r} must be a number.")
-    if kind is bool and not isinstance(value, bool):
-        raise FlawsmithError(f"Training option {key}={value!r} must be true or false.")
-    known = get_args({"loss_norm": Norm, "schedule": Schedule}.get(key))
-    if known and value not in known:
-        raise unknown(key.replace("_", " ").capitalize(), str(value), known)
+    return Settings(
+        overlay(FitConfig(seed=seed), fit, "Training"), {"seed": seed, **own} if kind.joint else {}, options
+    )
 
 
 def train(config: TrainConfig, progress: Progress | None = None) -> dict[str, Any]:

@@ -13,30 +13,32 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic.dataclasses import dataclass as settings
 from torch import Tensor, nn
 
-from flawsmith import images, tensors
+from flawsmith import images, inputs, tensors
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation.features import Preprocessing
 from flawsmith.evaluation.features import load as load_extractor
+from flawsmith.inputs import Count, Rate, Share, Whole
 from flawsmith.records import Sample
 
 SMALL = "small"
 
 
-@dataclass(frozen=True)
+@settings(frozen=True, config=inputs.SETTINGS)
 class ClassificationConfig:
     """Training of the classifier. Pictures are brought to a square of `size` pixels."""
 
     network: str = SMALL  # or a folder or hub id in transformers format
-    steps: int = 500
-    batch_size: int = 16
-    size: int = 160
-    learning_rate: float = 2e-3  # of the small network; a pretrained one takes a tenth
-    synthetic: float = 0.5  # share of pictures that are generated, where a type has both kinds
-    looks: int = 5  # at the validation pictures, over the second half of the steps
+    steps: Count = 500
+    batch_size: Count = 16
+    size: Count = 160
+    learning_rate: Rate = 2e-3  # of the small network; a pretrained one takes a tenth
+    synthetic: Share = 0.5  # share of pictures that are generated, where a type has both kinds
+    looks: Whole = 5  # at the validation pictures, over the second half of the steps
     device: str = "cpu"
-    seed: int = 0
+    seed: Whole = 0
 
 
 @dataclass(frozen=True)

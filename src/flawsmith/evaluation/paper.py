@@ -9,17 +9,18 @@ the public code of AnomalyDiffusion, AnomalyXFusion and AnomalyControl; see docs
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
+from pydantic.dataclasses import dataclass as settings
 from torch import Tensor, nn
 
-from flawsmith import images, tensors
+from flawsmith import images, inputs, tensors
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation import scores
 from flawsmith.evaluation.networks import UNet
 from flawsmith.evaluation.segmentation import Judged, table
+from flawsmith.inputs import Count, Rate, Whole
 from flawsmith.records import GOOD, Sample
 
 NAME = "paper-protocol"
@@ -30,19 +31,19 @@ CAVEAT = (
 SUM = ("image_AUROC", "pixel_AUROC", "pixel_AP", "pixel_AUPRO")  # whose sum chooses the epoch
 
 
-@dataclass(frozen=True)
+@settings(frozen=True, config=inputs.SETTINGS)
 class PaperConfig:
     """The protocol's settings; others make another protocol, and stand in the values' settings."""
 
-    size: int = 256
-    epochs: int = 200
-    samples: int = 500  # per epoch
-    batch_size: int = 8
-    learning_rate: float = 1e-4
-    base: int = 64
-    per_type: int = 500
+    size: Count = 256
+    epochs: Count = 200
+    samples: Count = 500  # per epoch
+    batch_size: Count = 8
+    learning_rate: Rate = 1e-4
+    base: Count = 64
+    per_type: Count = 500
     device: str = "cpu"
-    seed: int = 0
+    seed: Whole = 0
 
 
 def focal(logits: Tensor, truth: Tensor, gamma: float = 2.0) -> Tensor:

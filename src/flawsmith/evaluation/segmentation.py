@@ -11,31 +11,33 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from pydantic.dataclasses import dataclass as settings
 from torch import Tensor, nn
 
-from flawsmith import images, tensors
+from flawsmith import images, inputs, tensors
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.evaluation import scores
 from flawsmith.evaluation.networks import MULTIPLE, NETWORKS
+from flawsmith.inputs import Count, Rate, Share, Whole
 from flawsmith.records import GOOD, Sample
 
 
-@dataclass(frozen=True)
+@settings(frozen=True, config=inputs.SETTINGS)
 class SegmentationConfig:
     """Training of the segmenter. `scale` shrinks pictures first; crops are square, in shrunk pixels."""
 
     network: str = "light-unet"  # a name in networks.NETWORKS
-    steps: int = 1000
-    batch_size: int = 12
-    crop: int = 96
-    scale: float = 0.7
-    longest: int = 400  # no picture is longer than this after shrinking
-    learning_rate: float = 2e-3
-    normals: float = 0.3  # share of crops from normal pictures
-    synthetic: float = 0.9  # share of the defect crops that are generated, where there are any
-    looks: int = 6  # at the validation pictures, over the second half of the steps
+    steps: Count = 1000
+    batch_size: Count = 12
+    crop: Count = 96
+    scale: Rate = 0.7
+    longest: Count = 400  # no picture is longer than this after shrinking
+    learning_rate: Rate = 2e-3
+    normals: Share = 0.3  # share of crops from normal pictures
+    synthetic: Share = 0.9  # share of the defect crops that are generated, where there are any
+    looks: Whole = 6  # at the validation pictures, over the second half of the steps
     device: str = "cpu"
-    seed: int = 0
+    seed: Whole = 0
 
 
 @dataclass(frozen=True)

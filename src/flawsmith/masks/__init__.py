@@ -17,7 +17,7 @@ import numpy as np
 
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.masks.component import component
-from flawsmith.masks.fitting import move
+from flawsmith.masks.fitting import enlargement, move
 from flawsmith.masks.options import DEFAULTS, LINE_LENGTH, LINE_WIDTH, MINIMUM, MaskOptions, log_uniform
 from flawsmith.masks.placement import Ground, Place, lay, stamp
 from flawsmith.masks.segment import foreground
@@ -42,7 +42,8 @@ MASKS: dict[str, str] = {
 
 __all__ = [
     "MASKS", "Ground", "MaskOptions", "Warp",
-    "blob", "box", "component", "crack", "draw", "foreground", "move", "perlin", "polygon", "scratch", "spot",
+    "blob", "box", "component", "crack", "draw", "enlargement", "foreground", "move", "perlin", "polygon", "scratch",
+    "spot",
 ]  # fmt: skip
 
 Family = Callable[[np.random.Generator, float, float], np.ndarray]

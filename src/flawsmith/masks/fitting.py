@@ -173,6 +173,15 @@ def _beside(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
     return moved
 
 
+def enlargement(share: float) -> float:
+    """How much a defect is enlarged on a photograph that has `share` times its own photograph's pixels.
+
+    Photographs of about one resolution keep its size in pixels; another resolution keeps its share.
+    """
+    ratio = math.sqrt(share)
+    return 1.0 if 0.5 <= ratio <= 2 else ratio
+
+
 def _first(
     old: Scene,
     new: Scene,
@@ -187,9 +196,7 @@ def _first(
     blind: bool,
 ) -> Poses:
     """Random poses within the dials; smaller with every attempt that found no room."""
-    ratio = math.sqrt(new.height * new.width / (old.height * old.width))
-    # Photographs of about one resolution keep the defect's size in pixels; another resolution keeps its share.
-    base = (ratio if not 0.5 <= ratio <= 2 else 1.0) * 0.7**attempt
+    base = enlargement(new.height * new.width / (old.height * old.width)) * 0.7**attempt
     low, high = math.log(options.scale[0]), math.log(options.scale[1])
     scales = np.exp(rng.uniform(low, high, TRIES)) * base
     if options.size is not None:

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from flawsmith import compose
+from flawsmith.masks import enlargement
 from flawsmith.methods import base
 from flawsmith.methods.analogy import exemplars
 from flawsmith.methods.analogy.exemplars import RING, Exemplar, grown, ring
@@ -62,7 +63,7 @@ class Analogy(base.Synthesizer):
         options: Any,
     ) -> tuple[np.ndarray, dict[str, Any]]:
         chosen = self._choose(mask, request, rng, options)
-        scales = [_enlargement(request.mask.size / one.info["whole"]) for one in chosen]
+        scales = [enlargement(request.mask.size / one.info["whole"]) for one in chosen]
         return analogy(normal, mask, chosen, rng, options, scales)
 
     def _choose(self, mask: np.ndarray, request: Request, rng: np.random.Generator, options: Any) -> list[Sample]:
@@ -181,12 +182,6 @@ def _near(sample: Sample) -> Sample:
     )
     info = {"whole": sample.mask.size, **sample.info}
     return replace(sample, image=sample.image[rows, columns], mask=sample.mask[rows, columns], info=info)
-
-
-def _enlargement(share: float) -> float:
-    """Images of about one resolution keep a defect's size in pixels; another resolution keeps its share."""
-    ratio = math.sqrt(share)
-    return 1.0 if 0.5 <= ratio <= 2 else ratio
 
 
 def _missing_grain(

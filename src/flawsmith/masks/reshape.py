@@ -21,7 +21,7 @@ def reshape(mask: np.ndarray, rng: np.random.Generator, others: Sequence[np.ndar
 
     A smooth map (stretch, shear, bends as long as the shape and half as long) carries the distance to the border;
     compact shapes are mixed with one of `others` and roughened as far as they are rough before the new border is drawn.
-    Drawn again, stronger, while it is nearly the old shape.
+    Drawn again, stronger, while it is nearly the old shape or one of the others.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     extent = max(4.0, float(rows[-1] - rows[0]), float(columns[-1] - columns[0]))
@@ -41,12 +41,14 @@ def reshape(mask: np.ndarray, rng: np.random.Generator, others: Sequence[np.ndar
     field = _distance(here)
     thin = float(field.max()) < THIN * math.sqrt(area)
     rough = _roughness(here, float(field.max()))
+    known = [cv2.resize(_cut(o).astype(np.uint8), None, fx=1 / step, fy=1 / step) > 0 for o in others]
+    known = [other for other in known if 0.5 < other.sum() / area < 2]  # of another size is another shape
     best = here
     for attempt in range(TRIES):
         drawn = _drawn(field, here, area, extent, thin, rough, 1 + 0.15 * attempt, rng, [] if thin else others)
         if 0.4 * area <= drawn.sum() <= 2.2 * area and drawn.sum() >= min(MINIMUM, area):
             best = drawn
-            if overlap(drawn, here) < NEW:
+            if overlap(drawn, here) < NEW and all(overlap(drawn, other) < NEW for other in known):
                 break
     if best is here:
         return mask

@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--methods", nargs="+", default=["copypaste", "analogy"])
+    parser.add_argument("--mask", help="mask family of every method; default: each method's own")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -94,7 +95,7 @@ def main() -> None:
         shapes = [record.load().mask for record in split.support if record in defects]
         counts = {kind: sum(r.defect_type == kind for r in held) for kind in dict.fromkeys(r.defect_type for r in held)}
         for method in args.methods:
-            out = args.out / f"{args.data.name}-{method}-{seed}"
+            out = args.out / f"{args.data.name}-{method}-{args.mask or 'own'}-{seed}"
             begun = time.process_time()
             values = {"method": method, "normal": f"mvtec_ad:{args.data}", "out": out, "n": max(counts.values())}
             values |= {
@@ -102,6 +103,7 @@ def main() -> None:
                 "defect": tuple(counts),
                 "shots": args.shots,
                 "split_seed": seed,
+                "mask": args.mask,
                 "seed": seed,
             }
             summary = generation.run(GenerateConfig(**values))

@@ -19,6 +19,7 @@ Run = Callable[..., tuple[int, str, str]]
 NOBODY = "~nobody-here/x"
 LATIN = os.fsdecode(b"caf\xe9")  # a name that is no UTF-8, as Python hands it on
 GENERATE = ("generate", "nsa", "--normal", "data", "--out", "out", "-n", "1")
+TRAIN = ("train", "inpaint", "--data", "data", "--out", "out", "--shots", "1", "--steps", "1")
 JUDGE = ("evaluate", "data", "--real", "data", "--out", "out")
 
 FILES = {

@@ -21,7 +21,7 @@ def reshape(mask: np.ndarray, rng: np.random.Generator, others: Sequence[np.ndar
 
     A smooth map (stretch, shear, bends as long as the shape and half as long) carries the distance to the border;
     compact shapes are mixed with one of `others` and roughened as far as they are rough before the new border is drawn.
-    Drawn again, stronger, while it is nearly the old shape.
+    Drawn again, stronger, while it is nearly the old shape or one of the others.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     extent = max(4.0, float(rows[-1] - rows[0]), float(columns[-1] - columns[0]))
@@ -41,12 +41,14 @@ def reshape(mask: np.ndarray, rng: np.random.Generator, others: Sequence[np.ndar
     field = _distance(here)
     thin = float(field.max()) < THIN * math.sqrt(area)
     rough = _roughness(here, float(field.max()))
+    known = [cv2.resize(_cut(o).astype(np.uint8), None, fx=1 / step, fy=1 / step) > 0 for o in others]
+    known = [other for other in known if 0.5 < other.sum() / area < 2]  # of another size is another shape
     best = here
     for attempt in range(TRIES):
         drawn = _drawn(field, here, area, extent, thin, rough, 1 + 0.15 * attempt, rng, [] if thin else others)
         if 0.4 * area <= drawn.sum() <= 2.2 * area and drawn.sum() >= min(MINIMUM, area):
             best = drawn
-            if overlap(drawn, here) < NEW:
+            if overlap(drawn, here) < NEW and all(overlap(drawn, other) < NEW for other in known):
                 break
     if best is here:
         return mask
@@ -90,7 +92,7 @@ def _drawn(
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     shear = np.array([[1.0, rng.normal(0, 0.12) * strength], [0.0, 1.0]])
     inverse = np.linalg.inv(turn @ np.diag([stretch, 1 if thin else 1 / stretch]) @ shear @ turn.T)
-    y, x = np.mgrid[: here.shape[0], : here.shape[1]].astype(np.float64)
+    y, x = (line.astype(np.float64) for line in np.ogrid[: here.shape[0], : here.shape[1]])
     dx, dy = x - middle[0], y - middle[1]
     at_x, at_y = (inverse[i, 0] * dx + inverse[i, 1] * dy + middle[i] for i in (0, 1))
     for share, weight in ((2.0, 0.07), (0.9, 0.02 if thin else 0.06 * rough)):
@@ -132,12 +134,13 @@ def _distance(mask: np.ndarray) -> np.ndarray:
 
 
 def _waves(x: np.ndarray, y: np.ndarray, length: float, rng: np.random.Generator) -> np.ndarray:
-    """A smooth random surface of about unit deviation and the given wavelength."""
+    """A smooth random surface (h, w) of about unit deviation and the given wavelength; x (1, w), y (h, 1)."""
     total = np.zeros(np.broadcast(x, y).shape)
     for _ in range(4):
         angle, phase = rng.uniform(0, 2 * math.pi, 2)
         pace = 2 * math.pi / (length * rng.uniform(0.7, 1.4))
-        total += np.sin(pace * (math.cos(angle) * x + math.sin(angle) * y) + phase)
+        along, across = pace * math.cos(angle) * x, pace * math.sin(angle) * y + phase
+        total += np.sin(along) * np.cos(across) + np.cos(along) * np.sin(across)  # a sine of each line, not each pixel
     return total / math.sqrt(2)
 
 

@@ -14,7 +14,7 @@ from flawsmith.methods.analogy.guidance import signed_distance
 
 RING = 12  # pixels around a defect that count as its surroundings
 RAYS = 32  # directions in which surroundings are compared
-TURNED = 0.2  # of the surroundings' contrast: chance likeness is no reason to turn
+TURNED = 0.12  # of the surroundings' contrast: chance likeness is no reason to turn
 REACHES = (3.0, 8.0, 16.0)  # pixels outside the border at which they are
 
 
@@ -57,13 +57,13 @@ def best_pose(
     """How to turn a defect (degrees) and whether to mirror it, so that its surroundings match those of a new mask.
 
     image (h, w, 3) uint8 with the new mask (h, w) bool; other, its_mask: the exemplar's. A turn moves the light, so it
-    must pay: it costs up to `light` times the contrast of the surroundings, and TURNED at least. `square`: quarter
+    must pay: it costs up to 0.4 `light` of the contrast of the surroundings, and TURNED at least. `square`: quarter
     turns only.
     """
     here, there = profile(image, mask), profile(other, its_mask)
     if np.isnan(here).all() or np.isnan(there).all():
         return 0.0, False
-    contrast = max(0.03 * float(np.nanmean(there)), float(np.nanstd(there)), 1e-3)
+    contrast = max(0.12 * float(np.nanmean(there)), float(np.nanstd(there)), 1e-3)  # of structure, not of grain
     best, pose = math.inf, (0.0, False)
     for mirrored in (False, True):
         flipped = there[(RAYS // 2 - np.arange(RAYS)) % RAYS] if mirrored else there
@@ -72,7 +72,7 @@ def best_pose(
             gap = gap[~np.isnan(gap)]
             degrees = 360 * turn / RAYS
             cost = float(np.abs(gap - np.median(gap)).mean()) / contrast if len(gap) >= RAYS // 2 else 1.0
-            cost += light * 0.5 * (1 - math.cos(math.radians(degrees))) + TURNED * (turn > 0) + 0.1 * light * mirrored
+            cost += light * 0.2 * (1 - math.cos(math.radians(degrees))) + TURNED * (turn > 0) + 0.1 * light * mirrored
             if cost < best - 1e-9:
                 best, pose = cost, (degrees - 360 if degrees > 180 else degrees, mirrored)
     return pose

@@ -56,7 +56,8 @@ class Weights:
     """How much the parts of the cost count; patches and guides are in units of the exemplars' own contrast."""
 
     occurrence: float = 0.15
-    coherence: float = 0.25
+    coherence: float = 0.5
+    layout: float = 1.0  # how much more guides count than pixels while the first values are laid out
 
 
 @dataclass
@@ -90,7 +91,7 @@ def synthesise(
         target, source = (replace(side, guides=side.guides * eased) for side in (target, source))
         matcher = Matcher(target, source, rng, weights)
         if field is None:
-            values = matcher.peeled()
+            values = matcher.peeled(weights.layout)
             field = matcher.match(None, values)
         else:
             values, field = target.values, matcher.finer(field)
@@ -124,13 +125,14 @@ class Matcher:
         depth = cv2.distanceTransform(np.pad(target.mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
         self.trust = (1.15 ** -np.minimum(depth, 30))[self.y, self.x].astype(np.float32)
 
-    def peeled(self) -> np.ndarray:
-        """First values, from the border inwards, one layer at a time: what is known of a patch, and the guides, choose
-        the source pixel. So what crosses the border goes on in phase.
+    def peeled(self, layout: float) -> np.ndarray:
+        """First values, from the border inwards, one layer at a time: what is known of a patch, and `layout` times the
+        guides, choose the source pixel. So what crosses the border goes on in phase.
         """
         target, channels = self.target, self.target.values.shape[2]
         values, known = target.values.copy(), ~target.mask
-        known_guides = self.source.guides.reshape(self.source.mask.size, -1)[self.at]
+        lean = np.float32(layout**0.5)
+        known_guides = lean * self.source.guides.reshape(self.source.mask.size, -1)[self.at]
         whole = _patches(self.source.values, *np.divmod(self.at, self.width))
         flat = self.source.values.reshape(-1, channels)
         while not known.all():
@@ -142,7 +144,11 @@ class Matcher:
             size = max(1, EXACT // len(self.at))
             for start in range(0, len(y), size):
                 part = slice(start, start + size)
-                patch, w, guide = _patches(values, y[part], x[part]), weight[part], target.guides[y[part], x[part]]
+                patch, w, guide = (
+                    _patches(values, y[part], x[part]),
+                    weight[part],
+                    lean * target.guides[y[part], x[part]],
+                )
                 table = w @ (whole**2).T - 2 * ((w * patch) @ whole.T)
                 table += (known_guides**2).sum(axis=1) - 2 * (guide @ known_guides.T)
                 best[part] = self.at[table.argmin(axis=1)]

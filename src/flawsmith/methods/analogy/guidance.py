@@ -107,7 +107,7 @@ def gain(here: np.ndarray, there: np.ndarray) -> np.ndarray:
         table = np.abs(here[:, None] - factor * there[None]).mean(axis=2)
         chamfer = 0.5 * (table.min(axis=1).mean() + table.min(axis=0).mean())
         return float(
-            chamfer + 0.3 * np.abs(quantiles[0] - factor * quantiles[1]).mean() + 0.01 * light * abs(np.log(factor))
+            chamfer + 0.3 * np.abs(quantiles[0] - factor * quantiles[1]).mean() + 0.04 * light * abs(np.log(factor))
         )
 
     factor = 1.0

@@ -27,7 +27,7 @@ from flawsmith.methods.copypaste import is_artwork
 from flawsmith.records import Request, Sample
 
 NEAR = 64  # pixels around an exemplar that are looked at
-OWN = 0.7  # what makes the exemplar another one than the shape is from, where another fits
+OWN = 0.6  # what makes the exemplar another one than the shape is from, where another fits
 
 
 class AnalogyOptions(base.Options):
@@ -37,7 +37,7 @@ class AnalogyOptions(base.Options):
     light: float = Field(default=1.0, ge=0, le=5, description="how much turning an exemplar's light costs; 0 = free")
     coherence: float = Field(default=0.5, ge=0, le=2, description="rebate for continuing a piece of exemplar")
     occurrence: float = Field(default=0.15, ge=0, le=2, description="charge for using an exemplar patch again")
-    variety: float = Field(default=0.25, ge=0, le=2, description="how far an exemplar's layout is displaced at random")
+    variety: float = Field(default=0.12, ge=0, le=2, description="how far an exemplar's layout is displaced at random")
     grain: float = Field(default=1.0, ge=0, le=1, description="share of missing grain that is put back")
 
 
@@ -75,7 +75,7 @@ class Analogy(base.Synthesizer):
         for number, one in enumerate(pool):
             more = np.log([exemplars.thickness(one.mask), one.mask.sum()]) - own
             cost = np.where(more < 0, -2 * more, more)  # a smaller exemplar would have to be repeated
-            apart.append(float(cost @ (1.0, 0.4)) + 0.4 * rng.random() + OWN * (number == 0))
+            apart.append(float(cost @ (1.0, 0.4)) + OWN * (number == 0) - 0.6 * rng.gumbel())
         return [pool[index] for index in np.argsort(apart, kind="stable")[: options.exemplars]]
 
 
@@ -147,7 +147,10 @@ def analogy(
     contrast = np.concatenate([lit.values[grown(lit.mask, 2)] for lit in sources]).std(axis=0).mean()
     scale = max(float(contrast), 0.02 * float(level.mean()), 1e-3)
     target, *sources = (_scaled(lit, scale, 1 if grey else 3) for lit in (target, *sources))
-    weights = Weights(options.occurrence, options.coherence)
+    # A surface without much of its own has nothing to continue: then the exemplar's layout decides.
+    plain = np.concatenate([lit.values[ring(lit.mask) & lit.seen] for lit in sources]).std(axis=0).mean()
+    layout = float(np.clip((1 / max(float(plain), 1e-3)) ** 4, 1, 200))
+    weights = Weights(options.occurrence, options.coherence, layout)
     if thin:
         goal = Strip(hole)
         strips = [Strip(lit.mask, bool(rng.random() < 0.5)) for lit in sources]

@@ -63,7 +63,7 @@ def run(folder: Path, n: int = 44, seed: int = 0, progress: Progress | None = No
     """Make the tour under `folder`: data/, out/<method>/, contact-sheet.png and index.html. Resumes when run again.
 
     `procedural` paints every kind of defect; its pictures then stand in for the "few real defects" that `copypaste`
-    needs, which no other demo data could give without a download.
+    and `analogy` need, which no other demo data could give without a download.
     """
     data = folder / "data"
     if folder.exists() and not folder.is_dir():
@@ -79,9 +79,10 @@ def run(folder: Path, n: int = 44, seed: int = 0, progress: Progress | None = No
         _run(config, progress)
         made.append((method, out))
     few = _few_defects(folder, seed, progress)
-    out = folder / "out" / "copypaste"
-    _run(GenerateConfig(method="copypaste", normal=f"mvtec_ad:{few}", out=out, n=8, seed=seed), progress)
-    made.append(("copypaste (its few shots are the painted scratches and chips above)", out))
+    for method, what in (("copypaste", "cut out and laid elsewhere"), ("analogy", "their texture in new shapes")):
+        out = folder / "out" / method
+        _run(GenerateConfig(method=method, normal=f"mvtec_ad:{few}", out=out, n=8, seed=seed), progress)
+        made.append((f"{method} (a few of the painted scratches and chips above, {what})", out))
     sheet, page = folder / "contact-sheet.png", folder / "index.html"
     images.write_image(sheet, report.sheet(made[0][1], count=22, across=2))
     report.page(made, page, "flawsmith demo", count=8)

@@ -18,6 +18,10 @@ READER = "diffusion/test_reference_equations.py::test_"
 BACKBONE = "diffusion/test_backbone.py::test_"
 LEVELS = "diffusion/test_noise_levels.py::test_"
 COMPOSE = "test_compose_equations.py::test_"
+ANALOGY = "methods/test_analogy.py::test_"
+TUNING = "diffusion/test_tuning.py::test_"
+FOLDS = "diffusion/test_folds.py::test_"
+SPLITS = "datasets/test_splits.py::test_"
 
 # file of src/flawsmith -> guarding test -> (the fault, old text, new text)
 # fmt: off
@@ -251,6 +255,79 @@ MUTATIONS = {
             ("sigma squared", "return 0.5 * ((1 - signal) / signal).log()", "return ((1 - signal) / signal).log()")],
         LEVELS + "training_steps_have_the_promised_shares": [
             ("fewer steps near pure noise", "low = round(1000 * (1 - PURE))", "low = round(1000 * (1 - PURE / 2))")],
+    },
+    "trainer.py": {
+        TUNING + "a_fit_stopped_after_any_step_ends_as_if_it_had_not_been": [
+            ("the state lacks the best weights",
+             'stored |= {f"best|{name}": value for', 'stored |= {f"ema|{name}": value for'),
+            ("the state's recent losses are not taken up", '[(a, b) for a, b in numbers["recent"]]', "[]"),
+            ("the state's best step is not taken up", 'int(numbers["best_step"])', "0")],
+    },
+    "diffusion/tuning.py": {
+        TUNING + "a_fit_stopped_after_any_step_ends_as_if_it_had_not_been": [
+            ("the last weights are kept, not the best",
+             "chosen = trainer.best or trainer.ema", "chosen = trainer.ema")],
+    },
+    "datasets/splits.py": {
+        SPLITS + "a_fifth_judges_and_every_shot_has_its_turn": [
+            ("one shot judges, however many there are", "max(1, round(len(units) / 5))", "1")],
+        SPLITS + "the_type_decides_which_shot_beside_the_seed": [
+            ("the same shot of every type", "(seed + zlib.crc32(name.encode()))", "seed")],
+        SPLITS + "a_part_is_held_out_of_every_type_that_shows_it": [
+            ("a type may be left with nothing to learn from",
+             "if all(set(others) - held", "if True or all(set(others) - held")],
+    },
+    "joint_training.py": {
+        FOLDS + "what_is_held_out_teaches_nothing": [
+            ("the judge enters the texture entry", "method.extend(real)",
+             "method.extend({n: [*real[n], *held_out[n]] for n in real})")],
+    },
+    "diffusion/joint.py": {
+        FOLDS + "references_of_the_held_out_loss_are_never_the_target": [
+            ("the target is its own reference", "FewShotWindows(part.real, (),", "FewShotWindows(part.held_out, (),")],
+    },
+    "methods/analogy/field.py": {
+        ANALOGY + "no_large_piece_of_the_exemplar_is_copied": [
+            ("one piece of exemplar is as good as many", "self.weights.occurrence * np.clip(", "0 * np.clip("),
+            ("any continuation beats any likeness", "self.weights.coherence / 4 *", "100 *")],
+        ANALOGY + "stripes_continue_in_phase": [
+            ("the first layer does not look at what is known",
+             "2 * ((w * patch) @ whole.T)", "0 * ((w * patch) @ whole.T)")],
+        ANALOGY + "its_own_mask_and_exemplar_reproduce_the_real_one": [
+            ("the last vote is a mean over the patch", "matcher.vote(field, values, sharp=4), field",
+             "matcher.vote(field, values, sharp=0), field")],
+    },
+    "methods/analogy/guidance.py": {
+        ANALOGY + "a_rim_stays_lit_from_the_upper_left": [
+            ("the border has no direction", "0.6 * light * near * slope", "0 * light * near * slope")],
+        ANALOGY + "light_scales_the_result": [
+            ("the exemplar keeps its own light", "return factor * np.clip(tint", "return np.clip(tint")],
+    },
+    "methods/analogy/synthesizer.py": {
+        ANALOGY + "a_crack_is_dark_all_along_its_new_line": [
+            ("thin defects are not unrolled", "thin = is_thin(mask) and any(", "thin = False and any(")],
+        ANALOGY + "several_exemplars_are_mixed": [
+            ("one exemplar only", "[: options.exemplars]]", "[:1]]")],
+        ANALOGY + "a_pit_is_as_dark_against_any_surroundings": [
+            ("the surroundings' light stays in the result", "* scale * divisor, here)", "* scale, here)")],
+        ANALOGY + "from_the_command_line_shape_and_texture_are_of_different_defects": [
+            ("a defect lends shape and texture", "OWN * (number == 0)", "-99 * (number == 0)")],
+    },
+    "methods/analogy/strips.py": {
+        ANALOGY + "unrolled_and_rolled_back_a_line_is_what_it_was": [
+            ("rolled back a pixel aside",
+             "row = (across + self.reach)[good]", "row = (across + self.reach + 1)[good]")],
+    },
+    "masks/reshape.py": {
+        ANALOGY + "new_shapes_are_new": [
+            ("the first shape is new enough", "if overlap(drawn, here) < NEW and", "if True and")],
+    },
+    "masks/homes.py": {
+        ANALOGY + "a_defect_of_the_rim_stays_at_the_rim_and_one_inside_inside": [
+            ("depth costs nothing", "deep = DEPTH_COST * ", "deep = 0 * ")],
+        ANALOGY + "spread_is_from_where_they_were_to_anywhere": [
+            ("homes are not sought", "return np.where(stays[:, None], centres,",
+             "return np.where(stays[:, None] | True, centres,")],
     },
     "compose.py": {
         COMPOSE + "a_window_has_context_times_the_box_around_its_middle": [

@@ -7,13 +7,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from flawsmith import images, inputs
 from flawsmith.errors import FlawsmithError, short, unknown
 from flawsmith.registry import OUTSIDE
+
+# Of the dataclasses whose fields `--set` reaches, see `overlay`: a number is no text, and lies within bounds.
+SETTINGS = ConfigDict(strict=True, allow_inf_nan=False)
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
 
 
 class Told(BaseModel):
@@ -227,7 +235,7 @@ def judged_config(model: type[Any], values: dict[str, Any], file: Path | None = 
 
 
 def overlay(defaults: Any, changes: dict[str, Any], what: str) -> Any:
-    """A dataclass of settings (`inputs.SETTINGS`) with some fields changed.
+    """A dataclass of settings (`SETTINGS`) with some fields changed.
 
     Raises FlawsmithError for an unknown field, or a value of another kind or out of its bounds.
     """

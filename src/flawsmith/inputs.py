@@ -6,24 +6,15 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ConfigDict, Field
 
 from flawsmith.errors import FlawsmithError, short
 
 DEEPEST, MOST = 8, 10_000  # levels and values of a setting: more is no setting but a mistake, or an attack
 
 Named = TypeVar("Named", str, Path)
-
-# Of the dataclasses whose fields `--set` reaches, see config.overlay: a number is no text, and lies within bounds.
-SETTINGS = ConfigDict(strict=True, allow_inf_nan=False)
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Amount = Annotated[float, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0)]
 
 
 def home(path: Named) -> Named:

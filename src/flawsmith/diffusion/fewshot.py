@@ -16,8 +16,9 @@ import numpy as np
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
-from flawsmith import compose, images, inputs
+from flawsmith import compose, images
 from flawsmith.captions import sentence, words
+from flawsmith.config import SETTINGS, Amount, Count, Rate, Share, Whole
 from flawsmith.diffusion.adapters import add_adapter
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.denoise import Conditioning
@@ -27,11 +28,10 @@ from flawsmith.diffusion.shards import NO_DEFECT, Batch, _light, _turn, _vary
 from flawsmith.diffusion.steps import Steps, draw
 from flawsmith.diffusion.tuning import Schedule, tune
 from flawsmith.errors import FlawsmithError
-from flawsmith.inputs import Amount, Count, Rate, Share, Whole
 from flawsmith.records import Sample
 
 
-@settings(frozen=True, config=inputs.SETTINGS)
+@settings(frozen=True, config=SETTINGS)
 class FitConfig:
     """Everything that decides an adapter's weights, apart from the pictures."""
 

@@ -16,17 +16,17 @@ import torch
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor, nn
 
-from flawsmith import images, inputs, tensors
+from flawsmith import images, tensors
+from flawsmith.config import SETTINGS, Count, Rate, Share, Whole
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation.features import Preprocessing
 from flawsmith.evaluation.features import load as load_extractor
-from flawsmith.inputs import Count, Rate, Share, Whole
 from flawsmith.records import Sample
 
 SMALL = "small"
 
 
-@settings(frozen=True, config=inputs.SETTINGS)
+@settings(frozen=True, config=SETTINGS)
 class ClassificationConfig:
     """Training of the classifier. Pictures are brought to a square of `size` pixels."""
 

@@ -15,12 +15,12 @@ import torch
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor, nn
 
-from flawsmith import images, inputs, tensors
+from flawsmith import images, tensors
+from flawsmith.config import SETTINGS, Count, Rate, Whole
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation import scores
 from flawsmith.evaluation.networks import UNet
 from flawsmith.evaluation.segmentation import Judged, table
-from flawsmith.inputs import Count, Rate, Whole
 from flawsmith.records import GOOD, Sample
 
 NAME = "paper-protocol"
@@ -31,7 +31,7 @@ CAVEAT = (
 SUM = ("image_AUROC", "pixel_AUROC", "pixel_AP", "pixel_AUPRO")  # whose sum chooses the epoch
 
 
-@settings(frozen=True, config=inputs.SETTINGS)
+@settings(frozen=True, config=SETTINGS)
 class PaperConfig:
     """The protocol's settings; others make another protocol, and stand in the values' settings."""
 

@@ -14,15 +14,15 @@ import torch
 from pydantic.dataclasses import dataclass as settings
 from torch import Tensor, nn
 
-from flawsmith import images, inputs, tensors
+from flawsmith import images, tensors
+from flawsmith.config import SETTINGS, Count, Rate, Share, Whole
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.evaluation import scores
 from flawsmith.evaluation.networks import MULTIPLE, NETWORKS
-from flawsmith.inputs import Count, Rate, Share, Whole
 from flawsmith.records import GOOD, Sample
 
 
-@settings(frozen=True, config=inputs.SETTINGS)
+@settings(frozen=True, config=SETTINGS)
 class SegmentationConfig:
     """Training of the segmenter. `scale` shrinks pictures first; crops are square, in shrunk pixels."""
 

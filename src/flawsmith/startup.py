@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-own_process = False  # set by the command line: nobody else's code runs here, so imports may be narrowed
+own_process = False  # set by the command line: nobody else's code runs here
 
 
 @contextmanager

@@ -5,12 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel, UNet2DConditionOutput
 from torch import Tensor, nn
-
-from flawsmith.diffusion import narrow
-
-narrow.load()  # before the import that follows
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel, UNet2DConditionOutput  # noqa: E402
 
 __all__ = ["PreconditionedUNet", "cosine_basis", "wave_bands"]
 

@@ -19,6 +19,7 @@ BACKBONE = "diffusion/test_backbone.py::test_"
 LEVELS = "diffusion/test_noise_levels.py::test_"
 COMPOSE = "test_compose_equations.py::test_"
 ANALOGY = "methods/test_analogy.py::test_"
+ANALOGY_BY_HAND = "methods/test_analogy_equations.py::test_"
 TUNING = "diffusion/test_tuning.py::test_"
 FOLDS = "diffusion/test_folds.py::test_"
 SPLITS = "datasets/test_splits.py::test_"
@@ -287,20 +288,26 @@ MUTATIONS = {
             ("the target is its own reference", "FewShotWindows(part.real, (),", "FewShotWindows(part.held_out, (),")],
     },
     "methods/analogy/field.py": {
-        ANALOGY + "no_large_piece_of_the_exemplar_is_copied": [
+        ANALOGY_BY_HAND + "patches_in_use_more_often_than_even_are_charged_up_to_four_times": [
             ("one piece of exemplar is as good as many", "self.weights.occurrence * np.clip(", "0 * np.clip("),
-            ("any continuation beats any likeness", "self.weights.coherence / 4 *", "100 *")],
+            ("the charge has no bound", "np.clip(used / even - 1, 0, 4)", "np.clip(used / even - 1, 0, 99)")],
+        ANALOGY_BY_HAND + "the_cost_is_the_gap_plus_the_charge_less_a_quarter_of_the_rebate_per_neighbour": [
+            ("continuing a piece is not rebated", "- self.weights.coherence / 4 *", "- 0 *"),
+            ("worn patches cost nothing",
+             "cost += worn.reshape(-1)[candidate]", "cost += 0 * worn.reshape(-1)[candidate]")],
+        ANALOGY_BY_HAND + "a_pixel_is_the_mean_of_what_the_patches_over_it_say": [
+            ("all places of a patch are heard alike", "(1 + down * down + right * right) ** sharp", "1.0"),
+            ("patches that do not fit are heard alike", "weight = np.exp(-np.clip(field.cost, 0, None) / scale) *",
+             "weight = 1.0 *")],
         ANALOGY + "stripes_continue_in_phase": [
             ("the first layer does not look at what is known",
              "2 * ((w * patch) @ whole.T)", "0 * ((w * patch) @ whole.T)")],
-        ANALOGY + "its_own_mask_and_exemplar_reproduce_the_real_one": [
-            ("the last vote is a mean over the patch", "matcher.vote(field, values, sharp=4), field",
-             "matcher.vote(field, values, sharp=0), field")],
     },
     "methods/analogy/guidance.py": {
-        ANALOGY + "a_rim_stays_lit_from_the_upper_left": [
-            ("the border has no direction", "0.6 * light * near * slope", "0 * light * near * slope")],
-        ANALOGY + "light_scales_the_result": [
+        ANALOGY_BY_HAND + "guides_are_depth_direction_and_place": [
+            ("the border has no direction", "0.6 * light * near * slope", "0 * light * near * slope"),
+            ("depth in pixels only", "1.5 * depth / deepest", "0 * depth / deepest")],
+        ANALOGY_BY_HAND + "the_gain_is_the_exposure_under_which_colours_meet": [
             ("the exemplar keeps its own light", "return factor * np.clip(tint", "return np.clip(tint")],
     },
     "methods/analogy/synthesizer.py": {
@@ -308,13 +315,13 @@ MUTATIONS = {
             ("thin defects are not unrolled", "thin = is_thin(mask) and any(", "thin = False and any(")],
         ANALOGY + "several_exemplars_are_mixed": [
             ("one exemplar only", "[: options.exemplars]]", "[:1]]")],
-        ANALOGY + "a_pit_is_as_dark_against_any_surroundings": [
-            ("the surroundings' light stays in the result", "* scale * divisor, here)", "* scale, here)")],
-        ANALOGY + "from_the_command_line_shape_and_texture_are_of_different_defects": [
-            ("a defect lends shape and texture", "OWN * (number == 0)", "-99 * (number == 0)")],
+        ANALOGY_BY_HAND + "the_darkness_of_a_pit_follows_the_shading_of_its_new_surroundings": [
+            ("the surroundings' shading is not put back", "* scale * divisor, here)", "* scale, here)")],
+        ANALOGY_BY_HAND + "the_texture_is_mostly_of_another_defect_than_the_shape": [
+            ("a defect lends shape and texture", "OWN * (number == 0)", "-OWN * (number == 0)")],
     },
     "methods/analogy/strips.py": {
-        ANALOGY + "unrolled_and_rolled_back_a_line_is_what_it_was": [
+        ANALOGY_BY_HAND + "a_strip_gives_back_every_pixel_where_it_took_it": [
             ("rolled back a pixel aside",
              "row = (across + self.reach)[good]", "row = (across + self.reach + 1)[good]")],
     },
@@ -323,9 +330,10 @@ MUTATIONS = {
             ("the first shape is new enough", "if overlap(drawn, here) < NEW and", "if True and")],
     },
     "masks/homes.py": {
-        ANALOGY + "a_defect_of_the_rim_stays_at_the_rim_and_one_inside_inside": [
-            ("depth costs nothing", "deep = DEPTH_COST * ", "deep = 0 * ")],
-        ANALOGY + "spread_is_from_where_they_were_to_anywhere": [
+        ANALOGY_BY_HAND + "homes_charge_for_depth_and_for_distance": [
+            ("depth costs nothing", "deep = DEPTH_COST * ", "deep = 0 * "),
+            ("distance costs nothing", "PLACE_COST * np.minimum(", "0 * np.minimum(")],
+        ANALOGY_BY_HAND + "centres_move_to_the_homes_unless_they_are_kept_or_may_be_anywhere": [
             ("homes are not sought", "return np.where(stays[:, None], centres,",
              "return np.where(stays[:, None] | True, centres,")],
     },

@@ -217,9 +217,7 @@ def test_spread_is_from_where_they_were_to_anywhere() -> None:
     assert away[0.0] < 20 and away[1.0] > 40
 
 
-def test_from_the_command_line_shape_and_texture_are_of_different_defects(
-    run: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_a_command_paints_as_many_as_were_asked_for(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     fakes.mvtec_tree(tmp_path / "data", category="widget", good=3, defects={"crack": 3, "hole": 5}, size=(96, 120))
     source, out = f"mvtec_ad:{tmp_path / 'data'}", tmp_path / "out"
     words = ("--shots", "4", "--defect", "hole", "-n", "4", "--out", str(out))

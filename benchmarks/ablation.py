@@ -31,17 +31,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from flawsmith import compose, datasets, generation, images, training
+from flawsmith import compose, datasets, images
 from flawsmith.config import GenerateConfig, TrainConfig
 from flawsmith.datasets.leaks import leak_check
 from flawsmith.datasets.splits import few_shot
-from flawsmith.diffusion.fewshot import FitConfig
-from flawsmith.diffusion.joint import JointWindows, Material
-from flawsmith.diffusion.steps import Steps
-from flawsmith.evaluation import diversity, features, fidelity
-from flawsmith.evaluation.scores import paired_bootstrap
+from flawsmith.evaluation import features
+from flawsmith.evaluation.metrics import diversity, fidelity
+from flawsmith.evaluation.metrics.scores import paired_bootstrap
+from flawsmith.generation import run as generation
 from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion
 from flawsmith.records import Record, Sample
+from flawsmith.training import run as training
+from flawsmith.training.fit import JointWindows, Material
+from flawsmith.training.steps import Steps
+from flawsmith.training.windows import FitConfig
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "none": {"text": False, "in_fusion": False, "dif_fusion": "off", "prompt": "template"},

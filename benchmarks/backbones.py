@@ -24,12 +24,12 @@ from torch import nn
 
 from flawsmith.diffusion.adapters import add_adapter
 from flawsmith.diffusion.backbone import Backbone
-from flawsmith.diffusion.fewshot import FewShotWindows, FitConfig
 from flawsmith.diffusion.memory import batch_that_fits
-from flawsmith.diffusion.steps import Steps
-from flawsmith.methods.latent import DiffusionSynthesizer
+from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.records import Request, Sample
-from flawsmith.trainer import Trainer
+from flawsmith.training.steps import Steps
+from flawsmith.training.trainer import Trainer
+from flawsmith.training.windows import FewShotWindows, FitConfig
 
 CROSS, PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"
 STABLE: dict[str, Any] = {

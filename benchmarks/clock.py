@@ -25,24 +25,24 @@ from typing import Any
 STAGES = {
     "imports of the method (torch, diffusers)": ["flawsmith.registry:resolve"],
     "the backbone's weights": ["flawsmith.diffusion.backbone:Backbone.from_pretrained"],
-    "data set and plan": ["flawsmith.generation:read_records", "flawsmith.generation:plan"],
-    "checking the photographs": ["flawsmith.generation:_check_sources"],
-    "photographs and masks": ["flawsmith.loading:Loader.request"],
-    "windows cut": ["flawsmith.methods.latent:DiffusionSynthesizer._canvas"],
+    "data set and plan": ["flawsmith.generation.run:read_records", "flawsmith.generation.run:plan"],
+    "checking the photographs": ["flawsmith.generation.run:_check_sources"],
+    "photographs and masks": ["flawsmith.generation.loading:Loader.request"],
+    "windows cut": ["flawsmith.methods.diffusion.synthesizer:DiffusionSynthesizer._canvas"],
     "words and references": ["flawsmith.diffusion.backbone:Backbone.context"],
-    "denoising": ["flawsmith.methods.latent:denoise"],
-    "codec, pasting back": ["flawsmith.methods.latent:DiffusionSynthesizer._paint"],
-    "contrast and labels": ["flawsmith.methods.latent:DiffusionSynthesizer.generate"],
+    "denoising": ["flawsmith.methods.diffusion.synthesizer:denoise"],
+    "codec, pasting back": ["flawsmith.methods.diffusion.synthesizer:DiffusionSynthesizer._paint"],
+    "contrast and labels": ["flawsmith.methods.diffusion.synthesizer:DiffusionSynthesizer.generate"],
     "PNG": ["flawsmith.images:encode_png"],
-    "manifest and files": ["flawsmith.generation:_write"],
+    "manifest and files": ["flawsmith.generation.run:_write"],
     "training: batches drawn": [
-        "flawsmith.diffusion.fewshot:FewShotWindows.batch",
-        "flawsmith.diffusion.joint:JointWindows.batch",
+        "flawsmith.training.windows:FewShotWindows.batch",
+        "flawsmith.training.fit:JointWindows.batch",
     ],
-    "training: steps": ["flawsmith.trainer:Trainer.step"],
-    "training: held-out loss": ["flawsmith.diffusion.steps:Steps.held_out"],
-    "training: mask model": ["flawsmith.mask_training:train"],
-    "training: previews": ["flawsmith.training_data:preview"],
+    "training: steps": ["flawsmith.training.trainer:Trainer.step"],
+    "training: held-out loss": ["flawsmith.training.steps:Steps.held_out"],
+    "training: mask model": ["flawsmith.training.mask_run:train"],
+    "training: previews": ["flawsmith.training.support:preview"],
 }
 
 
@@ -98,7 +98,7 @@ def child(report: Path, arguments: list[str]) -> None:
     clock = Clock()
     begun = time.process_time(), time.perf_counter()
     start = clock.around(
-        "imports of the program", lambda: [import_module(m) for m in ("flawsmith.cli", "flawsmith.generation")]
+        "imports of the program", lambda: [import_module(m) for m in ("flawsmith.cli.main", "flawsmith.generation.run")]
     )
     start()
     registry = sys.modules["flawsmith.registry"]
@@ -117,7 +117,7 @@ def child(report: Path, arguments: list[str]) -> None:
     sys.argv = ["flawsmith", *arguments]
     code: Any = 0
     try:
-        sys.modules["flawsmith.cli"].main()
+        sys.modules["flawsmith.cli.main"].main()
     except SystemExit as error:
         code = error.code
     whole = time.process_time() - begun[0], time.perf_counter() - begun[1]

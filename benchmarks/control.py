@@ -34,18 +34,18 @@ from flawsmith import captions, compose, images, masks
 from flawsmith.demo import TEXTURES, render_washer
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.denoise import draw_noise
-from flawsmith.diffusion.losses import batch_loss
-from flawsmith.diffusion.pretrain import PretrainConfig
-from flawsmith.diffusion.shards import Batch
 from flawsmith.evaluation import features
-from flawsmith.evaluation.scores import paired_bootstrap
+from flawsmith.evaluation.metrics.scores import paired_bootstrap
 from flawsmith.methods.base import Synthesizer
-from flawsmith.methods.copypaste import CopyPaste
-from flawsmith.methods.latent import DiffusionSynthesizer
-from flawsmith.methods.painter.colours import PIGMENTS
-from flawsmith.methods.procedural import MASK_OF, Procedural
-from flawsmith.methods.runs import fingerprint
+from flawsmith.methods.classic.copypaste import CopyPaste
+from flawsmith.methods.diffusion.runs import fingerprint
+from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
+from flawsmith.methods.procedural.colours import PIGMENTS
+from flawsmith.methods.procedural.synthesizer import MASK_OF, Procedural
 from flawsmith.records import Request, Sample
+from flawsmith.training.losses import batch_loss
+from flawsmith.training.pretrain import PretrainConfig
+from flawsmith.training.shards import Batch
 
 SIDE = 192  # photographs are cut to squares of this side
 KINDS = {  # kinds that a mask of this family can hold; "blob" also takes lines, which a probe must tell from areas
@@ -474,7 +474,7 @@ def _unit(x: np.ndarray) -> np.ndarray:
 
 def measure_text(model: Model, scenes: list[Scene], eye: Eye, count: int) -> dict[str, Any]:
     """Eight captions, all of the same form; kinds and colours differ. Chance is one in eight."""
-    from flawsmith.methods.canvas import resized
+    from flawsmith.methods.diffusion.tiles import resized
 
     painter, config, backbone = Procedural(), PretrainConfig(), model.backbone
     assert backbone is not None

@@ -35,8 +35,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform ==
 
 def few_defects(root: Path) -> Path:
     """A data set of rendered washers with painted scratches and chips, in MVTec layout at 256 px."""
-    from flawsmith import demo, generation
+    from flawsmith import demo
     from flawsmith.config import GenerateConfig
+    from flawsmith.generation import run as generation
 
     demo.product_photos(root / "data", count=24)
     out = root / "few" / "washer"
@@ -53,8 +54,8 @@ def few_defects(root: Path) -> Path:
 
 
 def pictures_per_second(method: str, normal: str, out: Path, n: int) -> float:
-    from flawsmith import generation
     from flawsmith.config import GenerateConfig
+    from flawsmith.generation import run as generation
 
     started = time.perf_counter()
     summary = generation.run(GenerateConfig(method=method, normal=normal, out=out, n=n))

@@ -32,8 +32,9 @@ METHODS = ("inpaint", "anomalyxfusion", "anomalycontrol")
 
 def painted(root: Path) -> Path:
     """Washers with painted scratches, in MVTec layout at 256 px."""
-    from flawsmith import demo, generation
+    from flawsmith import demo
     from flawsmith.config import GenerateConfig
+    from flawsmith.generation import run as generation
 
     demo.product_photos(root / "data", count=8)
     out = root / "few" / "washer"
@@ -46,8 +47,8 @@ def painted(root: Path) -> Path:
 
 def small(folder: Path) -> Path:
     """A compact backbone of 32 px with fresh weights: what is killed is the same code, in a hundredth of the time."""
-    from flawsmith.diffusion import compact
     from flawsmith.diffusion.backbone import SHIPPED
+    from flawsmith.diffusion.compact import recipe as compact
 
     recipe = compact.CompactConfig(size=32, channels=(16, 32), attention=(False, True), heads=2, groups=8, width=32)
     compact.build(recipe, 0, SHIPPED["compact"] / "text").save_pretrained(folder)
@@ -55,8 +56,9 @@ def small(folder: Path) -> Path:
 
 
 def fit(method: str, data: Path, out: Path, args: argparse.Namespace) -> None:
-    from flawsmith import trainer, training
     from flawsmith.config import TrainConfig
+    from flawsmith.training import run as training
+    from flawsmith.training import trainer
 
     trainer.SAVE_SECONDS = args.save_seconds
     options: dict[str, Any] = {"batch_size": 2, "evaluate_every": 2, "patience": 2, "preview_every": 100, "warmup": 2}
@@ -114,9 +116,9 @@ def main() -> None:
     import peft  # noqa: F401
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel, UNet2DModel  # noqa: F401
 
-    from flawsmith import joint_training, mask_training, training  # noqa: F401
     from flawsmith.methods.anomalycontrol import synthesizer  # noqa: F401
     from flawsmith.methods.anomalyxfusion import synthesizer as other  # noqa: F401
+    from flawsmith.training import joint_run as joint_training  # noqa: F401
 
     methods = args.methods.split(",")
     rng = random.Random(args.seed)

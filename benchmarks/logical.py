@@ -39,18 +39,20 @@ import numpy as np
 import torch
 from logical_scene import COLUMNS, ROWS, STATES, Scene, State, corner, of_kind, read, render
 
-from flawsmith import compose, generation, images, training
+from flawsmith import compose, images
 from flawsmith.config import EvaluateConfig, GenerateConfig, TrainConfig
 from flawsmith.diffusion.adapters import use_adapter
-from flawsmith.diffusion.fewshot import FitConfig
-from flawsmith.diffusion.losses import batch_loss, stratified_steps
-from flawsmith.diffusion.shards import Batch
-from flawsmith.evaluation import folder
+from flawsmith.evaluation import run as folder
+from flawsmith.generation import run as generation
 from flawsmith.masks import Warp
 from flawsmith.methods.base import Synthesizer
-from flawsmith.methods.canvas import resized
-from flawsmith.methods.copypaste import CopyPaste
+from flawsmith.methods.classic.copypaste import CopyPaste
+from flawsmith.methods.diffusion.tiles import resized
 from flawsmith.records import Request, Sample
+from flawsmith.training import run as training
+from flawsmith.training.losses import batch_loss, stratified_steps
+from flawsmith.training.shards import Batch
+from flawsmith.training.windows import FitConfig
 
 KINDS = tuple(dict.fromkeys(state.kind for state in STATES))
 LEARNED = ("anomalyxfusion", "inpaint")

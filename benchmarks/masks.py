@@ -23,7 +23,7 @@ import torch
 
 from flawsmith import datasets, images, masks
 from flawsmith.datasets.splits import few_shot
-from flawsmith.diffusion.learned_masks import COPY, LearnedMasks, MaskSettings, learn
+from flawsmith.diffusion.mask_model import COPY, LearnedMasks, MaskSettings, learn
 
 
 def statistics(mask: np.ndarray) -> tuple[float, float, float]:

@@ -32,10 +32,12 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from flawsmith import datasets, generation
+from flawsmith import datasets
 from flawsmith.config import GenerateConfig
 from flawsmith.datasets.splits import few_shot
-from flawsmith.evaluation import features, pictures
+from flawsmith.evaluation import features
+from flawsmith.evaluation import judge as pictures
+from flawsmith.generation import run as generation
 from flawsmith.masks.reshape import overlap
 from flawsmith.records import Record, Sample
 

@@ -39,10 +39,10 @@ from flawsmith.datasets.splits import few_shot
 from flawsmith.evaluation import features
 from flawsmith.methods.anomalycontrol.features import seen
 from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl
-from flawsmith.methods.copypaste import CopyPaste
-from flawsmith.methods.diffusion_options import DiffusionOptions
-from flawsmith.methods.latent import DiffusionSynthesizer
-from flawsmith.methods.runs import fingerprint
+from flawsmith.methods.classic.copypaste import CopyPaste
+from flawsmith.methods.diffusion.options import DiffusionOptions
+from flawsmith.methods.diffusion.runs import fingerprint
+from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.records import Record, Request, Sample
 
 VARIANTS = ("with", "asea off", "none", "exchanged", "copypaste", "copypaste exchanged", "untouched")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flawsmith import cli
+from flawsmith.cli import main as cli
 
 sys.path.insert(0, str(Path(__file__).parent))  # `import fakes` from every test folder
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flawsmith.devices import refuse_device
+from flawsmith.diffusion.devices import refuse_device
 from flawsmith.errors import FlawsmithError
 
 SLOW = {"diffusers", "transformers", "accelerate", "peft", "safetensors.torch"}
@@ -24,7 +24,7 @@ COMMANDS = {
 def test_a_missing_gpu_is_refused_before_anything_slow(arguments: list[str], tmp_path: Path) -> None:
     pytest.importorskip("torch")
     code = (
-        "import sys\nfrom flawsmith import cli\nsys.argv = ['flawsmith', *sys.argv[1:]]\n"
+        "import sys\nfrom flawsmith.cli import main as cli\nsys.argv = ['flawsmith', *sys.argv[1:]]\n"
         "try: cli.main()\nfinally: print(*sys.modules)"
     )
     done = subprocess.run(

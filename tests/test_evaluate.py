@@ -15,11 +15,14 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import fakes  # noqa: E402
-from flawsmith import comparison, generation, images  # noqa: E402
+from flawsmith import images  # noqa: E402
+from flawsmith.comparison import run as comparison  # noqa: E402
+from flawsmith.comparison import tasks  # noqa: E402
 from flawsmith.config import CompareConfig, GenerateConfig  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
-from flawsmith.evaluation import segmentation, tasks  # noqa: E402
-from flawsmith.evaluation.division import read_real  # noqa: E402
+from flawsmith.evaluation.detectors import segmentation  # noqa: E402
+from flawsmith.evaluation.protocol import read_real  # noqa: E402
+from flawsmith.generation import run as generation  # noqa: E402
 from flawsmith.records import Record, Sample  # noqa: E402
 
 Run = Callable[..., tuple[int, str, str]]

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 import fakes
-from flawsmith import datasets, images, loading, report
+from flawsmith import datasets, images, report
 from flawsmith.datasets.writer import Writer
+from flawsmith.generation import loading
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -167,7 +168,7 @@ def test_a_full_disk_leaves_no_half_file(run: Run, widget: Path, tmp_path: Path)
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (25000, 25000));"
-        "from flawsmith import cli; sys.argv = ['flawsmith'] + sys.argv[1:]; cli.main()"
+        "from flawsmith.cli import main as cli; sys.argv = ['flawsmith'] + sys.argv[1:]; cli.main()"
     )
     command = ["generate", "perlin", "--normal", str(widget), "-n", "40", "--out", str(tmp_path / "o")]
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)

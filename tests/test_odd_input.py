@@ -136,9 +136,12 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "json:JSONDecoder": (("generate", "json:JSONDecoder", "--normal", "data", "--out", "out"), "Python's own library"),
     "os.path:join:DIR": (("check", "os.path:join:data"), "Python's own library"),
     "numpy:array": (("generate", "numpy:array", "--normal", "data", "--out", "out"), "must be a subclass"),
-    "main": (("generate", "flawsmith.cli:main", "--normal", "data", "--out", "out"), "must be a subclass"),
-    "main:DIR": (("check", "flawsmith.cli:main:data"), "must be a function of root, category, group_by"),
-    "class:DIR": (("check", "flawsmith.methods.nsa:NSA:data"), "must be a function of root, category, group_by"),
+    "main": (("generate", "flawsmith.cli.main:main", "--normal", "data", "--out", "out"), "must be a subclass"),
+    "main:DIR": (("check", "flawsmith.cli.main:main:data"), "must be a function of root, category, group_by"),
+    "class:DIR": (
+        ("check", "flawsmith.methods.classic.nsa:NSA:data"),
+        "must be a function of root, category, group_by",
+    ),
     ":x": (("generate", ":x", "--normal", "data", "--out", "out"), "known: analogy"),
     "..:x": (("generate", "..:x", "--normal", "data", "--out", "out"), "known: analogy"),
     "reader in a file": (
@@ -266,7 +269,7 @@ def test_a_stray_file_with_an_odd_name_is_reported(run: Run, place: Path, tmp_pa
 
 SPY = """
 from pathlib import Path
-from flawsmith.methods.nsa import NSA
+from flawsmith.methods.classic.nsa import NSA
 Path({spied!r}).write_text("imported")
 class Own(NSA):
     name = "own"

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flawsmith import datasets, generation, images
+from flawsmith import datasets, images
 from flawsmith.config import GenerateConfig
 from flawsmith.datasets.writer import read_manifest
+from flawsmith.generation import run as generation
 
 SETS = ("magnetic_tile", "cookie", "ball_screw", "deeppcb", "mvtec_ad/bottle", "mvtec_ad/transistor")
 

@@ -13,7 +13,7 @@ from flawsmith.registry import resolve
 
 
 def test_a_known_name_and_a_path_give_the_same_object() -> None:
-    named = resolve("flawsmith.methods.cutpaste:CutPaste", METHODS, "Method")
+    named = resolve("flawsmith.methods.classic.cutpaste:CutPaste", METHODS, "Method")
     assert resolve("cutpaste", METHODS, "Method") is named
 
 
@@ -30,7 +30,7 @@ def test_an_unknown_name_lists_and_guesses() -> None:
 )
 def test_without_torch_the_command_says_what_to_install(command: list[str]) -> None:
     code = (
-        "import sys; sys.modules['torch'] = None; from flawsmith import cli;"
+        "import sys; sys.modules['torch'] = None; from flawsmith.cli import main as cli;"
         "sys.argv = ['flawsmith', *sys.argv[1:]]; cli.main()"
     )
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)

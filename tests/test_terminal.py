@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fakes
-from flawsmith import cli_terminal as terminal
+from flawsmith.cli import terminal
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from flawsmith.diffusion.words import WordPiece, WordTable, cosine
+from flawsmith.diffusion.compact.words import WordPiece, WordTable, cosine
 
 HERE = Path(__file__).parent
 log = logging.getLogger("distill")

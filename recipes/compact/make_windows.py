@@ -25,9 +25,9 @@ import numpy as np
 from surfaces import render
 
 from flawsmith import captions, compose, images, masks
-from flawsmith.diffusion.shards import Note, Window, write_shards
-from flawsmith.methods.procedural import MASK_OF, Procedural
+from flawsmith.methods.procedural.synthesizer import MASK_OF, Procedural
 from flawsmith.records import Request, Sample
+from flawsmith.training.shards import Note, Window, write_shards
 
 SIZE = 128
 log = logging.getLogger("make_windows")

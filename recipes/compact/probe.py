@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from flawsmith import images, tensors
+from flawsmith import images
+from flawsmith.diffusion import tensors
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise
-from flawsmith.diffusion.shards import Mix, Windows
+from flawsmith.training.shards import Mix, Windows
 
 PROMPTS = ("red stain", "blue stain", "black scratch", "white scratch")
 

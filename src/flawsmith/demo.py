@@ -8,9 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from flawsmith import generation, images, report
+from flawsmith import images, report
 from flawsmith.config import GenerateConfig
 from flawsmith.errors import FlawsmithError
+from flawsmith.generation import run as generation
 
 TEXTURES = ("brick", "gravel", "grass")
 SIZE = 256

@@ -12,10 +12,10 @@ pytest.importorskip("diffusers")
 
 import thin  # noqa: E402
 
-from flawsmith.diffusion import compact  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
-from flawsmith.diffusion.shards import Note, Window, write_shards  # noqa: E402
-from flawsmith.diffusion.words import WordPiece, WordTable  # noqa: E402
+from flawsmith.diffusion.compact import recipe as compact  # noqa: E402
+from flawsmith.diffusion.compact.words import WordPiece, WordTable  # noqa: E402
+from flawsmith.training.shards import Note, Window, write_shards  # noqa: E402
 
 TINY = compact.CompactConfig(
     size=32,

@@ -22,16 +22,18 @@ import thin  # noqa: E402
 from small import Run, reference, request  # noqa: E402
 
 import fakes  # noqa: E402
-from flawsmith import generation, images, training  # noqa: E402
+from flawsmith import images  # noqa: E402
 from flawsmith.config import GenerateConfig  # noqa: E402
-from flawsmith.diffusion.fewshot import FewShotWindows, FitConfig  # noqa: E402
-from flawsmith.diffusion.losses import batch_loss  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
-from flawsmith.generation import prepare  # noqa: E402
+from flawsmith.generation import run as generation  # noqa: E402
+from flawsmith.generation.run import prepare  # noqa: E402
 from flawsmith.methods.anomalycontrol.features import invisible, seen  # noqa: E402
 from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl, reference_text  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
 from flawsmith.records import Request, Sample  # noqa: E402
+from flawsmith.training import run as training  # noqa: E402
+from flawsmith.training.losses import batch_loss  # noqa: E402
+from flawsmith.training.windows import FewShotWindows, FitConfig  # noqa: E402
 from methods.test_contract import *  # noqa: F403, E402 - every promise, with the fixture below in place of the classics
 
 
@@ -80,7 +82,7 @@ def test_features_of_two_references_differ(folder: Path) -> None:
 
 def test_adapter_scale_zero_is_the_frozen_backbone(folder: Path) -> None:
     """lambda = 0: the very pixels of `inpaint` without a reference, whichever way the reference comes in."""
-    from flawsmith.methods.latent import DiffusionSynthesizer
+    from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 
     made = trained(folder)
     # contrast=0: without a reference `inpaint` would take a sketch's contrast

@@ -53,7 +53,7 @@ def test_blip2_states_are_the_stock_matching_branchs(blip: Path) -> None:
     image, mask = pictures(reader.size)
     prompt = reader.prompt(image, mask, TEXTS)
     states, maps = prompt.read(torch.zeros_like(prompt.visual))
-    from flawsmith import tensors
+    from flawsmith.diffusion import tensors
     from flawsmith.methods.anomalycontrol.semantic import CLIP_MEAN, CLIP_STD
 
     batch = reader.tokenizer(TEXTS, padding=True, return_tensors="pt")

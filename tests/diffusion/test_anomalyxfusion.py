@@ -21,11 +21,10 @@ import thin  # noqa: E402
 from small import samples  # noqa: E402
 
 import fakes  # noqa: E402
-from flawsmith import generation, images, training  # noqa: E402
+from flawsmith import images  # noqa: E402
 from flawsmith.config import GenerateConfig  # noqa: E402
-from flawsmith.diffusion.fewshot import FitConfig, step_loss  # noqa: E402
-from flawsmith.diffusion.joint import JointWindows, Material  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
+from flawsmith.generation import run as generation  # noqa: E402
 from flawsmith.methods.anomalyxfusion.dif_fusion import DifFusion  # noqa: E402
 from flawsmith.methods.anomalyxfusion.in_fusion import InFusion  # noqa: E402
 from flawsmith.methods.anomalyxfusion.location import LocationEncoder, PaperLocationEncoder  # noqa: E402
@@ -33,8 +32,11 @@ from flawsmith.methods.anomalyxfusion.reweighting import weights as reweighting 
 from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa: E402
 from flawsmith.methods.anomalyxfusion.tokens import SemanticTokens, TextureTokens  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
-from flawsmith.methods.contrast import Look, look_of  # noqa: E402
+from flawsmith.methods.diffusion.appearance import Look, look_of  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
+from flawsmith.training import run as training  # noqa: E402
+from flawsmith.training.fit import JointWindows, Material  # noqa: E402
+from flawsmith.training.windows import FitConfig, step_loss  # noqa: E402
 from methods.test_contract import *  # noqa: F403, E402 - every promise, with the fixture below in place of the classics
 
 settings = partial(small.settings, "anomalyxfusion", {"lora_rank": 2, "mask_steps": 0})

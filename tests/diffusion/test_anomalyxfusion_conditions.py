@@ -18,10 +18,10 @@ from by_hand import stirred  # noqa: E402
 
 import fakes  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
-from flawsmith.diffusion.fewshot import FitConfig  # noqa: E402
-from flawsmith.diffusion.losses import batch_loss  # noqa: E402
-from flawsmith.diffusion.shards import Batch  # noqa: E402
 from flawsmith.methods.anomalyxfusion.synthesizer import PROMPTS, AnomalyXFusion  # noqa: E402
+from flawsmith.training.losses import batch_loss  # noqa: E402
+from flawsmith.training.shards import Batch  # noqa: E402
+from flawsmith.training.windows import FitConfig  # noqa: E402
 
 NAMES = ("widget/hole", "widget/crack")
 

@@ -7,10 +7,10 @@ import pytest
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
-from flawsmith.diffusion import compact  # noqa: E402
 from flawsmith.diffusion.adapters import add_adapter  # noqa: E402
 from flawsmith.diffusion.attention import SemanticAttention, attach, attached, cross_attention, detach  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
+from flawsmith.diffusion.compact import recipe as compact  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, predict  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.methods.anomalycontrol.adapter import SemanticProjection  # noqa: E402

@@ -11,11 +11,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from flawsmith import tensors  # noqa: E402
-from flawsmith.diffusion import compact  # noqa: E402
+from flawsmith.diffusion import tensors  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone, PixelCodec  # noqa: E402
+from flawsmith.diffusion.compact import recipe as compact  # noqa: E402
+from flawsmith.diffusion.compact.unet import wave_bands  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise, scheduler_for  # noqa: E402
-from flawsmith.diffusion.unet import wave_bands  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 
 

@@ -17,13 +17,14 @@ import thin  # noqa: E402
 from small import Run, request  # noqa: E402
 
 import fakes  # noqa: E402
-from flawsmith import images, training_data  # noqa: E402
+from flawsmith import images  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone, fingerprint  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl  # noqa: E402
 from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
-from flawsmith.methods.latent import DiffusionSynthesizer  # noqa: E402
+from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer  # noqa: E402
+from flawsmith.training import support as training_data  # noqa: E402
 from methods.test_contract import *  # noqa: F403, E402 - every promise, on a blending backbone behind a vae
 
 

@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 import fakes
-from flawsmith import comparison
+from flawsmith.comparison import run as comparison
 from flawsmith.config import CompareConfig
 from flawsmith.diffusion.backbone import Backbone
 

@@ -19,16 +19,17 @@ import small  # noqa: E402
 import thin  # noqa: E402
 
 import fakes  # noqa: E402
-from flawsmith import datasets, images, training  # noqa: E402
+from flawsmith import datasets, images  # noqa: E402
 from flawsmith.datasets.splits import hold_out  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
-from flawsmith.diffusion.fewshot import FitConfig  # noqa: E402
-from flawsmith.diffusion.joint import JointWindows, Material  # noqa: E402
-from flawsmith.diffusion.shards import Batch  # noqa: E402
-from flawsmith.diffusion.steps import Steps  # noqa: E402
 from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl  # noqa: E402
 from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
+from flawsmith.training import run as training  # noqa: E402
+from flawsmith.training.fit import JointWindows, Material  # noqa: E402
+from flawsmith.training.shards import Batch  # noqa: E402
+from flawsmith.training.steps import Steps  # noqa: E402
+from flawsmith.training.windows import FitConfig  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -207,7 +208,7 @@ def test_a_frozen_reader_reads_in_float32_under_any_autocast(reader: str, folder
 
 
 def test_a_reader_that_is_trained_follows_the_callers_precision(text: Path, recipe: Any) -> None:
-    from flawsmith.diffusion import compact
+    from flawsmith.diffusion.compact import recipe as compact
 
     backbone = compact.build(recipe, seed=1, text=text)
     with torch.autocast("cpu", torch.bfloat16):

@@ -26,14 +26,14 @@ from flawsmith.diffusion.adapters import (  # noqa: E402
     use_adapter,
 )
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
-from flawsmith.diffusion.fewshot import FewShotWindows, FitConfig  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.methods.analogy.synthesizer import Analogy  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
-from flawsmith.methods.canvas import only_real_change, reduction, resized, tiles, with_grain  # noqa: E402
-from flawsmith.methods.latent import DiffusionSynthesizer  # noqa: E402
-from flawsmith.methods.runs import fingerprint  # noqa: E402
+from flawsmith.methods.diffusion.runs import fingerprint  # noqa: E402
+from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer  # noqa: E402
+from flawsmith.methods.diffusion.tiles import only_real_change, reduction, resized, tiles, with_grain  # noqa: E402
 from flawsmith.records import Request, Sample  # noqa: E402
+from flawsmith.training.windows import FewShotWindows, FitConfig  # noqa: E402
 from methods.test_contract import *  # noqa: F403, E402 - every promise, with the fixture below in place of the classics
 
 
@@ -223,7 +223,7 @@ def test_fit_windows_hold_the_defect_and_repeat(folder: Path) -> None:
 def test_train_generate_add_a_type_and_resume(
     folder: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flawsmith.cli_terminal.EVERY", 0.02)
+    monkeypatch.setattr("flawsmith.cli.terminal.EVERY", 0.02)
     data = fakes.mvtec_tree(tmp_path / "data", good=3, defects={"crack": 6, "hole": 6}, size=(60, 80))
     common = ("--data", data, "--backbone", folder, "--steps", 4, "--shots", 4)
     small = ("--set", "rank=2", "--set", "batch_size=3", "--set", "save_every=2", "--set", "evaluate_every=2")
@@ -259,7 +259,7 @@ def test_train_generate_add_a_type_and_resume(
 
 
 def test_a_stopped_fit_resumes_to_the_same_weights(folder: Path, tmp_path: Path) -> None:
-    from flawsmith.diffusion.fewshot import fit
+    from flawsmith.training.windows import fit
 
     real = samples("hole", 3)
     settings = {"rank": 2, "batch_size": 2, "save_every": 2, "evaluate_every": 2, "bf16": False}

@@ -20,15 +20,15 @@ import small  # noqa: E402
 import thin  # noqa: E402
 
 import fakes  # noqa: E402
-from flawsmith import training  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning  # noqa: E402
-from flawsmith.diffusion.fewshot import FitConfig  # noqa: E402
-from flawsmith.diffusion.joint import JointWindows, Material  # noqa: E402
-from flawsmith.diffusion.losses import batch_loss, masked_loss, prediction_target, step_weight  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
-from flawsmith.methods.latent import DiffusionSynthesizer  # noqa: E402
+from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
+from flawsmith.training import run as training  # noqa: E402
+from flawsmith.training.fit import JointWindows, Material  # noqa: E402
+from flawsmith.training.losses import batch_loss, masked_loss, prediction_target, step_weight  # noqa: E402
+from flawsmith.training.windows import FitConfig  # noqa: E402
 
 
 class Names(torch.nn.Module):

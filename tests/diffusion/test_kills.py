@@ -64,8 +64,8 @@ def die_at(event: str, end: str, passes: int) -> None:
 
 
 def train(method: str, backbone: Path, data: Path, out: Path) -> None:
-    from flawsmith import training
     from flawsmith.config import TrainConfig
+    from flawsmith.training import run as training
 
     fit = {"batch_size": 2, "evaluate_every": 2, "save_every": 3, "preview_every": 100, "patience": 1, "ema": 0.0}
     fit |= {
@@ -81,7 +81,7 @@ def train(method: str, backbone: Path, data: Path, out: Path) -> None:
 
 def dies(moment: tuple[str, str, int], *arguments: Any) -> bool:
     """Whether `train` in a forked process dies at a moment."""
-    from flawsmith import trainer
+    from flawsmith.training import trainer
 
     child = os.fork()
     if child == 0:

@@ -18,17 +18,11 @@ from by_hand import drawn, linear, pooled  # noqa: E402
 import fakes  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, scheduler_for  # noqa: E402
-from flawsmith.diffusion.fewshot import FitConfig  # noqa: E402
-from flawsmith.diffusion.losses import (  # noqa: E402
-    batch_loss,
-    masked_loss,
-    prediction_target,
-    step_weight,
-    stratified_steps,
-)
-from flawsmith.diffusion.pretrain import PretrainConfig  # noqa: E402
-from flawsmith.diffusion.shards import Batch  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
+from flawsmith.training.losses import batch_loss, masked_loss, prediction_target, step_weight, stratified_steps  # noqa: E402
+from flawsmith.training.pretrain import PretrainConfig  # noqa: E402
+from flawsmith.training.shards import Batch  # noqa: E402
+from flawsmith.training.windows import FitConfig  # noqa: E402
 
 
 def by_pixel(error: Any, mask: Any, outside: float, edges: float, least: float, colour: float, norm: str) -> float:

@@ -14,8 +14,8 @@ pytest.importorskip("diffusers")
 from by_hand import linear, stirred  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from flawsmith.diffusion.learned_masks import LearnedMasks, MaskSettings  # noqa: E402
 from flawsmith.diffusion.mask_examples import SIDE, Example, outline  # noqa: E402
+from flawsmith.diffusion.mask_model import LearnedMasks, MaskSettings  # noqa: E402
 
 SAID = ("red wire missing", "blue scratch", "a round hole")
 CENTRES = ((0.3, 0.2), (0.6, 0.8), (0.5, 0.5))

@@ -22,19 +22,20 @@ import thin  # noqa: E402
 from small import Run, samples  # noqa: E402
 
 import fakes  # noqa: E402
-from flawsmith import generation, tensors  # noqa: E402
 from flawsmith.config import GenerateConfig  # noqa: E402
+from flawsmith.diffusion import tensors  # noqa: E402
 from flawsmith.diffusion.adapters import add_adapter, save_adapter  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise  # noqa: E402
 from flawsmith.diffusion.estimate import LivePeak, activations, coding_bytes, fused_attention  # noqa: E402
-from flawsmith.diffusion.fewshot import FewShotWindows, FitConfig, fit  # noqa: E402
-from flawsmith.diffusion.losses import batch_loss  # noqa: E402
 from flawsmith.diffusion.memory import PRESETS, batch_that_fits  # noqa: E402
-from flawsmith.diffusion.steps import Steps, draw  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
-from flawsmith.methods.latent import DiffusionSynthesizer  # noqa: E402
+from flawsmith.generation import run as generation  # noqa: E402
+from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer  # noqa: E402
 from flawsmith.records import Request, Sample  # noqa: E402
+from flawsmith.training.losses import batch_loss  # noqa: E402
+from flawsmith.training.steps import Steps, draw  # noqa: E402
+from flawsmith.training.windows import FewShotWindows, FitConfig, fit  # noqa: E402
 
 SHOWN = {"steps": 2, "min_share": 0, "min_visibility": 0, "threshold": 0}
 FIT = FitConfig(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from flawsmith.diffusion import noise_levels
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise, scheduler_for
-from flawsmith.diffusion.losses import stratified_steps
+from flawsmith.training.losses import stratified_steps
 
 # the compact model's schedule: Stable Diffusion's betas, rescaled to end in pure noise
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}
@@ -141,7 +141,7 @@ def test_drawn_steps_follow_the_table() -> None:
 
 
 def test_pixels_are_sampled_by_noise_level_and_latents_as_published(tmp_path: Path) -> None:
-    from flawsmith.diffusion import compact
+    from flawsmith.diffusion.compact import recipe as compact
 
     backbone: Backbone = compact.build(compact.CompactConfig(size=32))
     assert backbone.timesteps(4) == noise_levels.sampling_steps(backbone.scheduler.alphas_cumprod, 4)

@@ -18,13 +18,13 @@ pytest.importorskip("peft")
 import small  # noqa: E402
 
 import fakes  # noqa: E402
-from flawsmith import training  # noqa: E402
-from flawsmith.diffusion.fewshot import FewShotWindows, FitConfig  # noqa: E402
-from flawsmith.diffusion.tuning import tune  # noqa: E402
 from flawsmith.methods import METHODS  # noqa: E402
 from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl  # noqa: E402
 from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa: E402
 from flawsmith.registry import resolve  # noqa: E402
+from flawsmith.training import run as training  # noqa: E402
+from flawsmith.training.tuning import tune  # noqa: E402
+from flawsmith.training.windows import FewShotWindows, FitConfig  # noqa: E402
 
 
 @pytest.mark.parametrize(

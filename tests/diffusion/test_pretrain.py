@@ -14,11 +14,11 @@ pytest.importorskip("diffusers")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from flawsmith.diffusion import compact  # noqa: E402
-from flawsmith.diffusion.losses import batch_loss, masked_loss, step_weight  # noqa: E402
-from flawsmith.diffusion.pretrain import PretrainConfig, pretrain, read_config  # noqa: E402
-from flawsmith.diffusion.shards import Windows  # noqa: E402
+from flawsmith.diffusion.compact import recipe as compact  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
+from flawsmith.training.losses import batch_loss, masked_loss, step_weight  # noqa: E402
+from flawsmith.training.pretrain import PretrainConfig, pretrain, read_config  # noqa: E402
+from flawsmith.training.shards import Windows  # noqa: E402
 
 
 @pytest.fixture

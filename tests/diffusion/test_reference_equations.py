@@ -10,7 +10,7 @@ pytest.importorskip("diffusers")
 from by_hand import drawn, gelu, heads, linear, normed, stirred  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from flawsmith.diffusion.reference import ReferenceEncoder, ReferenceReader, contrast  # noqa: E402
+from flawsmith.diffusion.compact.reference import ReferenceEncoder, ReferenceReader, contrast  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from flawsmith.diffusion.backbone import SHIPPED, Backbone  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, predict  # noqa: E402
 from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl  # noqa: E402
 from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa: E402
-from flawsmith.methods.latent import DiffusionSynthesizer  # noqa: E402
+from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer  # noqa: E402
 from flawsmith.records import Request, Sample  # noqa: E402
 
 FOLDER = SHIPPED["compact"]

@@ -14,9 +14,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from flawsmith import images, trainer  # noqa: E402
-from flawsmith.diffusion.tuning import Schedule, tune  # noqa: E402
+from flawsmith import images  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
+from flawsmith.training import trainer  # noqa: E402
+from flawsmith.training.tuning import Schedule, tune  # noqa: E402
 
 
 @dataclass(frozen=True)

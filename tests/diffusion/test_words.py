@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from flawsmith.diffusion.backbone import SHIPPED  # noqa: E402
-from flawsmith.diffusion.words import WordPiece, WordTable, cosine  # noqa: E402
+from flawsmith.diffusion.compact.words import WordPiece, WordTable, cosine  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 
 EXAM = Path(__file__).parents[2] / "recipes" / "compact" / "paraphrases.json"

@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from flawsmith.errors import FlawsmithError  # noqa: E402
-from flawsmith.evaluation import classification, paper  # noqa: E402
-from flawsmith.evaluation.classification import ClassificationConfig  # noqa: E402
+from flawsmith.evaluation.detectors import classification, paper  # noqa: E402
+from flawsmith.evaluation.detectors.classification import ClassificationConfig  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
 
 QUICK = ClassificationConfig(steps=40, batch_size=8, size=32, looks=2, seed=1)

@@ -7,7 +7,7 @@ import pytest
 
 import fakes
 from flawsmith.errors import FlawsmithError
-from flawsmith.evaluation import diversity
+from flawsmith.evaluation.metrics import diversity
 
 
 def points(*values: float) -> np.ndarray:

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 import fakes
-from flawsmith import datasets, generation, images
+from flawsmith import datasets, images
 from flawsmith.config import EvaluateConfig, GenerateConfig
 from flawsmith.datasets.splits import around, few_shot
 from flawsmith.errors import FlawsmithError
-from flawsmith.evaluation import division
-from flawsmith.evaluation.division import Used, read_real, refuse_leaks, use, used_by
+from flawsmith.evaluation import protocol as division
+from flawsmith.evaluation.protocol import Used, read_real, refuse_leaks, use, used_by
+from flawsmith.generation import run as generation
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch")
 
 import fakes  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
-from flawsmith.evaluation import exporting, networks, segmentation  # noqa: E402
-from flawsmith.evaluation.segmentation import SegmentationConfig, Trained  # noqa: E402
+from flawsmith.evaluation.detectors import exporting, networks, segmentation  # noqa: E402
+from flawsmith.evaluation.detectors.segmentation import SegmentationConfig, Trained  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
 
 

@@ -13,7 +13,8 @@ transformers = pytest.importorskip("transformers")
 
 import fakes  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
-from flawsmith.evaluation import diversity, features  # noqa: E402
+from flawsmith.evaluation import features  # noqa: E402
+from flawsmith.evaluation.metrics import diversity  # noqa: E402
 
 PICTURES = [fakes.photo(seed, size) for seed, size in enumerate([(48, 64), (64, 48), (90, 90)])]
 TOKENS = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
@@ -149,8 +150,8 @@ def test_refusals(folder, tmp_path: Path) -> None:
 
 def test_a_compact_backbone_is_marked_smoke(tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
-    from flawsmith.diffusion import compact
-    from flawsmith.diffusion.words import WordPiece, WordTable
+    from flawsmith.diffusion.compact import recipe as compact
+    from flawsmith.diffusion.compact.words import WordPiece, WordTable
 
     text = tmp_path / "text"
     text.mkdir()

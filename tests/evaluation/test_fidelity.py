@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flawsmith.errors import FlawsmithError
-from flawsmith.evaluation import fidelity
+from flawsmith.evaluation.metrics import fidelity
 
 
 def normal(seed: int, count: int, width: int = 6, mean: float = 0.0, scale: float = 1.0) -> np.ndarray:

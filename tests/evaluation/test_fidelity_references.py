@@ -12,7 +12,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance  # noqa: E402
 from torchmetrics.image.inception import InceptionScore  # noqa: E402
 from torchmetrics.image.kid import KernelInceptionDistance  # noqa: E402
 
-from flawsmith.evaluation import fidelity  # noqa: E402
+from flawsmith.evaluation.metrics import fidelity  # noqa: E402
 
 RNG = np.random.default_rng(5)
 REAL, MADE = RNG.normal(0, 1, (60, 8)).astype(np.float32), RNG.normal(0.4, 1.3, (50, 8)).astype(np.float32)

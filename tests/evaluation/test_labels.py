@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 import fakes
-from flawsmith import generation, images
+from flawsmith import images
 from flawsmith.config import GenerateConfig
 from flawsmith.datasets import read
 from flawsmith.datasets.leaks import fingerprint
 from flawsmith.errors import FlawsmithError
-from flawsmith.evaluation import labels
+from flawsmith.evaluation.metrics import labels
+from flawsmith.generation import run as generation
 
 
 def painted() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

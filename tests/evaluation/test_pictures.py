@@ -12,10 +12,13 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import fakes  # noqa: E402
-from flawsmith import datasets, generation  # noqa: E402
+from flawsmith import datasets  # noqa: E402
+from flawsmith.comparison import anchors  # noqa: E402
 from flawsmith.config import GenerateConfig  # noqa: E402
-from flawsmith.evaluation import anchors, features, pictures  # noqa: E402
-from flawsmith.evaluation.pictures import Judge  # noqa: E402
+from flawsmith.evaluation import features  # noqa: E402
+from flawsmith.evaluation import judge as pictures  # noqa: E402
+from flawsmith.evaluation.judge import Judge  # noqa: E402
+from flawsmith.generation import run as generation  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
 
 

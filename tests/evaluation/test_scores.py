@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flawsmith.evaluation import scores
-from flawsmith.evaluation.scores import auroc, average_precision, paired_bootstrap
+from flawsmith.evaluation.metrics import scores
+from flawsmith.evaluation.metrics.scores import auroc, average_precision, paired_bootstrap
 
 SCORES = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
 TRUTH = np.array([1, 0, 1, 1, 0, 0], bool)

@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch")
 
 import fakes  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
-from flawsmith.evaluation import networks, segmentation  # noqa: E402
-from flawsmith.evaluation.segmentation import SegmentationConfig  # noqa: E402
+from flawsmith.evaluation.detectors import networks, segmentation  # noqa: E402
+from flawsmith.evaluation.detectors.segmentation import SegmentationConfig  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
 
 QUICK = SegmentationConfig(steps=60, batch_size=6, crop=48, scale=1.0, seed=3)

@@ -7,10 +7,11 @@ import pytest
 
 pytest.importorskip("torch")
 
+from flawsmith.comparison import verdict
+from flawsmith.comparison.verdict import Difference, Scored
 from flawsmith.errors import FlawsmithError
-from flawsmith.evaluation import scores, verdict
-from flawsmith.evaluation.segmentation import Judged
-from flawsmith.evaluation.verdict import Difference, Scored
+from flawsmith.evaluation.detectors.segmentation import Judged
+from flawsmith.evaluation.metrics import scores
 
 LEVELS = 32
 

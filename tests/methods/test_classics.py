@@ -13,9 +13,10 @@ import fakes
 from flawsmith import compose, images
 from flawsmith.errors import FlawsmithError
 from flawsmith.masks import MaskOptions, Warp, draw
-from flawsmith.methods import load, patches
-from flawsmith.methods.copypaste import fit, match_surroundings
-from flawsmith.methods.poisson import seamless
+from flawsmith.methods import load
+from flawsmith.methods.classic import patches
+from flawsmith.methods.classic.copypaste import fit, match_surroundings
+from flawsmith.methods.classic.poisson import seamless
 from flawsmith.records import Request, Sample
 
 ANYTHING: dict[str, Any] = {"min_visibility": 0, "min_share": 0, "tolerance": 0}
@@ -87,7 +88,7 @@ def test_poisson_solvers_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = np.zeros((90, 120), dtype=bool)
     mask[10:80, 15:100] = True
     exact = seamless(normal, source, mask)
-    monkeypatch.setattr("flawsmith.methods.poisson.DIRECT", 500)
+    monkeypatch.setattr("flawsmith.methods.classic.poisson.DIRECT", 500)
     assert np.abs(seamless(normal, source, mask) - exact).max() < 0.5
 
 

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from flawsmith.methods.contrast import look_of, match_contrast
+from flawsmith.methods.diffusion.appearance import look_of, match_contrast
 from flawsmith.records import Sample
 
 ROW, COLUMN = np.mgrid[:96, :96]

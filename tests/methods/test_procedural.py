@@ -8,10 +8,10 @@ import pytest
 from flawsmith import captions
 from flawsmith.errors import FlawsmithError
 from flawsmith.methods import load
-from flawsmith.methods.painter import PAINTERS
-from flawsmith.methods.painter.scene import lens_blur, light_direction, survey
-from flawsmith.methods.painter.structure import fill
-from flawsmith.methods.procedural import Procedural, measure
+from flawsmith.methods.procedural.painters import PAINTERS
+from flawsmith.methods.procedural.scene import lens_blur, light_direction, survey
+from flawsmith.methods.procedural.structure import fill
+from flawsmith.methods.procedural.synthesizer import Procedural, measure
 from flawsmith.records import Request, Sample
 
 KINDS = tuple(PAINTERS)

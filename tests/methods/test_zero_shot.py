@@ -12,10 +12,11 @@ pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 import fakes
-from flawsmith import captions, compose, planning
+from flawsmith import captions, compose
 from flawsmith.config import GenerateConfig
-from flawsmith.methods import sketches
-from flawsmith.methods.latent import DiffusionSynthesizer
+from flawsmith.generation import planning
+from flawsmith.methods.diffusion import sketches
+from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.records import Request, Sample
 
 

@@ -18,14 +18,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from flawsmith.devices import refuse_device
 from flawsmith.diffusion import folders, noise_levels
-from flawsmith.diffusion.codec import PixelCodec
+from flawsmith.diffusion.compact.codec import PixelCodec
 from flawsmith.diffusion.denoise import Conditioning, scheduler_for
+from flawsmith.diffusion.devices import refuse_device
 from flawsmith.diffusion.memory import Preset, preset_of, work_dtype
 from flawsmith.diffusion.sentences import Sentences
+from flawsmith.diffusion.tensors import pool_mask, smooth_fill
 from flawsmith.errors import FlawsmithError
-from flawsmith.tensors import pool_mask, smooth_fill
 
 __all__ = ["Backbone", "PixelCodec", "fingerprint"]
 
@@ -336,7 +336,7 @@ class Backbone:
     @classmethod
     def _of(cls, path: Path, source: str, dtype: torch.dtype | None) -> Backbone:
         if folders.read_index(path).get("_class_name") == "FlawsmithCompact":
-            from flawsmith.diffusion import compact
+            from flawsmith.diffusion.compact import recipe as compact
 
             try:
                 return compact.load(path)
@@ -350,7 +350,7 @@ class Backbone:
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         if hasattr(self.text_encoder, "table"):
-            from flawsmith.diffusion import compact
+            from flawsmith.diffusion.compact import recipe as compact
 
             compact.save(self, path)
             return

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from flawsmith.diffusion.unet import PreconditionedUNet
+from flawsmith.diffusion.compact.unet import PreconditionedUNet
 
 if TYPE_CHECKING:
     from flawsmith.diffusion.backbone import Backbone

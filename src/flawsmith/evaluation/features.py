@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flawsmith import tensors
+from flawsmith.diffusion import tensors
 from flawsmith.diffusion.backbone import SHIPPED, Backbone
 from flawsmith.errors import FlawsmithError
 

@@ -22,9 +22,9 @@ from flawsmith.masks.options import DEFAULTS, LINE_LENGTH, LINE_WIDTH, MINIMUM, 
 from flawsmith.masks.placement import Ground, Place, lay, stamp
 from flawsmith.masks.segment import foreground
 from flawsmith.masks.shapes import blob, box, crack, perlin, polygon, scratch, spot
-from flawsmith.masks.warp import Warp
 from flawsmith.records import Sample
 from flawsmith.registry import resolve
+from flawsmith.warp import Warp
 
 MASKS: dict[str, str] = {
     "blob": "flawsmith.masks:blob",
@@ -37,7 +37,7 @@ MASKS: dict[str, str] = {
     "reference": "flawsmith.masks:move",
     "varied": "flawsmith.masks:move",
     "component": "flawsmith.masks:component",
-    "learned": "flawsmith.diffusion.learned_masks:LearnedMasks",
+    "learned": "flawsmith.diffusion.mask_model:LearnedMasks",
 }
 
 __all__ = [

@@ -23,8 +23,8 @@ from flawsmith.masks.placement import Ground, sample_points
 from flawsmith.masks.reshape import reshape
 from flawsmith.masks.scene import Scene, turns
 from flawsmith.masks.segment import foreground
-from flawsmith.masks.warp import BEND_SHARE, Warp
 from flawsmith.records import Sample
+from flawsmith.warp import BEND_SHARE, Warp
 
 TRIES, ROUNDS, KEPT, CHANGES = 320, 2, 8, 8
 ROUGH_POINTS, FINE_POINTS = 48, 144

@@ -13,12 +13,12 @@ METHODS = {
     "analogy": "flawsmith.methods.analogy.synthesizer:Analogy",
     "anomalycontrol": "flawsmith.methods.anomalycontrol.synthesizer:AnomalyControl",
     "anomalyxfusion": "flawsmith.methods.anomalyxfusion.synthesizer:AnomalyXFusion",
-    "copypaste": "flawsmith.methods.copypaste:CopyPaste",
-    "cutpaste": "flawsmith.methods.cutpaste:CutPaste",
-    "inpaint": "flawsmith.methods.latent:DiffusionSynthesizer",
-    "nsa": "flawsmith.methods.nsa:NSA",
-    "perlin": "flawsmith.methods.perlin:Perlin",
-    "procedural": "flawsmith.methods.procedural:Procedural",
+    "copypaste": "flawsmith.methods.classic.copypaste:CopyPaste",
+    "cutpaste": "flawsmith.methods.classic.cutpaste:CutPaste",
+    "inpaint": "flawsmith.methods.diffusion.synthesizer:DiffusionSynthesizer",
+    "nsa": "flawsmith.methods.classic.nsa:NSA",
+    "perlin": "flawsmith.methods.classic.perlin:Perlin",
+    "procedural": "flawsmith.methods.procedural.synthesizer:Procedural",
 }
 
 

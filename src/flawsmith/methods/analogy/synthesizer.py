@@ -23,7 +23,7 @@ from flawsmith.methods.analogy.exemplars import RING, Exemplar, grown, ring
 from flawsmith.methods.analogy.field import RADIUS, Side, Weights, synthesise
 from flawsmith.methods.analogy.guidance import gain, guides, shading, signed_distance, surroundings
 from flawsmith.methods.analogy.strips import Strip, is_thin
-from flawsmith.methods.copypaste import is_artwork
+from flawsmith.methods.classic.copypaste import is_artwork
 from flawsmith.records import Request, Sample
 
 NEAR = 64  # pixels around an exemplar that are looked at

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from flawsmith.diffusion.tensors import pool_mask
 from flawsmith.errors import FlawsmithError
-from flawsmith.tensors import pool_mask
 
 __all__ = ["Guided", "attention_share", "optimise_guidance", "token_mask"]
 

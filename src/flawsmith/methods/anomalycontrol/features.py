@@ -19,11 +19,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from flawsmith import compose, images, tensors
+from flawsmith import compose, images
+from flawsmith.diffusion import tensors
 from flawsmith.errors import FlawsmithError
 from flawsmith.methods.anomalycontrol.enhanced_attention import optimise_guidance, token_mask
 from flawsmith.methods.anomalycontrol.semantic import SemanticModeling
-from flawsmith.methods.canvas import resized
+from flawsmith.methods.diffusion.tiles import resized
 from flawsmith.records import Sample
 
 __all__ = ["Asea", "Reading", "ReferenceFeatures", "cache_folder", "invisible", "seen"]

@@ -19,9 +19,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from flawsmith import tensors
+from flawsmith.diffusion import tensors
 from flawsmith.diffusion.backbone import Backbone
-from flawsmith.diffusion.reference import GRID
+from flawsmith.diffusion.compact.reference import GRID
 from flawsmith.errors import FlawsmithError
 
 __all__ = ["Blip2Reader", "CompactReader", "Prompt", "SemanticModeling", "digest"]

@@ -18,18 +18,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from flawsmith import tensors
 from flawsmith.captions import article, words
+from flawsmith.diffusion import tensors
 from flawsmith.diffusion.attention import SemanticAttention, attach, attached
 from flawsmith.diffusion.denoise import Conditioning
-from flawsmith.diffusion.shards import Batch
 from flawsmith.errors import FlawsmithError
 from flawsmith.methods.anomalycontrol.adapter import Resampler, SemanticProjection, load_ip_adapter
 from flawsmith.methods.anomalycontrol.features import Asea, Reading, ReferenceFeatures, cache_folder, invisible, seen
 from flawsmith.methods.anomalycontrol.semantic import Blip2Reader, CompactReader
-from flawsmith.methods.diffusion_options import DiffusionConfig, DiffusionOptions
-from flawsmith.methods.latent import DiffusionSynthesizer
+from flawsmith.methods.diffusion.options import DiffusionConfig, DiffusionOptions
+from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.records import Request, Sample
+from flawsmith.training.shards import Batch
 
 
 class AnomalyControlConfig(DiffusionConfig):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flawsmith import tensors
+from flawsmith.diffusion import tensors
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.sentences import Sentences
 from flawsmith.errors import FlawsmithError

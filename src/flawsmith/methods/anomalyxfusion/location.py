@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from flawsmith.diffusion.tensors import pool_mask
 from flawsmith.errors import FlawsmithError
-from flawsmith.tensors import pool_mask
 
 __all__ = ["COUNT", "LocationEncoder", "PaperLocationEncoder"]
 

@@ -16,9 +16,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from flawsmith import tensors
+from flawsmith.diffusion import tensors
 from flawsmith.diffusion.denoise import Conditioning
-from flawsmith.diffusion.shards import Batch
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods import base
 from flawsmith.methods.anomalyxfusion.dif_fusion import DifFusion
@@ -27,11 +26,12 @@ from flawsmith.methods.anomalyxfusion.in_fusion import InFusion
 from flawsmith.methods.anomalyxfusion.location import COUNT, LocationEncoder, PaperLocationEncoder
 from flawsmith.methods.anomalyxfusion.reweighting import reweighted
 from flawsmith.methods.anomalyxfusion.tokens import NullTokens, SemanticTokens, TextureTokens
-from flawsmith.methods.canvas import Canvas
-from flawsmith.methods.contrast import Look, look_of
-from flawsmith.methods.diffusion_options import DiffusionConfig, DiffusionOptions
-from flawsmith.methods.latent import DiffusionSynthesizer
+from flawsmith.methods.diffusion.appearance import Look, look_of
+from flawsmith.methods.diffusion.options import DiffusionConfig, DiffusionOptions
+from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
+from flawsmith.methods.diffusion.tiles import Canvas
 from flawsmith.records import Request, Sample
+from flawsmith.training.shards import Batch
 
 PROMPTS = (  # {} is where the tokens go, or "a defect"; sampling uses the first
     "a photo of {}",

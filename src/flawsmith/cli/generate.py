@@ -1,0 +1,151 @@
+"""`flawsmith generate`: parse, build a configuration, call one function, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flawsmith.cli import terminal
+from flawsmith.cli.options import Backbone, Category, Config, Device, GroupBy, Memory
+
+
+def generate(
+    method: Annotated[
+        str,
+        typer.Argument(
+            metavar="METHOD",
+            help="procedural, analogy, copypaste, cutpaste, nsa, perlin, inpaint, anomalycontrol, or a trained run's "
+            "folder.",
+        ),
+    ],
+    normal: Annotated[
+        str | None,
+        typer.Option(
+            metavar="READER:DIR",
+            help="Needed: good photographs; for analogy and copypaste, also a few defects with masks.",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Needed: folder to write; the same command again resumes.")] = None,
+    category: Category = None,
+    defect: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Defect type to make; repeat for several. Default: all that the method or the data set knows."
+        ),
+    ] = None,
+    n: Annotated[int | None, typer.Option("-n", help="How many pictures, in total. Default 20.")] = None,
+    per_defect: Annotated[
+        bool | None, typer.Option("--per-defect", help="Make -n pictures of each defect type, not in total.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same pictures. Default 0.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help='Caption; methods that read words paint it: "long thin rusty scratch".')
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            help="blob, box, polygon, perlin, scratch, crack, spots, reference (a real mask, moved), varied (a new "
+            "shape like it), component (a part of the product), learned (by a trained run), or a mask picture. "
+            "Default: what suits method and defect."
+        ),
+    ] = None,
+    roi: Annotated[
+        Path | None, typer.Option(help="Picture of the photographs' size, white where defects may sit.")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Photograph of one defect to imitate; with --reference-mask.")
+    ] = None,
+    reference_mask: Annotated[
+        Path | None,
+        typer.Option(help="Picture that is white on the defect in --reference; auto proposes one: look at it."),
+    ] = None,
+    reference_text: Annotated[str | None, typer.Option(help="What --reference shows, in words.")] = None,
+    adapter_scale: Annotated[
+        float | None, typer.Option(help="anomalycontrol: how much the reference counts; 0 = not at all. Default 1.")
+    ] = None,
+    shots: Annotated[
+        int | None, typer.Option(help="Real defects of each type that the method may see. Default: the first third.")
+    ] = None,
+    group_by: GroupBy = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="An option of the method (steps=20) or a dial of the mask (mask.size=[0.01,0.05]); "
+            "repeat for several. A wrong name lists the right ones.",
+        ),
+    ] = None,
+    config: Config = None,
+    backbone: Backbone = None,
+    device: Device = None,
+    memory: Memory = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Pictures that a diffusion method paints together. Default 8.")
+    ] = None,
+    with_normals: Annotated[
+        bool | None,
+        typer.Option("--with-normals", help="Also copy the photographs painted on to train/good: a whole data set."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, print the plan, stop before any picture.")
+    ] = False,
+) -> None:
+    """Make defect pictures with exact masks and captions.
+
+    Outside its saved mask every picture equals the photograph byte for byte. The folder is MVTec layout plus prompt/,
+    manifest.jsonl (one line per picture) and generate.json. Run the same command again to resume.
+
+    Example: `flawsmith generate procedural --normal folder:photos -n 100 --out out/painted`
+    """
+    from flawsmith import config as configs
+    from flawsmith.diffusion.devices import refuse_device
+    from flawsmith.generation import run as generation
+
+    values = {
+        "method": method,
+        "normal": normal,
+        "out": out,
+        "category": category,
+        "defect": tuple(defect or ()),
+        "n": n,
+        "per_defect": per_defect,
+        "seed": seed,
+        "prompt": prompt,
+        "mask": mask,
+        "roi": roi,
+        "reference": reference,
+        "reference_mask": reference_mask,
+        "reference_text": reference_text,
+        "shots": shots,
+        "group_by": group_by,
+        "backbone": backbone,
+        "device": device,
+        "memory": memory,
+        "batch_size": batch_size,
+        "with_normals": with_normals,
+    }
+    scale = [] if adapter_scale is None else [f"options.adapter_scale={adapter_scale}"]
+    settings = configs.generate_config(values, config, [*(set_ or ()), *scale])
+    refuse_device(settings.device)
+    if dry_run:
+        made, _, _ = generation.prepare(settings)
+        typer.echo(settings.model_dump_json(indent=2))
+        pairs = ", ".join(f"{category}/{defect}" for category, defect in made.description["types"])
+        typer.echo(f"{len(made.jobs)} pictures of {pairs}; {len(made.support)} real defects may be seen.")
+        terminal.notes(made.notes)
+        return
+    with terminal.progress() as bar:
+        task = bar.add_task(settings.method, total=None)
+        summary = generation.run(
+            settings, lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+        )
+    again = f" ({summary.resumed} were already there)" if summary.resumed else ""
+    typer.echo(f"{summary.kept} pictures in {summary.out}{again}.")
+    if summary.rejected:
+        reasons = "; ".join(f"{reason}: {count}" for reason, count in summary.reasons.items())
+        terminal.say(f"{summary.rejected} refused after all redraws: {reasons}.", "yellow")
+    terminal.notes(summary.notes)
+    typer.echo(f"Look at them: flawsmith show {summary.out}")

@@ -1,0 +1,1 @@
+"""Does it help? Arms, seeds, networks, and the verdict."""

@@ -1,0 +1,327 @@
+"""`flawsmith evaluate --compare`: does it help? Arms that differ only in where their generated defects come from.
+
+Per seed the real data is divided anew by physical part; every arm of the seed gets the same support, the same initial
+weights, the same number of steps and the same normal pictures. A method reads a data set on disk that holds nothing
+but the support and the training normals, so that nothing else can leak. Validation and test are the same for every
+number of shots. Reference: docs/evaluation.md, "Does it help?".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from flawsmith import __version__, images
+from flawsmith.comparison import anchors, verdict
+from flawsmith.comparison.arms import BY_VALIDATION, REAL, Arm, Source, check_settings, digest, materialise, parse
+from flawsmith.comparison.tasks import Outcome, Task, run, run_all
+from flawsmith.config import CompareConfig, overlay
+from flawsmith.datasets.splits import few_shot
+from flawsmith.diffusion.devices import refuse_device
+from flawsmith.errors import FlawsmithError
+from flawsmith.evaluation import features, results
+from flawsmith.evaluation import judge as pictures
+from flawsmith.evaluation.detectors import downstream
+from flawsmith.evaluation.detectors.classification import ClassificationConfig
+from flawsmith.evaluation.detectors.segmentation import SegmentationConfig
+from flawsmith.evaluation.protocol import VALIDATION, Division, Real, read_real, use
+from flawsmith.evaluation.results import Ledger, Value, as_values
+from flawsmith.evaluation.run import check_metrics
+from flawsmith.methods import METHODS
+from flawsmith.records import Record
+from flawsmith.registry import resolve
+
+TOTAL = "networks"  # what progress over the whole comparison is called
+BASELINES = (REAL, "copypaste")  # what an arm must beat to be said to help
+BY_TEXT = ("perlin", "cutpaste", "procedural")  # the same without any real defect
+Progress = Callable[[str, int, int], None]
+
+
+def compare(
+    config: CompareConfig, command: str = "", progress: Progress | None = None
+) -> tuple[list[Value], list[str]]:
+    """Run every missing part and write results.json, .csv and .md to `config.out`: (values, verdict sentences).
+
+    A killed run loses the part it was in; the same command resumes. Raises FlawsmithError for a leak, an unknown arm or
+    setting, before anything slow.
+    """
+    check_metrics(config.metrics)
+    refuse_device(config.device)
+    arms = [parse(text) for text in config.arms]
+    check_settings(config, arms)
+    segmenting = overlay(SegmentationConfig(device=config.device), config.segmentation, "Segmentation")
+    classifying = overlay(ClassificationConfig(device=config.device), config.classification, "Classification")
+    wanted = sorted(set(config.metrics) & set(pictures.METRICS))
+    extractor = features.load(config.features).to(config.device) if wanted else None
+    real = read_real(config)
+    ledger = Ledger(config.out)
+    whole = Run(config, arms, segmenting, classifying, wanted, extractor, ledger, progress)
+    values: list[Value] = []
+    notes: list[str] = []
+    for seed in config.seeds:  # outermost, so that a stopped comparison holds whole pairs
+        division = divide(real, seed)
+        for shots in config.shots:
+            values += whole.part(division, seed, shots, notes)
+    values += whole.by_validation(notes)
+    notes = list(dict.fromkeys(notes))
+    sentences = whole.verdicts()
+    about = {
+        "command": command,
+        "config": json.loads(config.model_dump_json(exclude={"out"})),
+        "protocol": "leak-safe",
+        "extractors": {e.name: e.describe() for e in ([extractor, extractor.at(pictures.CLOSE)] if extractor else [])},
+        "verdicts": sentences,
+        "leaks": [],
+        "notes": notes,
+    }
+    told = [*sentences, *(f"Note: {note}" for note in notes)]
+    results.write(config.out, values, about, ["", *(f"- {sentence}" for sentence in told)])
+    return results.with_means(values), told
+
+
+def divide(real: Real, seed: int) -> Division:
+    """The division of one seed: a third of the physical parts is what shots are taken from, whatever their number."""
+    return use(few_shot(real.records, rule="group", seed=seed + 1, validation=VALIDATION), real)
+
+
+def support_of(division: Division, shots: int | str, seed: int) -> list[Record]:
+    """The real defects of an arm: none, `shots` of each type, or the whole third."""
+    if shots == 0:
+        return []
+    pool = [record for record in division.support if record.masks]
+    if shots == "third":
+        return pool
+    return list(few_shot(pool, int(shots), rule="group", seed=seed + 1).support)
+
+
+@dataclass
+class Run:
+    """What all parts of a comparison share."""
+
+    config: CompareConfig
+    arms: list[Arm]
+    segmenting: SegmentationConfig
+    classifying: ClassificationConfig
+    wanted: list[str]
+    extractor: features.Extractor | None
+    ledger: Ledger
+    progress: Progress | None
+    scored: dict[tuple[int | str, str, float | str], dict[int, str]] = field(default_factory=dict)  # seed -> part
+    done: int = 0
+
+    def total(self) -> int:
+        """How many networks will be trained, all seeds, shots and shares together."""
+        each = sum(
+            len(self._shares(one, shots)) for shots in self.config.shots for one in self.arms if self._fits(one, shots)
+        )
+        return each * len(self.config.seeds) * len({"segmentation", "classification"} & set(self.config.metrics))
+
+    def _shares(self, one: Arm, shots: int | str) -> tuple[float, ...]:
+        """The shares of generated defects; without generated or without real ones there is nothing to share."""
+        if one.methods and shots:
+            return self.config.ratios
+        return (1.0,) if one.methods else (0.0,)
+
+    def part(self, division: Division, seed: int, shots: int | str, notes: list[str]) -> list[Value]:
+        """All arms of one seed and number of shots."""
+        support = support_of(division, shots, seed)
+        order = np.random.default_rng(seed).permutation(len(division.normals))[: self.config.normals]
+        normals = [division.normals[i] for i in sorted(order)]
+        types = division.types
+        if shots not in (0, "third"):
+            for kind in types:
+                count = sum(record.defect_type == kind for record in support)
+                if count < int(shots):
+                    notes.append(f"seed {seed}: {kind} offers {count} of {shots} shots, a third of it being set aside.")
+        identity = self._identity(division, support, normals, seed)
+        folder = self.config.out / "work" / f"seed{seed}-{shots}-{identity[:8]}"
+        data = materialise(folder, support, normals)
+        source = Source(self.config, folder, data, division, support, seed, self.progress)
+        values = self._pictures(identity, source, seed, shots)
+        asked: list[tuple[Arm, float, Task]] = []
+        for one in self.arms:
+            if not self._fits(one, shots):
+                if one.name not in BASELINES:
+                    notes.append(f"{one.name} needs real defects and has no arm without any.")
+                continue
+            for share in self._shares(one, shots):
+                tasks = self._tasks(identity, one, source, normals, shots, share)
+                asked += [(one, share, task) for task in tasks]
+        self._train([task for *_, task in asked])
+        for one, share, task in asked:
+            values += self._values(task.part)
+            if task.what == "segmentation":
+                self.scored.setdefault((shots, one.name, share), {})[seed] = task.part
+        return values
+
+    def _pictures(self, identity: str, source: Source, seed: int, shots: int | str) -> list[Value]:
+        """Generation metrics of every arm's pictures, and of the anchors: held-out defects, photographs untouched."""
+        if self.extractor is None:
+            return []
+        support, test = source.support, [r for r in source.division.test if not r.is_good]
+        judge: pictures.Judge | None = None
+        values: list[Value] = []
+        arms = [one for one in self.arms if self._fits(one, shots) and (one.methods or support)]
+        extra = [("anchors", None)] if shots == self.config.shots[0] else []  # the same for every number of shots
+        for label, one in [*((one.label(shots), one) for one in arms), *extra]:
+            judged = f"{','.join(self.wanted)} {self.extractor.hash}"
+            name = f"{identity}/pictures {judged} {label}{source.stamp(one)}"
+            if name not in self.ledger:
+                if self.progress:
+                    self.progress(f"seed {seed}, {label}: pictures", 0, 1)
+                made = (source.pictures(one) if one.methods else support) if one else []
+                judge = judge or pictures.Judge(
+                    self.extractor, support or source.division.support, test, self.wanted, seed
+                )
+                # The arm of real defects alone shows what copying every one of them would score.
+                found = (
+                    judge.values(made, label) if one else self._anchors(judge, source, arms, [r.group for r in test])
+                )
+                self.ledger.add(name, {"values": [asdict(value) for value in found]})
+            values += as_values(self.ledger[name]["values"])
+        return values
+
+    @staticmethod
+    def _anchors(judge: pictures.Judge, source: Source, arms: list[Arm], parts: list[str]) -> list[Value]:
+        values = anchors.held_out(judge, parts)
+        painted = next((m for one in arms for m in one.methods if m not in one.folders), None)
+        if painted is not None:
+            roots = [source.data, source.data.parent]
+            values += judge.values(anchors.untouched(source.out(painted), roots), "untouched")
+        return values
+
+    def _fits(self, one: Arm, shots: int | str) -> bool:
+        """Whether an arm exists for this number of shots; without any, nothing that copies real defects does."""
+        own = [m for m in one.methods if m not in one.folders]
+        copies = any(resolve(m, METHODS, "Method").needs_reference for m in own)
+        return bool(shots) or (bool(one.methods) and not copies)
+
+    def _tasks(
+        self, identity: str, one: Arm, source: Source, normals: list[Record], shots: int | str, share: float
+    ) -> list[Task]:
+        """The networks of one arm and share; pictures are made for those that the ledger does not hold."""
+        label, division = one.label(shots, share), source.division
+        real = [] if share == 1 and one.methods else source.support
+        found = []
+        for what, base in (("segmentation", self.segmenting), ("classification", self.classifying)):
+            if what not in self.config.metrics:
+                continue
+            config = overlay(base, {"seed": source.seed, "synthetic": float(share)}, what.capitalize())
+            part = f"{identity}/{what}/{label}{source.stamp(one)} {digest({**asdict(config), 'device': ''})}"
+            made = source.pictures(one) if part not in self.ledger else []
+            sides = [tuple(side) for side in (real, made, normals, division.validation, division.test)]
+            found.append(Task(part, label, config, *sides))
+        return found
+
+    def _train(self, tasks: Sequence[Task]) -> None:
+        """Train what the ledger lacks and enter it; a killed run loses the networks it was training."""
+        left = [task for task in tasks if task.part not in self.ledger]
+        self._count(len(tasks) - len(left))
+        if self.config.jobs > 1 and len(left) > 1:
+            for task, outcome in run_all(left, self.config.jobs):
+                self._enter(task, outcome)
+            return
+        for task in left:
+            self._enter(task, run(task, self._tell(f"seed {task.config.seed}, {task.label}: {task.what}")))
+
+    def _enter(self, task: Task, outcome: Outcome) -> None:
+        if outcome.scored is not None:
+            self._keep(task.part, outcome.scored)
+        self.ledger.add(task.part, {"values": [asdict(value) for value in outcome.values]})
+        self._count(1)
+
+    def _count(self, more: int) -> None:
+        self.done += more
+        if self.progress and more:
+            self.progress(TOTAL, self.done, self.total())
+
+    def _tell(self, what: str) -> Callable[[int, int], None] | None:
+        progress = self.progress
+        return None if progress is None else lambda done, total: progress(what, done, total)
+
+    def by_validation(self, notes: list[str]) -> list[Value]:
+        """For every arm of several shares one more row: per seed, the share whose validation score is best.
+
+        Test pictures are not asked; of equal scores the first share is taken. Where a seed has no validation defect,
+        the arm has no such row and `notes` says so.
+        """
+        values: list[Value] = []
+        for one in self.arms:
+            for shots in self.config.shots:
+                shares = [share for share in self._shares(one, shots) if (shots, one.name, share) in self.scored]
+                if len(shares) < 2:
+                    continue
+                label, taken = one.label(shots, BY_VALIDATION), {}
+                row: list[Value] = []
+                for seed in self.config.seeds:
+                    parts = [self.scored[shots, one.name, share][seed] for share in shares]
+                    found = [self._values(part) for part in parts]
+                    liked = [v.value for own in found for v in own if v.key.startswith(f"{downstream.CHOSEN_BY}/")]
+                    known = [number for number in liked if number is not None]
+                    if len(known) < len(parts):
+                        notes.append(f"{label}: seed {seed} has no real defect to choose the share by.")
+                        break
+                    best = known.index(max(known))
+                    taken[seed] = parts[best]
+                    row += [replace(value, method=label) for value in found[best]]
+                else:
+                    values += row
+                    self.scored[shots, one.name, BY_VALIDATION] = taken
+        return values
+
+    def _values(self, part: str) -> list[Value]:
+        return as_values(self.ledger[part]["values"])
+
+    # -- what the bootstrap needs --------------------------------------------------------------------------------------
+
+    def _counts(self, part: str) -> Path:
+        return self.config.out / "counts" / f"{hashlib.sha256(part.encode()).hexdigest()[:16]}.safetensors"
+
+    def _keep(self, part: str, scored: verdict.Scored) -> None:
+        """The test set's counts, before the ledger's line: a line never promises what is not there."""
+        arrays = {"positives": scored.positives.astype(np.uint32), "negatives": scored.negatives.astype(np.uint32)}
+        about = {"types": json.dumps(scored.types), "units": json.dumps(scored.units)}
+        images.write_bytes(self._counts(part), save(arrays, about))
+
+    def _scored(self, part: str) -> verdict.Scored:
+        path = self._counts(part)
+        try:
+            with path.open("rb") as stream:
+                size = int.from_bytes(stream.read(8), "little")
+                about = json.loads(stream.read(size))["__metadata__"]
+            arrays = load_file(path)
+        except (OSError, ValueError, KeyError) as error:
+            raise FlawsmithError(
+                f"{path} is missing or damaged: remove {self.ledger.path} and compare again."
+            ) from error
+        sides = [arrays[name].astype(np.float64) for name in ("positives", "negatives")]
+        return verdict.Scored(sides[0], sides[1], tuple(json.loads(about["types"])), tuple(json.loads(about["units"])))
+
+    def verdicts(self) -> list[str]:
+        """One sentence per arm: what it adds over the arms it must beat, for every number of shots and share."""
+        sentences = []
+        by_name = {one.name: one for one in self.arms}
+        for (shots, name, share), own in self.scored.items():
+            against: dict[str, verdict.Difference] = {}
+            for other in BASELINES if shots else BY_TEXT:
+                found = self.scored.get((shots, other, 0.0 if other == REAL else share), {})
+                both = sorted(own.keys() & found.keys())
+                if both and name not in (other, REAL):
+                    sides = [[self._scored(side[seed]) for seed in both] for side in (own, found)]
+                    against[other] = verdict.compare(sides[0], sides[1])
+            if against:
+                sentences.append(f"{by_name[name].label(shots, share)}: {verdict.claim(against)}")
+        return sentences
+
+    def _identity(self, division: Division, support: list[Record], normals: list[Record], seed: int) -> str:
+        """A hash of what decides the pictures, and of what they are judged by: other networks do not need new ones."""
+        fields = json.loads(self.config.model_dump_json(include={"category", "group_by", "pictures"}))
+        sides = (support, normals, division.validation, division.test)
+        hashes = [[images.file_sha(path) for r in side for path in (r.image, *r.masks)] for side in sides]
+        return digest([__version__, fields, hashes, seed], 16)

@@ -1,0 +1,105 @@
+"""The networks that a comparison trains: each alone by what it is told, so that several can be trained at a time.
+
+A network as small as ours gains little from a second thread, and two of them side by side nearly twice.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+
+import torch
+
+from flawsmith.comparison import verdict
+from flawsmith.errors import FlawsmithError
+from flawsmith.evaluation.detectors import downstream
+from flawsmith.evaluation.detectors.classification import ClassificationConfig
+from flawsmith.evaluation.detectors.segmentation import SegmentationConfig
+from flawsmith.evaluation.results import Value
+from flawsmith.records import Record
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One network: what it is trained on, chosen with and tested on. `part` names it in the ledger."""
+
+    part: str
+    label: str  # the arm's name in tables
+    config: SegmentationConfig | ClassificationConfig
+    real: tuple[Record, ...]
+    generated: tuple[Record, ...]
+    normals: tuple[Record, ...]
+    validation: tuple[Record, ...]
+    test: tuple[Record, ...]
+
+    @property
+    def what(self) -> str:
+        return "segmentation" if isinstance(self.config, SegmentationConfig) else "classification"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A task's values; of a segmenter also what the bootstrap needs of the test set."""
+
+    values: list[Value]
+    scored: verdict.Scored | None = None
+
+
+def run(task: Task, progress: Progress | None = None) -> Outcome:
+    """Train and test one network."""
+    started, scored = time.perf_counter(), None
+    sides = task.validation, task.test
+    if isinstance(task.config, SegmentationConfig):
+        done = downstream.segment(task.real, task.generated, task.normals, *sides, task.config, task.label, progress)
+        values = done.values
+        scored = verdict.coarsen(done.judged, [f"{r.defect_type}/{r.group or r.name}" for r in task.test])
+    else:
+        values = downstream.classify(task.real, task.generated, *sides, task.config, task.label, progress)
+    seconds = round(time.perf_counter() - started, 1)
+    values.append(Value(f"seconds/{task.what}", seconds, "", task.label, task.config.seed))
+    return Outcome(values, scored)
+
+
+def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Outcome]]:
+    """Run the tasks in `jobs` processes of one thread each, yielding what is done as it is done.
+
+    Stopping the iteration, Ctrl-C or an error in a task ends the others. The values do not depend on the number of
+    processes. Raises FlawsmithError where the system ended one, as for want of memory.
+    """
+    spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    with ProcessPoolExecutor(min(jobs, len(tasks)), spawn, _begin) as pool:
+        waiting = {pool.submit(run, task): task for task in tasks}
+        try:
+            for done in as_completed(waiting):
+                yield waiting[done], done.result()
+        except BrokenProcessPool as error:
+            raise FlawsmithError(
+                f"The system ended one of {jobs} training processes, most likely for want of memory: give fewer --jobs."
+            ) from error
+        finally:
+            if not all(future.done() for future in waiting):
+                for child in multiprocessing.active_children():
+                    child.terminate()
+
+
+def _begin() -> None:
+    """One thread; Ctrl-C is the asking process's business, and a worker ends with that process."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

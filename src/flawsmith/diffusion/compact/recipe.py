@@ -1,0 +1,171 @@
+"""The shipped backbone: a 7 M parameter inpainting denoiser on pixel-unshuffled 128 px windows, with words
+and references.
+
+Sizes were chosen by measurement (recipes/compact/README.md): cross-attention only at 8 x 8, where it is cheap
+on a CPU.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from flawsmith.diffusion.backbone import SHIPPED, Backbone
+from flawsmith.diffusion.compact.reference import ReferenceEncoder, ReferenceReader
+from flawsmith.diffusion.compact.words import TextEncoder, WordPiece, WordTable
+
+__all__ = ["CompactConfig", "build", "load", "save"]
+
+
+@dataclass(frozen=True)
+class CompactConfig:
+    """Sizes of the compact recipe; the defaults are the shipped model's."""
+
+    size: int = 128  # window side in pixels
+    factor: int = 4  # pixel-unshuffle factor: latents are 3 * f * f channels at size / f
+    channels: tuple[int, ...] = (64, 96, 160)
+    attention: tuple[bool, ...] = (False, False, True)  # cross-attention per level; the middle block always has it
+    layers: int = 1
+    heads: int = 4
+    groups: int = 16
+    width: int = 192  # context width D
+    text_layers: int = 2
+    reference_width: int = 128
+    reference_base: int = 48
+    queries: int = 8
+    spread: float = 0.35  # of pixels in [-1, 1], until the real spectrum is measured on training windows
+
+
+def scheduler(prediction: str = "v_prediction") -> Any:
+    """The training noise schedule: SD's betas, rescaled to zero terminal SNR so that sampling may start from
+    pure noise.
+
+    Reference: Lin et al. 2023, "Common diffusion noise schedules and sample steps are flawed".
+    """
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type=prediction,
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+def _unet(config: CompactConfig) -> Any:
+    from diffusers.models.attention_processor import AttnProcessor
+
+    from flawsmith.diffusion.compact.unet import PreconditionedUNet
+
+    latent = 3 * config.factor**2
+    unet = PreconditionedUNet(
+        sample_size=config.size // config.factor,
+        in_channels=2 * latent + config.factor**2,
+        out_channels=latent,
+        block_out_channels=config.channels,
+        layers_per_block=config.layers,
+        down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in config.attention),
+        up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(config.attention)),
+        cross_attention_dim=config.width,
+        attention_head_dim=config.heads,  # diffusers' historical name: it is the number of heads
+        norm_num_groups=config.groups,
+        # words and references also steer every layer through the time embedding, pooled: with cross-attention at
+        # 8 x 8 alone, colours were learned slowly and references not at all
+        addition_embed_type="text",
+        addition_embed_type_num_heads=config.heads,
+        resnet_time_scale_shift="scale_shift",
+    )
+    # plain attention: at 64 positions torch's fused kernel is slower on a CPU, backwards eight times so
+    unet.set_attn_processor(AttnProcessor())
+    return unet
+
+
+def build(config: CompactConfig | None = None, seed: int = 0, text: Path | None = None) -> Backbone:
+    """A fresh, untrained compact backbone. `text` is the folder with vocab.txt and words.safetensors
+    (default: the shipped one).
+    """
+    config = config or CompactConfig()
+    folder = text or SHIPPED["compact"] / "text"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        noise = scheduler()
+        unet = _unet(config).precondition(noise.alphas_cumprod, config.spread)
+        encoder = TextEncoder(
+            WordTable.from_file(folder / "words.safetensors"), config.width, config.text_layers, config.heads
+        )
+        reference = ReferenceEncoder(config.reference_width, config.reference_base, encoder.table.width)
+        reader = ReferenceReader(
+            config.width,
+            config.reference_width,
+            config.queries,
+            heads=config.heads,
+            visual_width=config.reference_width,
+        )
+    return Backbone(
+        unet,
+        noise,
+        text_encoder=encoder,
+        tokenizer=WordPiece.from_file(folder / "vocab.txt"),
+        reference=reference,
+        reader=reader,
+        source="compact",
+        info={"recipe": asdict(config)},
+    )
+
+
+def _write(module: nn.Module, path: Path, half: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        k: (v.half() if half and v.is_floating_point() else v).contiguous().cpu()
+        for k, v in module.state_dict().items()
+    }
+    save_file(tensors, str(path), metadata={"format": "pt"})
+
+
+def save(backbone: Backbone, path: Path, half: bool = True) -> None:
+    """Write the folder: unet/, scheduler/, text/, reference/, model_index.json. fp16 on disk halves it
+    without visible effect.
+    """
+    encoder, tokenizer = backbone.text_encoder, backbone.tokenizer
+    assert isinstance(encoder, TextEncoder)
+    assert backbone.reference is not None and backbone.reader is not None
+    backbone.scheduler.save_pretrained(path / "scheduler")
+    backbone.unet.save_config(path / "unet")
+    _write(backbone.unet, path / "unet" / "diffusion_pytorch_model.safetensors", half)
+    (path / "text").mkdir(parents=True, exist_ok=True)
+    tokenizer.save(path / "text" / "vocab.txt")
+    encoder.table.save(path / "text" / "words.safetensors")
+    _write(encoder, path / "text" / "encoder.safetensors", half)
+    _write(backbone.reference, path / "reference" / "encoder.safetensors", half)
+    _write(backbone.reader, path / "reference" / "reader.safetensors", half)
+    index = {"_class_name": "FlawsmithCompact", "info": backbone.info}
+    (path / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def load(path: Path) -> Backbone:
+    """Read a folder written by `save`; weights become float32."""
+    index = json.loads((path / "model_index.json").read_text(encoding="utf-8"))
+    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in index["info"]["recipe"].items()}
+    backbone = build(CompactConfig(**known), text=path / "text")
+    parts = {
+        "unet": "unet/diffusion_pytorch_model.safetensors",
+        "text_encoder": "text/encoder.safetensors",
+        "reference": "reference/encoder.safetensors",
+        "reader": "reference/reader.safetensors",
+    }
+    for name, file in parts.items():
+        stored = {k: v.float() for k, v in load_file(str(path / file)).items()}
+        getattr(backbone, name).load_state_dict(stored)
+    backbone.info = index["info"]
+    return backbone.freeze()

@@ -1,0 +1,1 @@
+"""Networks that are trained to judge what images are worth."""

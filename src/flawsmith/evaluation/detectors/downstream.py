@@ -1,0 +1,112 @@
+"""One downstream run as values: train on real and generated defects, score on real ones that nothing has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flawsmith.evaluation.detectors import classification, segmentation
+from flawsmith.evaluation.results import MEAN, Value
+from flawsmith.records import Record, Sample
+
+Progress = Callable[[int, int], None]
+CHOSEN_BY = "validation_pixel_AP"  # mean over the types, on validation pictures: what weights and shares are chosen by
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """A segmenter, what it said of the test set, its values, and the threshold that validation chose (or None)."""
+
+    trained: segmentation.Trained
+    judged: segmentation.Judged
+    values: list[Value]
+    threshold: float | None
+
+
+def loaded(records: Iterable[Record]) -> list[Sample]:
+    """The pixels of records."""
+    return [record.load() for record in records]
+
+
+def segment(
+    real: Sequence[Record],
+    generated: Sequence[Record],
+    normals: Sequence[Record],
+    validation: Sequence[Record],
+    test: Sequence[Record],
+    config: segmentation.SegmentationConfig,
+    method: str = "",
+    progress: Progress | None = None,
+) -> Segmented:
+    """Train, choose on validation, score once on test. Values are named METRIC/NETWORK/SELECTION.
+
+    Pictures are read one by one and kept only at the segmenter's scale.
+    """
+    checked = loaded(validation) if any(not r.is_good for r in validation) else []
+    trained = segmentation.train(_lazily(real), _lazily(generated), _lazily(normals), config, checked, progress)
+    tally = segmentation.pooled(segmentation.judge(trained, checked)) if checked else None
+    best = tally.f1max() if tally else None
+    judged = segmentation.judge(trained, (record.load() for record in test))
+    settings: dict[str, Any] = {
+        "steps": config.steps,
+        "share": config.synthetic if generated else 0.0,
+        "scale": config.scale,
+        "longest": config.longest,
+    }
+    reason = "" if checked else "no real defect was left for validation: the last weights were taken"
+    values = [
+        Value(
+            f"{CHOSEN_BY}/{config.network}", trained.validation.get(trained.step), MEAN, method, config.seed,
+            len(checked), len(generated), settings=settings, reason=reason,
+        )
+    ]  # fmt: skip
+    for metric, row in segmentation.table(judged, best[1] if best else None).items():
+        for kind, value in row.items():
+            counts = sum(kind in ("all", name) for name in judged.types), len(generated)
+            missing = "" if value is not None else "the test set has no defect or no good pixel"
+            key = f"{metric}/{config.network}/{trained.selected}"
+            values.append(
+                Value(key, value, kind, method, config.seed, *counts, settings=settings, reason=missing or reason)
+            )
+    return Segmented(trained, judged, values, segmentation.scores.probability(best[1]) if best else None)
+
+
+def _lazily(records: Sequence[Record]) -> Iterable[Sample]:
+    return (record.load() for record in records)
+
+
+def classify(
+    real: Sequence[Record],
+    generated: Sequence[Record],
+    validation: Sequence[Record],
+    test: Sequence[Record],
+    config: classification.ClassificationConfig,
+    method: str = "",
+    progress: Progress | None = None,
+) -> list[Value]:
+    """Accuracy of the defect type on real test defects; None with a reason where the types do not fit."""
+
+    def refused(reason: str) -> list[Value]:
+        name = "small-resnet" if config.network == classification.SMALL else config.network
+        return [Value(f"accuracy/{name}", None, "all", method, config.seed, reason=reason)]
+
+    defects = [record for record in test if not record.is_good]
+    types = {record.defect_type for record in defects}
+    learnt = [[r for r in side if r.defect_type in types] for side in (real, generated)]
+    if len(types) < 2:
+        return refused("the test set has fewer than two defect types")
+    missing = types - {record.defect_type for side in learnt for record in side}
+    if missing:
+        return refused(f"nothing to learn {', '.join(sorted(missing))} from: pictures need the real types' names")
+    chosen = [r for r in validation if r.defect_type in types]
+    classifier = classification.train(loaded(learnt[0]), loaded(learnt[1]), config, loaded(chosen), progress)
+    found = classification.predict(classifier, loaded(defects))
+    key = f"accuracy/{classifier.name}/{classifier.selected}"
+    values = []
+    for kind, row in classification.accuracy(found, [r.defect_type for r in defects]).items():
+        settings = {name: number for name, number in row.items() if name != "value"}
+        settings |= {"steps": config.steps, "share": config.synthetic if learnt[1] else 0.0}
+        counts = int(row["count"]), len(learnt[1])
+        values.append(Value(key, row["value"], kind, method, config.seed, *counts, settings=settings))
+    return values

@@ -1,0 +1,237 @@
+"""`flawsmith evaluate OUT`: a folder of generated pictures, ours or another tool's, against real data.
+
+Order: everything that can be refused is refused first (names, extractor, leaks), then labels, pictures and downstream
+runs are judged; finished parts stand in the ledger and are not repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flawsmith import __version__, datasets, images, inputs
+from flawsmith.config import EvaluateConfig, overlay
+from flawsmith.datasets.splits import around, few_shot
+from flawsmith.datasets.writer import MANIFEST
+from flawsmith.diffusion.devices import refuse_device
+from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.evaluation import features, results
+from flawsmith.evaluation import judge as pictures
+from flawsmith.evaluation.detectors import downstream, exporting, paper
+from flawsmith.evaluation.detectors.classification import ClassificationConfig
+from flawsmith.evaluation.detectors.segmentation import SegmentationConfig
+from flawsmith.evaluation.metrics import labels
+from flawsmith.evaluation.protocol import (
+    VALIDATION,
+    Division,
+    Real,
+    Used,
+    read_real,
+    refuse_leaks,
+    support_of,
+    use,
+    used_by,
+)
+from flawsmith.evaluation.results import Ledger, Value, as_values
+from flawsmith.records import Record
+
+METRICS = (*pictures.METRICS, "segmentation", "classification")
+Progress = Callable[[str, int, int], None]
+
+
+def evaluate(
+    config: EvaluateConfig, command: str = "", progress: Progress | None = None
+) -> tuple[list[Value], list[str]]:
+    """Judge the folder and write results.json, results.csv and results.md to `config.out`: (values, notes).
+
+    Raises FlawsmithError for a leak and for everything that can be known to be wrong before the work.
+    """
+    check_metrics(config.metrics)
+    refuse_device(config.device)
+    if config.export and "segmentation" not in config.metrics:
+        raise FlawsmithError("--export needs a trained segmenter: add segmentation to --metrics.")
+    exporting.check(config.export)
+    segmenting = overlay(SegmentationConfig(device=config.device), config.segmentation, "Segmentation")
+    classifying = overlay(ClassificationConfig(device=config.device), config.classification, "Classification")
+    papers = overlay(paper.PaperConfig(device=config.device), config.paper, "Paper")
+    extractor = None
+    if set(config.metrics) & set(pictures.METRICS):
+        extractor = features.load(config.features).to(config.device)
+    folder, generated = _read_generated(config)
+    real = read_real(config)
+    used = used_by(folder, [record.image for record in generated])
+    division = _divide(config, real, used)
+    refuse_leaks(used, real.records, division)
+    generated, notes = _usable(generated)
+    identity = _identity(config, folder, generated, division, extractor)
+    ledger = Ledger(config.out)
+
+    def part(name: str, make: Callable[[], list[Value]]) -> list[Value]:
+        if f"{identity}/{name}" not in ledger:
+            ledger.add(f"{identity}/{name}", {"values": [asdict(value) for value in make()]})
+        return as_values(ledger[f"{identity}/{name}"]["values"])
+
+    def tell(what: str) -> Callable[[int, int], None] | None:
+        return None if progress is None else lambda done, total: progress(what, done, total)
+
+    root = datasets.parse_source(config.real)[1]
+    values = part("labels", lambda: [*labels.judge(folder, root), *labels.repeats(generated)])
+    if extractor is not None:
+        asked = sorted(set(config.metrics) & set(pictures.METRICS))
+
+        def look() -> list[Value]:
+            judge = pictures.Judge(
+                extractor,
+                [r for r in division.support if not r.is_good],
+                [r for r in division.test if not r.is_good],
+                asked,
+                progress=tell("pictures"),
+            )
+            return judge.values(generated)
+
+        values += part(f"pictures {','.join(asked)}", look)
+    values += _downstream(config, division, generated, segmenting, classifying, papers, part, tell, notes)
+    about = {
+        "command": command,
+        "config": json.loads(config.model_dump_json(exclude={"out"})),
+        "generated": identity,
+        "protocol": config.protocol,
+        "extractors": {e.name: e.describe() for e in ([extractor, extractor.at(pictures.CLOSE)] if extractor else [])},
+        "split": {
+            name: [record.name for record in getattr(division, name)] for name in ("support", "validation", "test")
+        },
+        "leaks": [],
+        "notes": notes,
+    }
+    results.write(config.out, values, about, notes)
+    return results.with_means(values), notes
+
+
+def check_metrics(names: Sequence[str]) -> None:
+    """Refuse a metric that is not known."""
+    for name in names:
+        if name not in METRICS:
+            raise unknown("Metric", name, METRICS)
+
+
+def _downstream(
+    config: EvaluateConfig,
+    division: Division,
+    generated: list[Record],
+    segmenting: SegmentationConfig,
+    classifying: ClassificationConfig,
+    papers: paper.PaperConfig,
+    part: Callable[[str, Callable[[], list[Value]]], list[Value]],
+    tell: Callable[[str], Callable[[int, int], None] | None],
+    notes: list[str],
+) -> list[Value]:
+    values: list[Value] = []
+    sides = division.support, generated
+    if "segmentation" in config.metrics and config.protocol == paper.NAME:
+        notes.append(paper.CAVEAT)
+    for seed in config.seeds:
+        if "segmentation" in config.metrics and config.protocol == paper.NAME:
+            own = overlay(papers, {"seed": seed}, "Paper")
+            values += part(f"{paper.NAME} {seed}", lambda own=own: _paper(division, generated, own, tell(paper.NAME)))  # type: ignore[misc]
+        elif "segmentation" in config.metrics:
+            chosen = overlay(segmenting, {"seed": seed}, "Segmentation")
+
+            def run(chosen: SegmentationConfig = chosen, keep: bool = seed == config.seeds[0]) -> list[Value]:
+                found = downstream.segment(
+                    *(*sides, division.normals, division.validation, division.test),
+                    config=chosen,
+                    progress=tell(f"segmenter, seed {chosen.seed}"),
+                )
+                if keep:  # the first seed's network is the one a line may use
+                    exporting.save_segmenter(found.trained, config.out, found.threshold)
+                return found.values
+
+            values += part(f"segmentation {seed}", run)
+        if "classification" in config.metrics:
+            choice = overlay(classifying, {"seed": seed}, "Classification")
+            values += part(
+                f"classification {seed}",
+                lambda choice=choice: downstream.classify(  # type: ignore[misc]
+                    *sides, division.validation, division.test, choice, progress=tell(f"classifier, seed {choice.seed}")
+                ),
+            )
+    if config.export and config.protocol != paper.NAME:
+        for name, row in exporting.export(exporting.load_segmenter(config.out), config.out, config.export).items():
+            notes.append(f"{row['file']}: {name}, differs from torch by at most {row['largest_difference']:.1e}.")
+    return values
+
+
+def _paper(
+    division: Division,
+    generated: Sequence[Record],
+    config: paper.PaperConfig,
+    progress: Callable[[int, int], None] | None,
+) -> list[Value]:
+    sides = [downstream.loaded(side) for side in (generated, division.normals, [*division.test, *division.validation])]
+    found = paper.run(sides[0], sides[1], sides[2], config, progress)
+    settings = {name: value for name, value in asdict(config).items() if name not in ("seed", "device")}
+    counts = len(sides[2]), len(generated)
+    return [
+        Value(
+            f"{metric}/unet/{paper.NAME}/{selected}", value, kind, "", config.seed, *counts, settings=settings,
+            reason=paper.CAVEAT if selected == "test-selected" else "",
+        )
+        for selected, rows in found.items()
+        for metric, row in rows.items()
+        for kind, value in row.items()
+    ]  # fmt: skip
+
+
+def _read_generated(config: EvaluateConfig) -> tuple[Path, list[Record]]:
+    """The folder and its defect pictures with masks, of the asked category where there are several."""
+    plain = inputs.home(Path(config.generated))
+    if (plain / MANIFEST).is_file():
+        reader, folder = "mvtec_ad", plain
+    else:
+        reader, folder = datasets.parse_source(config.generated)
+    found = [record for record in datasets.read(reader, folder) if not record.is_good]
+    categories = {record.category for record in found}
+    if config.category in categories and len(categories) > 1:
+        found = [record for record in found if record.category == config.category]
+    bare = [record for record in found if not record.masks]
+    if not found or bare:
+        what = f"{len(bare)} pictures without a mask, the first {bare[0].image}" if bare else "no defect pictures"
+        raise FlawsmithError(f"{folder} holds {what}: give a folder with test/<defect> and ground_truth/<defect>.")
+    return folder, found
+
+
+def _usable(generated: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """Pictures whose masks hold a pixel, and a note on the others."""
+    kept = [r for r in generated if any(images.read_mask(path).any() for path in r.masks)]
+    if not kept:
+        raise FlawsmithError("Every mask of the generated pictures is empty: there is no defect to judge.")
+    lost = len(generated) - len(kept)
+    return kept, [f"{lost} generated pictures have an empty mask and are left out."] if lost else []
+
+
+def _divide(config: EvaluateConfig, real: Real, used: Used) -> Division:
+    """Around what the generator saw, where that is known and no --shots is given; else by `few_shot`."""
+    support = support_of(used, real.records)
+    if config.shots is None and support:
+        split = around(real.records, support, VALIDATION)
+    else:
+        split = few_shot(real.records, config.shots, validation=VALIDATION)
+    return use(split, real)
+
+
+def _identity(
+    config: EvaluateConfig, folder: Path, generated: Sequence[Record], division: Division, extractor: Any
+) -> str:
+    """A hash of everything that decides a value: both sets of pictures, their use, and the settings."""
+    fields = json.loads(
+        config.model_dump_json(exclude={"out", "seeds", "metrics", "export", "generated", "real", "device"})
+    )
+    sides = [generated, division.support, division.validation, division.test, division.normals]
+    hashes = [[images.file_sha(path) for record in side for path in (record.image, *record.masks)] for side in sides]
+    manifest = images.file_sha(folder / MANIFEST) if (folder / MANIFEST).is_file() else ""
+    text = json.dumps([__version__, fields, hashes, manifest, extractor.hash if extractor else ""], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""From a configuration to images: plan, requests, run."""

@@ -1,0 +1,187 @@
+"""From words to pixels: the Loader turns a Job into a Request, within a budget of memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from flawsmith import captions, compose, images, masks
+from flawsmith.config import GenerateConfig, reason
+from flawsmith.errors import FlawsmithError, short, unknown
+from flawsmith.generation.planning import hash_seed
+from flawsmith.records import Job, Record, Request, Sample
+from flawsmith.registry import resolve
+
+CACHE_BYTES = 192 << 20  # decoded photographs kept between jobs; one larger than this is not kept at all
+LARGE = 24 << 20  # pixels of a photograph that is handled in parts
+TILE = 2048  # side of the square of a large photograph in which a mask is drawn
+
+
+class Loader:
+    """Loads requests; keeps recently decoded photographs and their object masks within a byte budget."""
+
+    def __init__(self, config: GenerateConfig) -> None:
+        self.config = config
+        self._cache: OrderedDict[tuple[str, str], tuple[Any, int]] = OrderedDict()
+        self._bytes = 0
+        self._alive: WeakValueDictionary[tuple[str, str], Any] = (
+            WeakValueDictionary()
+        )  # too large to keep, still in use
+        self._shas: dict[Path, str] = {}
+        mask = config.mask
+        self.mask_is_picture = mask is not None and mask not in masks.MASKS
+        self.mask_run = config.mask_run()
+        self._learned: Any = None
+        self.mask_options = masks.MaskOptions() if self.mask_is_picture else _mask_options(config.mask_options)
+
+    def _keep(self, kind: str, path: Path, make: Callable[[], Any], size: Callable[[Any], int]) -> Any:
+        key = (kind, str(path))
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key][0]
+        value = self._alive.get(key)
+        if value is not None:
+            return value
+        value = make()
+        self._alive[key] = value
+        cost = size(value)
+        if cost <= CACHE_BYTES:
+            self._cache[key] = (value, cost)
+            self._bytes += cost
+            while self._bytes > CACHE_BYTES:
+                self._bytes -= self._cache.popitem(last=False)[1][1]
+        return value
+
+    def sample(self, record: Record) -> Sample:
+        """The pixels of a record; of a large photograph with a defect only the defect's surroundings."""
+        return self._keep("sample", record.image, lambda: _load(record), lambda s: s.image.nbytes + s.mask.nbytes)
+
+    def sha(self, path: Path) -> str:
+        if path not in self._shas:
+            self._shas[path] = images.file_sha(path)
+        return self._shas[path]
+
+    def allowed(self, record: Record) -> np.ndarray:
+        """Where a defect may sit: the object, and inside the region of interest when one is given; (H, W) bool."""
+
+        def make() -> np.ndarray:
+            image = self.sample(record).image
+            allowed = masks.foreground(image)
+            if self.config.roi is not None:
+                allowed = allowed & self.picture_mask(
+                    self.config.roi, image.shape[:2], "Region of interest", record.image
+                )
+            if not allowed.any():
+                raise FlawsmithError(
+                    f"The region of interest {self.config.roi} and the object in {record.image} do not meet: "
+                    "paint white where defects may sit."
+                )
+            return allowed
+
+        return self._keep("allowed", record.image, make, lambda mask: mask.nbytes)
+
+    def picture_mask(self, path: Path, shape: tuple[int, ...], what: str, photo: Path) -> np.ndarray:
+        """The mask (H, W) bool in a picture, refused when it is empty or not of the photograph's size."""
+        mask = self._keep("mask", path, lambda: images.read_mask(path), lambda mask: mask.nbytes)
+        if mask.shape != tuple(shape):
+            raise FlawsmithError(
+                f"{what} {path} is {mask.shape[1]} x {mask.shape[0]} pixels, {photo} is {shape[1]} x {shape[0]}: "
+                "make them the same size, or run photographs of different sizes one by one."
+            )
+        if not mask.any():
+            raise FlawsmithError(f"{what} {path} is empty: paint white where the defect may sit.")
+        return mask
+
+    def _tile(self, family: str, allowed: np.ndarray, rng: np.random.Generator) -> tuple[slice, slice]:
+        """Where a mask is drawn: everywhere, on a large photograph in a random square that meets the object.
+
+        A crack as long as a 100-megapixel plate is no defect, and its window would not fit in memory. A real mask has
+        its own size; whoever asks for a size or a place means the whole object.
+        """
+        options = self.mask_options
+        if (
+            allowed.size <= LARGE
+            or family in ("reference", "varied")
+            or options.size is not None
+            or options.place != "anywhere"
+        ):
+            return slice(None), slice(None)
+        step = 32
+        rows, columns = np.nonzero(allowed[::step, ::step])
+        if not len(rows):
+            return slice(None), slice(None)
+        pick = int(rng.integers(len(rows)))
+        top = min(max(0, int(rows[pick]) * step - TILE // 2), max(0, allowed.shape[0] - TILE))
+        left = min(max(0, int(columns[pick]) * step - TILE // 2), max(0, allowed.shape[1] - TILE))
+        return slice(top, top + TILE), slice(left, left + TILE)
+
+    def _options(self, reference: Sample | None, pixels: int) -> masks.MaskOptions:
+        """The dials; for a cropped reference its enlargement is that of the whole photograph."""
+        if reference is None or "whole" not in reference.info:
+            return self.mask_options
+        factor = masks.enlargement(pixels / reference.info["whole"]) / masks.enlargement(pixels / reference.mask.size)
+        low, high = self.mask_options.scale
+        return self.mask_options.model_copy(update={"scale": (low * factor, high * factor)})
+
+    def _learned_mask(self, job: Job, allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A mask of the run's model for the job's type and caption, (H, W) bool."""
+        if self._learned is None:
+            self._learned = resolve("learned", masks.MASKS, "Mask").load(self.mask_run)
+        mask: np.ndarray = self._learned.draw(f"{job.normal.category}/{job.defect_type}", job.caption, allowed, rng)
+        return mask
+
+    def request(self, job: Job, redraw: int = 0) -> Request:
+        """The pixels of a job. `redraw` > 0 draws the mask and the method's noise anew."""
+        reference = self.sample(job.reference) if job.reference else None  # first: it is cropped, the normal is not
+        normal = self.sample(job.normal)
+        seed = job.seed if redraw == 0 else hash_seed(job.seed, redraw)
+        others = tuple(self.sample(record) for record in job.others)
+        warp = None
+        if self.mask_is_picture:
+            mask = self.picture_mask(Path(job.mask), normal.image.shape[:2], "Mask", job.normal.image)
+        else:
+            rng = np.random.default_rng(hash_seed(seed, "mask"))
+            allowed, image = self.allowed(job.normal), normal.image
+            if self.mask_run is not None:
+                mask = self._learned_mask(job, allowed, rng)
+                return Request(normal, mask, job.defect_type, job.caption, reference, seed, None, others)
+            tile = self._tile(job.mask, allowed, rng)
+            options = self._options(reference, allowed.size)
+            if job.mask == "component" and options.colour is None:  # "the red part is missing" means a red one
+                said = captions.parse(job.caption, job.normal.category).colour or None
+                options = options.model_copy(update={"colour": said})
+            drawn, warp = masks.draw(job.mask, allowed[tile], rng, options, reference, image[tile], others)
+            mask = drawn
+            if drawn.shape != allowed.shape:
+                mask = np.zeros(allowed.shape, dtype=bool)
+                mask[tile] = drawn
+        return Request(normal, mask, job.defect_type, job.caption, reference, seed, warp, others)
+
+
+def _load(record: Record) -> Sample:
+    sample = record.load()
+    if record.is_good or sample.mask.size <= LARGE or not sample.mask.any():
+        return sample
+    view = compose.window(sample.mask, minimum=1024, context=2.0).slices
+    info = {**sample.info, "whole": sample.mask.size}
+    return replace(sample, image=sample.image[view].copy(), mask=sample.mask[view].copy(), info=info)
+
+
+def _mask_options(given: dict[str, Any]) -> masks.MaskOptions:
+    from pydantic import ValidationError
+
+    for key in given:
+        if key not in masks.MaskOptions.model_fields:
+            raise unknown("Mask dial", key, masks.MaskOptions.model_fields)
+    try:
+        return masks.MaskOptions.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise FlawsmithError(f"mask.{name}={short(first['input'])} is not allowed: {reason(first)}.") from None

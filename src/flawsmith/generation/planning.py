@@ -1,0 +1,292 @@
+"""What to make, decided before the first pixel: a pure function of the configuration and the data set's records."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flawsmith import __version__, captions, datasets, images, inputs
+from flawsmith.config import GenerateConfig
+from flawsmith.datasets.splits import few_shot
+from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.methods.base import Synthesizer, read_card
+from flawsmith.methods.procedural.synthesizer import Procedural
+from flawsmith.records import GOOD, Job, Record
+
+
+def hash_seed(seed: int, *parts: Any) -> int:
+    """A 63-bit seed from a seed and any words, the same on every machine and Python."""
+    text = json.dumps([seed, *parts], ensure_ascii=False)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything decided before the first pixel: the jobs, and what `generate.json` records."""
+
+    jobs: list[Job]
+    description: dict[str, Any]
+    support: list[Record]
+    normals: dict[str, list[Record]]  # all that may be painted on, by category
+    notes: list[str]  # what the user should know but need not change
+
+
+def read_records(config: GenerateConfig) -> list[Record]:
+    """The data set named by `config.normal`. Raises FlawsmithError when there is nothing good to paint on."""
+    reader, root = datasets.parse_source(config.normal)
+    out = Path(os.path.realpath(config.out))  # `resolve` raises for a link to itself; the writer refuses it
+    if Path(os.path.realpath(root)) in (out, *out.parents):
+        raise FlawsmithError(
+            f"Output folder {config.out} lies inside the data set {root}: the next run would read the painted pictures "
+            f"as photographs. Choose a folder beside it, for example --out {root.resolve().parent / 'painted'}."
+        )
+    records = datasets.read(reader, root, category=config.category, group_by=config.group_by)
+    if not any(record.is_good for record in records):
+        raise FlawsmithError(
+            f"{config.normal} has no good photographs: put them under train/good, or name a folder of good photographs."
+        )
+    return records
+
+
+def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthesizer) -> Plan:
+    """Decide every picture: a pure function of its arguments.
+
+    Job i does not depend on n, so that a longer run begins with the shorter one. Normals come from the training
+    photographs, references only from the few-shot support set: a method never sees a test picture.
+    """
+    by_category: dict[str, list[Record]] = {}
+    for record in records:
+        by_category.setdefault(record.category, []).append(record)
+    normals, supports = {}, {}
+    for category, found in by_category.items():
+        good = [record for record in found if record.is_good]
+        training = [record for record in good if record.split == "train"]
+        if good:
+            normals[category] = training or good
+        defects = [record for record in found if not record.is_good]
+        support = few_shot(defects, shots=config.shots, seed=config.split_seed).support if defects else []
+        supports[category] = [record for record in support if record.masks]
+    if config.references_from is not None:
+        supports = dict.fromkeys(supports, _foreign(config))
+    own = _own_reference(config, next(iter(by_category)))
+    pairs = _pairs(config, synthesizer, normals, by_category, supports, own)
+    total = config.n * len(pairs) if config.per_defect else config.n
+    jobs = []
+    # A painter that happens to share a type's name with the data set must not be recorded as having seen its defects.
+    looks = synthesizer.needs_reference or synthesizer.names_from_data or config.mask in ("reference", "varied")
+    if config.references_from is not None and not looks:
+        raise FlawsmithError(f"{synthesizer.name} reads no references: leave references_from out.")
+    if config.references > 1 and not synthesizer.blends_references:
+        raise FlawsmithError(f"{synthesizer.name} reads one reference per picture, not {config.references}.")
+    count = max(config.references, synthesizer.references)
+    for index in range(total):
+        category, defect = pairs[index % len(pairs)]
+        turn = index // len(pairs)
+        references = [own] if own else [r for r in supports[category] if looks and r.defect_type == defect]
+        if synthesizer.needs_reference and not references:
+            raise FlawsmithError(_no_reference(config, synthesizer, category, defect))
+        walk = hash_seed(config.seed, "reference", category, defect)
+        shown = [_shuffled(references, walk, turn + more) for more in range(count)] if references else []
+        caption = config.prompt or ""
+        if not caption and shown and own is None and config.references_from is None and synthesizer.names_from_data:
+            caption = shown[0].caption  # what it was trained with
+        said = caption or synthesizer.default_caption(category, defect)
+        if not said and shown:
+            said = captions.sentence(category, defect)
+        jobs.append(
+            Job(
+                index=index,
+                normal=_shuffled(normals[category], hash_seed(config.seed, "normal", category, defect), turn),
+                reference=shown[0] if shown else None,
+                mask=config.mask or _default_mask(synthesizer, defect, bool(references), caption),
+                defect_type=defect,
+                caption=said,
+                seed=hash_seed(config.seed, index),
+                others=tuple(record for record in dict.fromkeys(shown[1:]) if record != shown[0]),
+            )
+        )
+    everything = sorted(f"{record.name} {record.image.stat().st_size}" for record in records)
+    support = list(dict.fromkeys(record for supported in supports.values() for record in supported if looks))
+    description = {
+        "flawsmith": __version__,
+        "source": config.normal,
+        "n": total,
+        "digits": max(3, len(str(max(0, (total - 1) // len(pairs))))),
+        "several_categories": len(by_category) > 1,
+        "data_set": hashlib.sha256("\n".join(everything).encode()).hexdigest()[:16],
+        "types": [list(pair) for pair in pairs],
+        "options": synthesizer.options.model_dump(mode="json"),
+        **{key: value for key, value in config.identity().items() if key != "options"},
+        "support": {
+            **synthesizer.seen(),
+            **_mask_support(config),
+            **{record.name: images.file_sha(record.image) for record in support},
+        },
+        "licences": _licences([*records, *support]),
+    }
+    from_here = synthesizer.needs_reference and not own and config.references_from is None
+    notes = _notes(synthesizer, records, supports, config.defect) if from_here else []
+    return Plan(jobs, description, support, normals, notes)
+
+
+def _mask_support(config: GenerateConfig) -> dict[str, str]:
+    """The real defects a learned mask model was trained on: whoever uses its masks has seen them."""
+    run = config.mask_run()
+    if run is None:
+        return {}
+    return {name: sha for entry in read_card(run).get("learned", {}).values() for name, sha in entry["support"].items()}
+
+
+def _notes(
+    synthesizer: Synthesizer, records: Sequence[Record], supports: dict[str, list[Record]], asked: Sequence[str]
+) -> list[str]:
+    """Real defects that were silently left out would surprise: say which and why."""
+    notes = []
+    defects = [record for record in records if not record.is_good and (not asked or record.defect_type in asked)]
+    bare = [record for record in defects if not record.masks]
+    if bare:
+        notes.append(f"{len(bare)} pictures of defects have no mask and are not used (the first: {bare[0].image}).")
+    known = {(record.category, record.defect_type) for supported in supports.values() for record in supported}
+    for category, defect in dict.fromkeys((r.category, r.defect_type) for r in defects if r.masks):
+        if (category, defect) not in known:
+            notes.append(
+                f"{category}/{defect} has too few pictures for a third of them to be seen and is left out: "
+                "give --shots."
+            )
+    return notes
+
+
+def _pairs(
+    config: GenerateConfig,
+    synthesizer: Synthesizer,
+    normals: dict[str, list[Record]],
+    by_category: dict[str, list[Record]],
+    supports: dict[str, list[Record]],
+    own: Record | None,
+) -> list[tuple[str, str]]:
+    """(category, defect type) of every kind of picture asked for, in order."""
+    pairs: list[tuple[str, str]] = []
+    for category in normals:
+        known_here = supports[category] if config.references_from else by_category[category]
+        in_data = list(dict.fromkeys(r.defect_type for r in known_here if not r.is_good))
+        with_reference = [name for name in in_data if any(r.defect_type == name for r in supports[category])]
+        offered = synthesizer.offers(category)
+        if config.defect:
+            known = set(in_data) if synthesizer.needs_reference and not own else None
+            for name in config.defect:
+                if known is not None and name not in known:
+                    raise unknown("Defect", name, known, f"in {config.normal}")
+                if offered and name not in offered:
+                    raise unknown("Defect", name, offered, f"in {config.method}")
+            names: Sequence[str] = config.defect
+        elif offered:
+            names = offered
+        elif config.prompt and (kind := captions.parse(config.prompt).kind) and not synthesizer.needs_reference:
+            names = [kind]  # the prompt says what to paint
+        elif synthesizer.defect_types:
+            names = synthesizer.defect_types
+        elif own:
+            names = [own.defect_type]
+        elif synthesizer.names_from_data and with_reference:
+            names = with_reference
+        elif synthesizer.needs_reference:
+            names = with_reference
+            if not names:
+                raise FlawsmithError(_no_reference(config, synthesizer, category, ""))
+        else:
+            names = [synthesizer.name]
+        for name in names:
+            if not name or name == GOOD or any(c in name for c in '/\\:*?"<>|') or name.startswith("."):
+                raise FlawsmithError(f"Defect name {name!r} cannot name a folder: use letters, digits, - and _.")
+            pairs.append((category, name))
+    return pairs
+
+
+def _no_reference(config: GenerateConfig, synthesizer: Synthesizer, category: str, defect: str) -> str:
+    what = f"defect {defect!r} of " if defect else ""
+    return (
+        f"{synthesizer.name} needs real defects with masks, but {what}{category or config.normal} offers none to learn "
+        "from: name a data set with test/<defect> and ground_truth/<defect> in --normal, raise --shots, or give "
+        "--reference and --reference-mask."
+    )
+
+
+def _foreign(config: GenerateConfig) -> list[Record]:
+    """The few-shot support of another data set, of all its categories: references of one material for another."""
+    if config.reference is not None:
+        raise FlawsmithError("--reference and references_from were both given: name one photograph or a data set.")
+    reader, root = datasets.parse_source(str(config.references_from))
+    found = [r for r in datasets.read(reader, root, group_by=config.group_by) if not r.is_good]
+    support = few_shot(found, shots=config.shots, seed=config.split_seed).support if found else []
+    support = [record for record in support if record.masks]
+    if not support:
+        raise FlawsmithError(
+            f"{config.references_from} offers no defect with a mask as a reference: name a data set with test/<defect> "
+            "and ground_truth/<defect>, or raise --shots."
+        )
+    return support
+
+
+def _own_reference(config: GenerateConfig, category: str) -> Record | None:
+    if config.reference is None:
+        if config.reference_mask is not None:
+            raise FlawsmithError("--reference-mask was given without --reference: name the photograph it belongs to.")
+        return None
+    if config.reference_mask is None:
+        raise FlawsmithError(
+            f"--reference {config.reference} has no mask, so nobody knows which pixels are the defect: give "
+            "--reference-mask, a black picture of the same size that is white on the defect, or let one be proposed "
+            "with --reference-mask auto."
+        )
+    defect = config.defect[0] if config.defect else "defect"
+    record = Record(
+        image=config.reference,
+        category=category,
+        defect_type=defect,
+        masks=(config.reference_mask,),
+        caption=config.reference_text or "",
+        root=config.reference.parent,
+    )
+    if not record.load().mask.any():
+        raise FlawsmithError(f"Reference mask {config.reference_mask} is empty: paint the defect white.")
+    return record
+
+
+def _shuffled(items: Sequence[Any], seed: int, turn: int) -> Any:
+    """The `turn`-th item of an endless walk through `items`, each pass in a new order."""
+    epoch, place = divmod(turn, len(items))
+    return items[_order(seed, epoch, len(items))[place]]
+
+
+@lru_cache(maxsize=4096)
+def _order(seed: int, epoch: int, count: int) -> list[int]:
+    return np.random.default_rng([seed, epoch]).permutation(count).tolist()
+
+
+def _licences(records: Sequence[Record]) -> list[str]:
+    """Licence files found at the data set's root: what the generated pictures inherit."""
+    found = set()
+    for root in {record.root for record in records}:
+        if root.is_dir():
+            found |= {p.name for p in root.iterdir() if p.name.lower().startswith("licen") and p.is_file()}
+    return sorted(filter(inputs.is_text, found))
+
+
+def _default_mask(synthesizer: Synthesizer, defect: str, has_reference: bool, caption: str) -> str:
+    """The method's own mask family; a real mask can only be imitated where there is one. Without one, what happens to
+    a whole component ("missing", "swapped") covers a component, and a crack is as long as `procedural` draws it.
+    """
+    family = synthesizer.default_mask(defect)
+    if family != "reference" or has_reference:
+        return family
+    if captions.logical(caption or defect):
+        return "component"
+    return Procedural().default_mask(captions.parse(caption).kind or defect)

@@ -1,0 +1,254 @@
+"""From a configuration to pictures: plan -> jobs -> requests -> samples -> writer. The only path to a pixel."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from flawsmith import __version__, images, masks, methods
+from flawsmith.config import GenerateConfig
+from flawsmith.datasets.writer import PARTIAL, Writer
+from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.generation.loading import Loader
+from flawsmith.generation.planning import Plan, plan, read_records
+from flawsmith.masks import propose
+from flawsmith.methods.base import Synthesizer
+from flawsmith.records import GOOD, Job, Request, Sample
+from flawsmith.registry import resolve
+
+Progress = Callable[[int, int, str], None]
+MIN_ON_OBJECT = 0.5
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did: pictures kept, refused (with reasons and counts), and found finished from before."""
+
+    out: Path
+    kept: int
+    rejected: int
+    resumed: int
+    reasons: dict[str, int]
+    notes: Sequence[str] = ()
+
+
+def prepare(config: GenerateConfig, progress: Progress | None = None) -> tuple[Plan, Synthesizer, Loader]:
+    """Read, plan and check: every refusal that can be known before slow work happens here, nothing is written but a
+    proposed reference mask.
+    """
+    notes = []
+    if str(config.reference_mask) == "auto" and config.reference is not None:
+        mask, shown = propose.write_proposal(config.reference, config.out)
+        config = config.model_copy(update={"reference_mask": mask})
+        notes.append(f"The reference's mask was proposed: look at {shown}, and where it is wrong, correct {mask}.")
+    synthesizer = load_method(config.method, config.options, config.backbone, config.device, config.memory)
+    if config.mask is not None and config.mask not in masks.MASKS and not Path(config.mask).is_file():
+        raise unknown("Mask", config.mask, masks.MASKS, "and is no picture file")
+    records = read_records(config)
+    made = plan(config, records, synthesizer)
+    made.notes.extend(notes)
+    loader = Loader(config)
+    Writer.check(config.out, made.description)
+    _check_sources(made.jobs, loader, synthesizer, progress)
+    loader.request(made.jobs[0])
+    for defect in config.defect:  # a name of the user's own may mean nothing to the method: one try, nothing written
+        job = next((job for job in made.jobs if job.defect_type == defect), None)
+        if job and synthesizer.defect_types and defect not in synthesizer.defect_types and not synthesizer.batched:
+            synthesizer.generate([loader.request(job)])
+    return made, synthesizer, loader
+
+
+def _check_sources(jobs: Sequence[Job], loader: Loader, synthesizer: Synthesizer, progress: Progress | None) -> None:
+    """Refuse damaged files and sizes that disagree now, by name, not after an hour of painting."""
+    references = list(dict.fromkeys(r for job in jobs for r in (job.reference, *job.others) if r is not None))
+    normals = list(dict.fromkeys(job.normal for job in jobs))
+    shapes = []
+    if loader.config.roi is not None:
+        shapes.append(("Region of interest", loader.config.roi))
+    if loader.mask_is_picture:
+        shapes.append(("Mask", Path(jobs[0].mask)))
+    for number, record in enumerate([*references, *normals]):
+        if progress and number % 16 == 0:
+            progress(number, len(references) + len(normals), "checking photographs")
+        if record.is_good:
+            images.verify(record.image)
+            for what, path in shapes:
+                loader.picture_mask(path, images.image_size(record.image), what, record.image)
+        elif not loader.sample(record).mask.any():
+            raise FlawsmithError(
+                f"Mask {record.masks[0]} of {record.image.name} is empty: paint the defect white, or remove both files."
+            )
+        else:
+            synthesizer.check_reference(loader.sample(record), f"Reference {record.image}")
+
+
+def load_method(
+    method: str,
+    options: dict[str, Any],
+    backbone: str | None = None,
+    device: str | None = None,
+    memory: int | None = None,
+) -> Synthesizer:
+    """A synthesizer by name, by "package.module:Class", or from a checkpoint folder."""
+    place = {key: value for key, value in (("device", device), ("memory", memory)) if value is not None}
+    if method not in methods.METHODS and (Path(method) / "card.json").is_file():
+        if backbone is not None:
+            raise FlawsmithError(f"{method} was trained on its own backbone: leave --backbone out.")
+        synthesizer = Synthesizer.from_pretrained(method, **place)
+        synthesizer.options = synthesizer.parse_options(options, synthesizer.options)
+        return synthesizer
+    if method not in methods.METHODS and ":" not in method:
+        raise unknown("Method", method, methods.METHODS, "and is no checkpoint folder (card.json)")
+    kind = resolve(method, methods.METHODS, "Method")
+    given = {**({} if backbone is None else {"backbone": backbone}), **place}
+    if given and not kind.batched:
+        raise FlawsmithError(f"Method {method!r} uses no diffusion model: leave --{next(iter(given))} out.")
+    return kind(**given, **options)
+
+
+def generate(
+    requests: Sequence[Request], jobs: Sequence[Job], loader: Loader, synthesizer: Synthesizer, max_redraws: int
+) -> list[tuple[Request, Sample, int]]:
+    """One block: make the samples, redraw refused ones with the next seeds. Returns (request, sample, redraws)."""
+    results: list[tuple[Request, Sample, int]] = [
+        (request, _gate(sample, request, loader, job), 0)
+        for request, sample, job in zip(requests, synthesizer.generate(requests), jobs, strict=True)
+    ]
+    for redraw in range(1, max_redraws + 1):
+        again = [i for i, (_, sample, _) in enumerate(results) if "rejected" in sample.info]
+        if not again:
+            break
+        redrawn = [loader.request(jobs[i], redraw) for i in again]
+        for i, request, sample in zip(again, redrawn, synthesizer.generate(redrawn), strict=True):
+            results[i] = (request, _gate(sample, request, loader, jobs[i]), redraw)
+            del request, sample
+    return results
+
+
+def _gate(sample: Sample, request: Request, loader: Loader, job: Job) -> Sample:
+    """Refuse a label that lies off the object; a mask the user painted is the user's word.
+
+    A refused picture is never written: its pixels are let go for the photograph's own.
+    """
+    if "rejected" not in sample.info and not loader.mask_is_picture:
+        area = int(sample.mask.sum())
+        on_object = float((sample.mask & loader.allowed(job.normal)).sum()) / max(1, area)
+        info = {**sample.info, "scores": {**sample.info.get("scores", {}), "on_object": round(on_object, 4)}}
+        if on_object < MIN_ON_OBJECT:
+            info["rejected"] = f"off the object ({on_object:.0%} of the label on it)"
+        sample = replace(sample, info=info)
+    return replace(sample, image=request.normal.image) if "rejected" in sample.info else sample
+
+
+def blocks(jobs: Sequence[Job], size: int) -> Iterator[Sequence[Job]]:
+    """Fixed blocks by index, so that a resumed run batches exactly as an uninterrupted one."""
+    for start in range(0, len(jobs), size):
+        yield jobs[start : start + size]
+
+
+def run(config: GenerateConfig, progress: Progress | None = None) -> Summary:
+    """Make every picture of a configuration; resumes when the folder already holds part of this run."""
+    made, synthesizer, loader = prepare(config, progress)
+    with Writer(config.out, made.description) as writer:
+        resumed = len(writer.lines)
+        if config.with_normals:
+            _copy_normals(made, config)
+        if progress:
+            progress(min(resumed, len(made.jobs)), len(made.jobs), "resuming" if resumed else "starting")
+        for block in blocks(made.jobs, config.batch_size if synthesizer.batched else 1):
+            if block[-1].index < len(writer.lines):
+                continue
+            _block(writer, made, loader, synthesizer, block, progress)
+        lines = [line for index, line in writer.lines.items() if index < len(made.jobs)]
+    reasons: dict[str, int] = {}
+    for line in lines:
+        if line["status"] != "kept":
+            reason = line["reason"].split("(")[0].strip()
+            reasons[reason] = reasons.get(reason, 0) + 1
+    kept = sum(line["status"] == "kept" for line in lines)
+    return Summary(config.out, kept, len(lines) - kept, min(resumed, len(made.jobs)), reasons, made.notes)
+
+
+def _block(
+    writer: Writer,
+    made: Plan,
+    loader: Loader,
+    synthesizer: Synthesizer,
+    block: Sequence[Job],
+    progress: Progress | None,
+) -> None:
+    """One block from words to files; a function of its own so that its pixels are gone before the next one's come."""
+    requests = [loader.request(job) for job in block]
+    results = generate(requests, block, loader, synthesizer, loader.config.max_redraws)
+    for job, (request, sample, redraws) in zip(block, results, strict=True):
+        if job.index >= len(writer.lines):
+            _write(writer, made.description, loader, synthesizer, job, request, sample, redraws)
+        if progress:
+            progress(job.index + 1, len(made.jobs), job.defect_type)
+
+
+def _write(
+    writer: Writer,
+    description: dict[str, Any],
+    loader: Loader,
+    synthesizer: Synthesizer,
+    job: Job,
+    request: Request,
+    sample: Sample,
+    redraws: int,
+) -> None:
+    number = f"{job.index // len(description['types']):0{description['digits']}d}"
+    start = f"{job.normal.category}/" if description["several_categories"] else ""
+    kept = "rejected" not in sample.info
+    image_png = images.encode_png(sample.image) if kept else None
+    mask_png = images.encode_png(sample.mask) if kept else None
+    info = {key: value for key, value in sample.info.items() if key not in ("scores", "window", "rejected")}
+    line: dict[str, Any] = {
+        "index": job.index,
+        "status": "kept" if kept else "rejected",
+        "category": job.normal.category,
+        "defect_type": job.defect_type,
+        "caption": sample.caption,
+        "seed": job.seed,
+        "redraws": redraws,
+        "normal": {"file": job.normal.name, "sha": loader.sha(job.normal.image)},
+        "reference": {"file": job.reference.name, "sha": loader.sha(job.reference.image), "group": job.reference.group}
+        if job.reference
+        else None,
+        "others": [record.name for record in job.others],
+        "mask_source": Path(job.mask).name if loader.mask_is_picture else job.mask,
+        "warp": request.warp.to_json() if request.warp is not None else None,
+        "requested_mask_sha": images.array_sha(request.mask),
+        "window": sample.info.get("window"),
+        "scores": sample.info.get("scores", {}),
+        "info": info,
+        "method": synthesizer.name,
+        "options": synthesizer.options.model_dump(mode="json"),
+        "flawsmith": __version__,
+    }
+    if image_png is None or mask_png is None:
+        line["reason"] = sample.info["rejected"]
+    else:
+        line["image"] = f"{start}test/{job.defect_type}/{number}.png"
+        line["mask"] = f"{start}ground_truth/{job.defect_type}/{number}_mask.png"
+        line["prompt"] = f"{start}prompt/{job.defect_type}/{number}.txt"
+        line["image_sha"] = hashlib.sha256(image_png).hexdigest()[:16]
+        line["mask_sha"] = hashlib.sha256(mask_png).hexdigest()[:16]
+    writer.write(line, image_png, mask_png)
+
+
+def _copy_normals(made: Plan, config: GenerateConfig) -> None:
+    """Copy the photographs used to train/good, byte for byte, so that the folder is a complete data set.
+
+    Their numbers are their places among all good photographs, so that a longer run adds files and renames none.
+    """
+    used = {job.normal.image for job in made.jobs}
+    for category, normals in made.normals.items():
+        start = config.out / category if made.description["several_categories"] else config.out
+        for number, path in enumerate(record.image for record in normals):
+            target = start / "train" / GOOD / f"{number:05d}{path.suffix.lower()}"
+            if path in used and not target.is_file():
+                images.write_bytes(target, path.read_bytes(), config.out / PARTIAL, durable=False)

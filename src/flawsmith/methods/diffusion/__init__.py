@@ -1,0 +1,1 @@
+"""What every diffusion method shares."""

@@ -1,0 +1,104 @@
+"""A diffusion method's run on disk: its card, the weights of what it learned, and the backbone it was learned on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+
+from flawsmith import images
+from flawsmith.diffusion.adapters import load_adapter, merge_adapter, save_adapter
+from flawsmith.diffusion.backbone import Backbone, fingerprint
+from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.methods import base
+
+if TYPE_CHECKING:
+    from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
+
+__all__ = ["LORA", "WEIGHTS", "fingerprint", "load", "merge", "save"]
+
+WEIGHTS, LORA = "weights.safetensors", "lora.safetensors"  # of a joint method
+
+
+def load(
+    kind: type[DiffusionSynthesizer], folder: Path, device: str | None = None, memory: int | None = None
+) -> DiffusionSynthesizer:
+    """The synthesizer of a run. Raises FlawsmithError when the backbone is another one or a file is damaged."""
+    card = base.read_card(folder)
+    named, config, options = card.get("backbone", "compact"), card.get("config"), card.get("options", {})
+    made = kind(named, config, device=device, memory=memory, **options)
+    expected, actual = card.get("backbone_fingerprint"), fingerprint(made.backbone)
+    if expected and expected != actual:
+        raise FlawsmithError(
+            f"{folder} was trained on backbone {card['backbone']!r} with fingerprint {expected}, this one has "
+            f"{actual}: install the flawsmith version named on its card, or train again."
+        )
+    made.card, made.folder = {**card, "learned": card.get("learned", {})}, folder
+    if made.joint and made.card["learned"]:
+        _load_joint(made, folder)
+    if not made.joint:
+        for number, (key, entry) in enumerate(made.card["learned"].items()):
+            made.adapters[key] = f"adapter{number}"
+            load_adapter(made.backbone, made.adapters[key], base.inside(folder, entry["file"]))
+    return made
+
+
+def _load_joint(made: DiffusionSynthesizer, folder: Path) -> None:
+    made.extend({name: () for name in made.card["learned"]})
+    try:
+        stored = load_file(folder / WEIGHTS)
+        for part, module in made.trainable().items():
+            # A run that was stopped while it learned another name may hold more than its card says.
+            module.load_state_dict({key: stored[f"{part}.{key}"] for key in module.state_dict()})
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+        raise FlawsmithError(f"{folder / WEIGHTS} does not fit its card ({error}): train again.") from error
+    if made.config.lora_rank:
+        load_adapter(made.backbone, "shared", folder / LORA)
+        made.lora = {key: p for key, p in made.backbone.unet.named_parameters() if ".shared." in key}
+
+
+def merge(folder: Path, name: str | None, out: Path) -> str:
+    """Write a backbone with one of a run's LoRA adapters added into its denoiser; returns the adapter's name.
+
+    `name` is "category/defect_type", not needed where there is one adapter only. What else a joint method learned
+    stays in its run. Raises FlawsmithError for an unknown name, or a folder that is not empty.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise FlawsmithError(f"Folder {out} is not empty: choose another --out.")
+    made = base.Synthesizer.from_pretrained(folder)
+    adapters = {"shared": "shared"} if getattr(made, "lora", None) else dict(getattr(made, "adapters", {}))
+    if not adapters:
+        raise FlawsmithError(f"{folder} holds no LoRA adapter that could be merged.")
+    if name is None and len(adapters) > 1:
+        raise FlawsmithError(f"{folder} holds several adapters, name one: {', '.join(sorted(adapters))}.")
+    name = name or next(iter(adapters))
+    if name not in adapters:
+        raise unknown("Adapter", name, adapters, f"in {folder}")
+    backbone: Backbone = made.backbone  # type: ignore[attr-defined]
+    merge_adapter(backbone, adapters[name])
+    backbone.save_pretrained(out)
+    return name
+
+
+def save(method: DiffusionSynthesizer, folder: Path) -> None:
+    """Write what was learned, then the card, each file whole or not at all."""
+    from flawsmith import __version__
+
+    card: dict[str, Any] = {**method.card, "options": method.options.model_dump(mode="json"), "flawsmith": __version__}
+    card["backbone_fingerprint"] = fingerprint(method.backbone)
+    if method.joint:
+        card["config"] = method.config.model_dump(mode="json")
+        if card["learned"]:  # a run that was only begun has nothing but its card
+            parts = method.trainable().items()
+            weights = {f"{part}.{key}": v.contiguous() for part, m in parts for key, v in m.state_dict().items()}
+            images.write_bytes(folder / WEIGHTS, to_bytes(weights))
+            if method.lora:
+                save_adapter(method.backbone, "shared", folder / LORA)
+    elif method.folder is not None and method.folder != folder:
+        for entry in card["learned"].values():
+            images.write_bytes(folder / entry["file"], (method.folder / entry["file"]).read_bytes())
+    images.write_bytes(folder / "card.json", (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())

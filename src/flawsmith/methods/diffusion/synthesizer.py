@@ -1,0 +1,378 @@
+"""DiffusionSynthesizer: requests to pictures through a backbone, written once for every diffusion method.
+
+A method says what the denoiser attends to (`prepare`, `condition`); windows, tiles, sampling, pasting back and labels
+are the same for all. Used as it is (`inpaint`), it paints from words and an optional reference, and `flawsmith train`
+gives it one adapter per defect type. A `joint` method is one model for many categories and types: it also says what is
+trained (`trainable`) and how a training batch is conditioned (`training_condition`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from flawsmith import captions, compose
+from flawsmith.diffusion import tensors
+from flawsmith.diffusion.adapters import add_adapter, merged, use_adapter
+from flawsmith.diffusion.backbone import Backbone
+from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise
+from flawsmith.diffusion.estimate import weight_bytes
+from flawsmith.diffusion.memory import batch_that_fits, halved
+from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.methods import base
+from flawsmith.methods.classic.patches import is_grey
+from flawsmith.methods.diffusion import sketches
+from flawsmith.methods.diffusion.appearance import Look, look_of, match_contrast
+from flawsmith.methods.diffusion.options import FAST, REFERENCE, DiffusionConfig, DiffusionOptions
+from flawsmith.methods.diffusion.tiles import Canvas, only_real_change, paste, reduction, resized, tiles, with_grain
+from flawsmith.records import Request, Sample
+from flawsmith.training.shards import Batch
+
+BATCH = 8  # windows per forward pass, where the memory allows
+
+
+class DiffusionSynthesizer(base.Synthesizer):
+    """Paint from words, and from a reference where the backbone can read one, with a frozen backbone."""
+
+    name = "inpaint"
+    names_from_data = True
+    batched = True
+    joint: ClassVar[bool] = False  # one model for many categories and types, or one adapter for each type
+    Options: ClassVar[type[base.Options]] = DiffusionOptions
+    Config: ClassVar[type[DiffusionConfig]] = DiffusionConfig
+    # named settings of `flawsmith train`: fields of FitConfig ("fit"), Config ("config") and Options ("options"); what
+    # a preset leaves out is the default's
+    presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {"default": {}}
+
+    def __init__(
+        self,
+        backbone: str | Backbone = "compact",
+        config: Mapping[str, Any] | DiffusionConfig | None = None,
+        device: str | None = None,
+        memory: int | None = None,
+        **options: Any,
+    ) -> None:
+        """`device` ("cpu", "cuda") and `memory` (8, 12, 16, 24 GiB) place the backbone; see Backbone.place."""
+        super().__init__(**options)
+        self.config: Any = config if isinstance(config, self.Config) else self.parse_config(dict(config or {}))
+        self.backbone = backbone if isinstance(backbone, Backbone) else Backbone.from_pretrained(backbone).freeze()
+        self.batch = BATCH  # windows per forward pass
+        if device is not None or memory is not None:
+            self.backbone.place(device or "cpu", memory)
+        self.adapters: dict[str, str] = {}  # "category/defect" -> name of the attached adapter
+        self.lora: dict[str, nn.Parameter] = {}  # the shared adapter of a joint method, once it is trained
+        named = backbone if isinstance(backbone, str) else backbone.source
+        self.card: dict[str, Any] = {"method": self.name, "backbone": named, "learned": {}}
+        self.folder: Path | None = None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            self.build()
+        if device is not None or memory is not None:
+            own = [*self.trainable().values(), *self.encoders().values()]
+            self.batch = batch_that_fits(self.backbone, BATCH, beside=sum(weight_bytes(module) for module in own))
+
+    @classmethod
+    def parse_config(cls, given: dict[str, Any]) -> DiffusionConfig:
+        """Check a Config and fill in defaults. Raises FlawsmithError naming the field."""
+        for key in given:
+            if key not in cls.Config.model_fields:
+                raise unknown("Setting", key, cls.Config.model_fields, f"of {cls.name}'s config")
+        try:
+            return cls.Config.model_validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            raise FlawsmithError(f"{field}={first['input']!r} for {cls.name}: {first['msg'].lower()}.") from None
+
+    @classmethod
+    def parse_options(cls, given: dict[str, Any], base: base.Options | None = None) -> base.Options:
+        """As every method's; "sampling" names a set of options, on which the others given come on top."""
+        rest = dict(given)
+        name = rest.pop("sampling", None)
+        if name is None:
+            return super().parse_options(rest, base)
+        presets = {key: preset["options"] for key, preset in cls.presets.items() if "options" in preset}
+        known: dict[str, dict[str, Any]] = {"fast": FAST, "reference": REFERENCE, **presets}
+        if not isinstance(name, str) or name not in known:
+            raise unknown("Sampling", str(name), known, f"of {cls.name}")
+        return super().parse_options({**known[name], **rest}, base)
+
+    def default_mask(self, defect_type: str) -> str:
+        return "reference"
+
+    def default_caption(self, category: str, defect_type: str) -> str:
+        return "" if self._told_by_name(category, defect_type) else super().default_caption(category, defect_type)
+
+    def _told_by_name(self, category: str, defect_type: str) -> bool:
+        """Whether a type's name alone says what to paint: nothing of this name was learned, and it tells a kind."""
+        learned = self.joint or f"{category}/{defect_type}" in self.card["learned"]
+        return not learned and bool(captions.kinds_of(defect_type))
+
+    def seen(self) -> dict[str, str]:
+        return {name: sha for entry in self.card["learned"].values() for name, sha in entry["support"].items()}
+
+    # -- what a joint method adds ------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        """Make the method's own modules; called once, with torch's generator seeded by the config."""
+
+    def trainable(self) -> dict[str, nn.Module]:
+        """The method's own modules by name: what the optimiser and the checkpoint see. The backbone is not among
+        them.
+        """
+        return {}
+
+    def encoders(self) -> dict[str, nn.Module]:
+        """The method's own frozen models by name: readers, feature extractors."""
+        return {}
+
+    def extend(self, support: Mapping[str, Sequence[Sample]]) -> None:
+        """Make room for new names ("category/defect_type"), starting from their support pictures; those are empty
+        where weights will be loaded next.
+        """
+
+    def own(self, name: str) -> list[str]:
+        """Parameters (as in `parameters`) that belong to one name alone: what adding it to a finished run trains."""
+        return []
+
+    def begin(self) -> None:
+        """Start from the files that the config names; called once, before the first fit."""
+
+    def training_condition(self, batch: Batch, t: Tensor) -> Conditioning:
+        """What `prepare` and `condition` give for requests, for a training batch, with gradients. Rows of
+        `batch.dropped` get the unconditional tokens in place of the method's own.
+        """
+        raise FlawsmithError(f"Method {self.name} has nothing of its own to train.")
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Everything that is trained, by name: "module.parameter", and the shared adapter's."""
+        parts = self.trainable().items()
+        found = {f"{part}.{name}": p for part, module in parts for name, p in module.named_parameters()}
+        return {**found, **self.lora}
+
+    def add_lora(self) -> None:
+        """Attach the config's shared adapter to the denoiser, fresh."""
+        if self.config.lora_rank and not self.lora:
+            self.lora = add_adapter(self.backbone, "shared", self.config.lora_rank, self.config.seed)
+
+    # -- disk ------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **place: Any) -> DiffusionSynthesizer:
+        """Load a run's card, its backbone and what it learned; `device` and `memory` as for a new one. Raises
+        FlawsmithError when the backbone is another one.
+        """
+        from flawsmith.methods.diffusion import runs
+
+        return runs.load(cls, Path(folder), **place)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the card and what was learned; the backbone is named, with its fingerprint, not copied."""
+        from flawsmith.methods.diffusion import runs
+
+        runs.save(self, Path(folder))
+
+    # -- the three hooks ---------------------------------------------------------------------------------------------
+
+    def prepare(self, requests: Sequence[Request], masks: Tensor, options: Any) -> Any:
+        """What is computed once for the whole sampling: here, the context tokens of words and references.
+
+        masks (B, 1, S, S) in {0, 1}: what is to be painted of each request in the windows about to be sampled;
+        options: the dials of this call.
+        """
+        return Conditioning(self.backbone.context([r.caption for r in requests], self._references(requests)))
+
+    def condition(self, prepared: Any, t: Tensor) -> Conditioning:
+        """What the denoiser attends to at steps t (B,): here, the same at every step."""
+        given: Conditioning = prepared
+        return given
+
+    def unconditional(self, count: int) -> Conditioning:
+        """What guidance moves away from; as many tokens as `condition` gives."""
+        return self.backbone.null(count)
+
+    def contrast_strength(self, options: Any) -> float:
+        """How far the contrast of what was painted follows the reference's (or the sketch's), 0 to 1."""
+        return float(options.contrast)
+
+    def look(self, canvas: Canvas) -> Look | None:
+        """Whose contrast and colours the painted defect takes: the reference's, or a sketch's where a name is all."""
+        shown = canvas.exemplar
+        return look_of(shown) if shown is not None and shown.mask.any() else None
+
+    def remember(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """What the card keeps of a learned type's pictures, beside the weights."""
+        return {}
+
+    def _references(self, requests: Sequence[Request]) -> list[tuple[Tensor, Tensor] | None] | None:
+        if self.backbone.reader is None:
+            return None
+        return [
+            None if r.reference is None or not r.reference.mask.any() else self.reference_window(r.reference)
+            for r in requests
+        ]
+
+    def reference_window(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        """A defect and its surroundings as encoders see them: (3, S, S) in [-1, 1] and (1, S, S) in {0, 1}."""
+        view = compose.square_window(sample.mask, self.backbone.size, 1.3)
+        image, mask = resized(sample.image, sample.mask, view, self.backbone.size)
+        return tensors.from_images([image])[0], tensors.from_masks([mask])[0]
+
+    # -- generation --------------------------------------------------------------------------------------------------
+
+    def generate(
+        self, requests: Sequence[Request], progress: Callable[[int, int], None] | None = None, **options: Any
+    ) -> list[Sample]:
+        """Make one Sample per Request, in order; all windows of a round share forward passes of `batch`."""
+        chosen: Any = self.parse_options(options, base=self.options)
+        canvases = [self._canvas(request, chosen) for request in requests]
+        for members in self._groups(canvases):
+            with merged(self.backbone.unet):
+                for turn in range(max(len(canvas.tiles) for canvas in members)):
+                    self._round([canvas for canvas in members if turn < len(canvas.tiles)], turn, chosen)
+        with ThreadPoolExecutor(min(len(canvases), os.cpu_count() or 1) or 1) as pool:  # 40 ms each at 512 px
+            return list(pool.map(lambda canvas: self._finish(canvas, chosen), canvases))
+
+    def _paint(self, chunk: Sequence[Canvas], turn: int, options: Any) -> None:
+        """Paint one tile of each canvas; in smaller parts, from now on, where the memory does not suffice."""
+        views = [resized(c.pixels, self._hole(c, turn), c.tiles[turn], self.backbone.size, keep=True) for c in chunk]
+        if options.start in ("reference", "analogy") and chunk[0].start is None:
+            options = options.model_copy(update={"start": "noise"})  # there is no reference to begin from
+        seeds = [(c.request.seed + 7919 * turn) & (2**63 - 1) for c in chunk]
+        starts = [
+            resized(c.start, c.mask, c.tiles[turn], self.backbone.size)[0] if c.start is not None else view[0]
+            for c, view in zip(chunk, views, strict=True)
+        ]
+        try:
+            painted = self._sample([c.request for c in chunk], views, starts, seeds, options)
+        except torch.OutOfMemoryError:
+            painted = None
+        if painted is None:  # not inside `except`, where the error keeps the tensors alive
+            self.batch = halved(len(chunk), "painting")
+            self._round(chunk, turn, options)
+            return
+        for canvas, (context, _), window in zip(chunk, views, painted, strict=True):
+            paste(canvas, turn, context, window, options)
+
+    def _groups(self, canvases: Sequence[Canvas]) -> Iterator[list[Canvas]]:
+        """The canvases that share one adapter, which is switched on, and that have or lack a start of their own."""
+        alike: dict[tuple[str | None, bool], list[Canvas]] = {}
+        for canvas in canvases:
+            name = f"{canvas.request.normal.category}/{canvas.request.defect_type}"
+            alike.setdefault((self.adapters.get(name), canvas.start is None), []).append(canvas)
+        for (adapter, _), members in alike.items():
+            if self.adapters:
+                use_adapter(self.backbone, adapter)
+            yield members
+
+    def _round(self, canvases: Sequence[Canvas], turn: int, options: Any) -> None:
+        """Paint the tile `turn` of each canvas, at most `batch` at a time."""
+        rest = list(canvases)
+        while rest:  # `batch` may shrink meanwhile
+            part, rest = rest[: self.batch], rest[self.batch :]
+            self._paint(part, turn, options)
+
+    def _canvas(self, request: Request, options: Any) -> Canvas:
+        size = self.backbone.size
+        shrink = reduction(request.mask, size, options.max_reduction)
+        area = (
+            compose.Window(0, 0, *request.mask.shape)
+            if options.window == "full"
+            else compose.window(request.mask, round(size * shrink), options.context)
+        )
+        mask = request.mask[area.slices]
+        pixels = request.normal.image[area.slices].copy()
+        name = request.normal.category, request.defect_type
+        sketch = start = None
+        wordless = not request.caption and request.reference is None and self._told_by_name(*name)
+        if wordless or options.start == "painted":
+            sketch = sketches.painted(request, area, pixels, mask)
+            start = sketch.image if options.start == "painted" else None
+        elif options.start == "reference":
+            start = sketches.laid(request, area, pixels, mask)
+        elif options.start == "analogy":
+            start = sketches.analogous(request, area, pixels, mask)
+        if wordless and sketch is not None:
+            request = replace(request, caption=sketch.caption)
+        exemplar = request.reference or (sketch if wordless else None)
+        cut = [area] if options.window == "full" else tiles(mask, size, options.context, shrink)
+        return Canvas(request, area, pixels, mask, cut, start, exemplar)
+
+    @staticmethod
+    def _hole(canvas: Canvas, turn: int) -> np.ndarray:
+        """What this tile paints: the mask, less what earlier tiles finished (it is context now)."""
+        left = canvas.mask & ~canvas.done
+        return left if turn else canvas.mask
+
+    def _sample(
+        self,
+        requests: list[Request],
+        views: list[tuple[np.ndarray, np.ndarray]],
+        starts: list[np.ndarray],
+        seeds: list[int],
+        options: Any,
+    ) -> np.ndarray:
+        """Windows (B, S, S, 3) uint8 painted inside their masks."""
+        backbone, device = self.backbone, self.backbone.device
+        image = tensors.from_images([v[0] for v in views]).to(device)
+        mask = tensors.from_masks([v[1] for v in views]).to(device)
+        side = backbone.size // backbone.factor
+        noise = draw_noise(seeds, (backbone.latent_channels, side, side), device)
+        blend = backbone.input_kind == "blend"
+        with torch.no_grad():
+            prepared = self.prepare(requests, mask, options)
+            null = self.unconditional(len(views)) if options.guidance_scale != 1 else None
+            latents = denoise(
+                backbone.unet,
+                backbone.sampler(options.sampler, options.eta),
+                lambda t: self.condition(prepared, t),
+                noise,
+                extra=backbone.inpaint_input(image, mask),
+                unconditional=None if null is None else lambda t: null,
+                guidance_scale=options.guidance_scale,
+                num_inference_steps=options.steps,
+                timesteps=backbone.timesteps(options.steps, options.eta),
+                eta=options.eta,
+                step_noise=lambda i: draw_noise([seed + 104_729 * (i + 1) for seed in seeds], noise.shape[1:], device),
+                start=None
+                if options.start == "noise"
+                else backbone.encode(tensors.from_images(starts).to(image.device)),
+                strength=1.0 if options.start == "noise" else options.strength,
+                known=backbone.encode(image) if blend else None,
+                mask=tensors.pool_mask(mask, side) if blend else None,
+            )
+            return tensors.to_images(backbone.decode(latents))
+
+    def _finish(self, canvas: Canvas, options: Any) -> Sample:
+        request, view = canvas.request, canvas.area.slices
+        normal = np.ascontiguousarray(request.normal.image[view])
+        painted = canvas.pixels
+        if is_grey(normal):  # a grey camera sees no colour
+            painted = np.repeat(painted.mean(axis=2, keepdims=True).round().astype(np.uint8), 3, axis=2)
+        strength = self.contrast_strength(options)
+        look = self.look(canvas) if strength and canvas.mask.any() else None
+        if look is not None:
+            painted = match_contrast(normal, painted, canvas.mask, look, strength)
+        if options.keep_grain:
+            painted = with_grain(normal, painted, canvas.mask)
+        painted = only_real_change(normal, painted, canvas.mask, options.threshold)
+        done = compose.finish(
+            normal, painted, canvas.mask, options.tolerance, options.min_visibility, options.min_share
+        )
+        image = request.normal.image.copy()
+        label = np.zeros(request.mask.shape, dtype=bool)
+        info: dict[str, Any] = {"window": canvas.area.as_list(), "tiles": len(canvas.tiles), "scores": done.scores}
+        if done.rejected:
+            info["rejected"] = done.rejected
+        else:
+            image[view], label[view] = done.image, done.label
+        return Sample(image, label, request.normal.category, request.defect_type, request.caption, info)

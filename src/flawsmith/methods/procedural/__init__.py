@@ -1,0 +1,1 @@
+"""Parametric painters with captions from the same parameters."""

@@ -1,0 +1,1 @@
+"""Fits: what is learned from, how, and what survives a kill."""

@@ -1,0 +1,97 @@
+"""Fitting one model to many defect types at once: every window's type is drawn first, so that rare ones count alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from flawsmith.diffusion.backbone import Backbone
+from flawsmith.diffusion.denoise import Conditioning
+from flawsmith.diffusion.memory import batch_that_fits
+from flawsmith.records import Sample
+from flawsmith.training.shards import Batch
+from flawsmith.training.steps import Steps
+from flawsmith.training.tuning import tune
+from flawsmith.training.windows import FewShotWindows, FitConfig, stack
+
+__all__ = ["JointWindows", "Material", "fit_joint"]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What one defect type is learned from."""
+
+    real: Sequence[Sample]
+    normals: Sequence[Sample] = ()
+    drawn: Sequence[Sample] = ()
+    held_out: Sequence[Sample] = ()  # judges the fit and teaches nothing
+
+
+class JointWindows:
+    """Batches over several defect types; names are "category/defect_type"."""
+
+    def __init__(self, material: Mapping[str, Material], size: int, config: FitConfig) -> None:
+        self.config, self.names = config, list(material)
+        self.windows = {n: FewShotWindows(m.real, m.normals, m.drawn, size, config) for n, m in material.items()}
+
+    @classmethod
+    def judging(cls, material: Mapping[str, Material], size: int, config: FitConfig) -> JointWindows | None:
+        """Windows of what is held out, whose references are what is not; None where nothing is."""
+        kept = {n: m for n, m in material.items() if m.held_out}
+        made = cls({n: Material(m.held_out) for n, m in kept.items()}, size, config)
+        for name, part in kept.items():
+            made.windows[name].shown = FewShotWindows(part.real, (), (), size, config).real
+        return made if kept else None
+
+    def batch(self, step: int, count: int, real_only: bool = False) -> Batch:
+        """Batch number `step`, a pure function of (seed, step); without real_only types are drawn uniformly, with it
+        they take turns.
+        """
+        rng = np.random.default_rng([self.config.seed, step, int(real_only), 2])
+        drawn = []
+        for place in range(count):
+            name = self.names[place % len(self.names) if real_only else int(rng.integers(len(self.names)))]
+            drawn.append(self.windows[name].window(rng, real_only, name))
+        return stack(drawn)
+
+
+def fit_joint(
+    backbone: Backbone,
+    parameters: Mapping[str, nn.Parameter],
+    condition: Callable[[Batch, Tensor], Conditioning],
+    material: Mapping[str, Material],
+    out: Path,
+    config: FitConfig,
+    *,
+    faster: Sequence[str] = (),
+    preview: Callable[[int], None] | None = None,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Fit a joint method's `parameters`; afterwards they are the best averages.
+
+    The mean loss on what the types hold out decides when to stop and which weights are kept; where nothing is held
+    out all steps are done and the last averages kept. Parameters named in `faster` learn `config.name_rate` times as
+    fast. Calling it again with the same `out` resumes. Returns {"steps", "held_out", "stopped"}.
+    """
+    windows = JointWindows(material, backbone.size, config)
+    judge = JointWindows.judging(material, backbone.size, config)
+    judged = judge.batch(0, min(64, max(16, 4 * len(judge.names))), real_only=True) if judge else None
+    steps = Steps(backbone, lambda number: windows.batch(number, config.batch_size), judged, config, condition)
+    steps.rows = batch_that_fits(backbone, config.batch_size, dict(parameters))
+    return tune(
+        parameters,
+        steps,
+        out,
+        config,
+        held_out=steps.held_out if judged else None,
+        smaller=steps.smaller,
+        stop_early=judged is not None,
+        factors=dict.fromkeys(faster, config.name_rate),
+        preview=preview,
+        progress=progress,
+    )

@@ -1,0 +1,127 @@
+"""Training a joint method: one fit for all wanted types; a later fit touches only what belongs to its own types."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from flawsmith import images
+from flawsmith.config import TrainConfig
+from flawsmith.errors import FlawsmithError
+from flawsmith.methods.diffusion.runs import WEIGHTS
+from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
+from flawsmith.records import Record
+from flawsmith.training import support as training_data
+from flawsmith.training.fit import Material, fit_joint
+
+if TYPE_CHECKING:
+    from flawsmith.training.run import Progress, Settings
+
+
+def train(
+    config: TrainConfig,
+    settings: Settings,
+    kind: type[DiffusionSynthesizer],
+    records: Sequence[Record],
+    wanted: Sequence[tuple[str, str]],
+    card: dict[str, Any],
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """Learn the wanted types that the run does not know yet; returns its card."""
+    _same_config(config, card)
+    support: dict[str, list[Record]] = {}
+    seen: dict[str, dict[str, str]] = {}
+    for category, defect in wanted:
+        found = training_data.missing(config, records, card, category, defect)
+        if found is not None:
+            support[f"{category}/{defect}"], seen[f"{category}/{defect}"] = found
+    if not support:
+        return card
+    method, first = _method(config, settings, kind, card)
+    categories = dict.fromkeys(name.split("/")[0] for name in support)
+    normals = {category: training_data.normals(config, records, category) for category in categories}
+    drawn = {category: training_data.drawn(config, category) for category in categories}
+    real, held_out = training_data.divided(support, settings.fit.seed, settings.fit.patience > 0)
+    material = {
+        name: Material(found, normals[name.split("/")[0]], drawn[name.split("/")[0]], held_out[name])
+        for name, found in real.items()
+    }
+    method.extend(real)  # what judges the fit enters nothing that is trained, made or kept for it
+    parameters = method.parameters()
+    own = [parameter for name in support for parameter in method.own(name)]
+    if not first:
+        parameters = {name: parameters[name] for name in own}
+        if not parameters:
+            raise FlawsmithError(
+                f"{config.out} is a finished run of {config.method}, which keeps nothing of its own for a defect type: "
+                "use it as it is, or choose another --out and train all types together."
+            )
+    folder = config.out / "train" / f"fit-{len({json.dumps(e['names']) for e in card['learned'].values()})}"
+    plan = {"names": list(support), "support": seen, "fit": asdict(settings.fit), "config": settings.config}
+    training_data.same_fit(folder, plan)
+    for parameter in method.parameters().values():
+        parameter.requires_grad_(False)
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    what = next(iter(support)) if len(support) == 1 else f"{len(support)} types"
+
+    def tell(line: dict[str, Any]) -> None:
+        if progress:
+            progress(what, line["step"], settings.fit.steps, line)
+
+    pictures = [found[turn % len(found)] for turn in range(4) for found in real.values()]
+    photographs = [photo for found in normals.values() for photo in found]
+
+    def preview(step: int) -> None:
+        picture = training_data.preview(method, pictures, photographs, config)
+        images.write_image(folder / "previews" / f"{step:06d}.png", picture)
+
+    result = fit_joint(
+        method.backbone,
+        parameters,
+        method.training_condition,
+        material,
+        folder,
+        settings.fit,
+        faster=own,
+        preview=preview,
+        progress=tell,
+    )
+    for name in support:
+        method.card["learned"][name] = {
+            "file": WEIGHTS,
+            **result,
+            "names": list(support),
+            "fit": asdict(settings.fit),
+            "support": seen[name],
+            **method.remember([*real[name], *held_out[name]]),
+        }
+    preview(result["steps"])  # after the card is filled in: a fit resumed at its end has not trained, but has learned
+    method.save_pretrained(config.out)
+    return method.card
+
+
+def _method(
+    config: TrainConfig, settings: Settings, kind: type[DiffusionSynthesizer], card: dict[str, Any]
+) -> tuple[DiffusionSynthesizer, bool]:
+    """The method as the run holds it, or a fresh one; and whether this is its first fit."""
+    if not card["learned"]:
+        method = kind(config.backbone, settings.config, config.device, config.memory, **settings.options)
+        method.begin()
+        method.card = {**method.card, "method": config.method}
+        method.save_pretrained(config.out)  # a run that is stopped is known as one
+        method.add_lora()
+        return method, True
+    return kind.from_pretrained(config.out, device=config.device, memory=config.memory), False
+
+
+def _same_config(config: TrainConfig, card: dict[str, Any]) -> None:
+    """What is fixed when a run is made cannot be set differently later."""
+    for key, value in config.options.items():
+        held = card.get("config", {}).get(key, value)
+        if held != value:
+            raise FlawsmithError(
+                f"{config.out} was made with {key}={held!r}, not {value!r}: leave it out, or choose another --out."
+            )

@@ -1,0 +1,315 @@
+"""Pretraining of the compact backbone: denoiser, text encoder, reference encoder and reader together, on
+shards of windows.
+
+One function, one config. Every step is a function of (seed, step), so a run that was stopped and resumed
+gives the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flawsmith import images
+from flawsmith.diffusion import tensors
+from flawsmith.diffusion.backbone import Backbone
+from flawsmith.diffusion.compact import recipe as compact
+from flawsmith.diffusion.compact.recipe import CompactConfig
+from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise
+from flawsmith.errors import FlawsmithError
+from flawsmith.training.losses import batch_loss, batch_tensors, stratified_steps
+from flawsmith.training.shards import Batch, Mix, Windows
+from flawsmith.training.trainer import Trainer
+
+__all__ = ["PretrainConfig", "pretrain", "read_config"]
+
+
+MAY_CHANGE = {"steps", "held_out_every", "held_out", "save_every", "preview_every"}  # between a run and its resumption
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Everything that decides the weights, apart from the shards."""
+
+    steps: int = 12_000
+    batch_size: int = 16
+    learning_rate: float = 4e-4
+    warmup: int = 300
+    decay: float = 0.25  # last share of the steps, in which the rate falls to zero
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    outside: float = 0.05  # weight of the loss outside the mask
+    colour: float = 4.0  # extra weight of errors in colour: small in numbers, but seen at once
+    align: float = 0.05  # weight of "a reference says what its caption says"
+    edges: float = 0.25  # weight of the error's gradient: fights the 4 px grid of pixel-unshuffle
+    snr_cap: float = 5.0  # above this signal-to-noise ratio a step counts less: there the v loss only sees grain
+    even_in: Literal["time", "noise"] = "noise"  # how training steps are spread, see noise_levels
+    min_area: int = 64  # pixels; the masked loss is divided by the mask's area, but not by less than this
+    bf16: bool = True
+    held_out_every: int = 500
+    held_out: int = 64  # windows per held-out figure
+    save_every: int = 500
+    preview_every: int = 1000
+    mix: Mix = field(default_factory=Mix)
+    recipe: CompactConfig = field(default_factory=CompactConfig)
+
+
+def read_config(path: Path | str, **changes: Any) -> PretrainConfig:
+    """A JSON file of PretrainConfig's fields (mix and recipe nested), with `changes` on top."""
+    given = {**json.loads(Path(path).read_text(encoding="utf-8")), **changes}
+    given["mix"] = Mix(**given.get("mix", {}))
+    recipe: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.get("recipe", {}).items()}
+    given["recipe"] = CompactConfig(**recipe)
+    try:
+        return PretrainConfig(**given)
+    except TypeError as error:
+        raise FlawsmithError(
+            f"{path}: {error}; known fields: {', '.join(PretrainConfig.__dataclass_fields__)}."
+        ) from error
+
+
+def measure_spectrum(backbone: Backbone, windows: Windows, batches: int = 24) -> Tensor:
+    """Standard deviation (3, P, P) of every cosine wave of what the hole hides, per unit of area.
+
+    That is the picture under the mask minus the smooth continuation of its surroundings: the waves of the whole
+    window would be the wrong prior. Windows differ a hundredfold in contrast and colour; the level of brightness and
+    of each colour difference is between their typical and their mean power, since the mean alone lets colour noise
+    through in the many windows without colour. Coarse waves keep their full power: capped, every cell's brightness
+    was guessed for itself. Waves that hardly occur get half a grey level, the rounding of 8-bit pictures.
+    """
+    device = backbone.device
+    shape, mean, typical, total = *torch.zeros(3, 1, device=device), 0.0
+    for part in range(batches):
+        batch = windows.batch(64, 99, part)
+        image, mask = tensors.from_images(batch.image).to(device), tensors.from_masks(batch.mask).to(device)
+        hidden = (image - tensors.smooth_fill(image, mask)) * mask
+        power = backbone.unet.waves(backbone.unet.planes(backbone.encode(hidden))).square()
+        area = mask.mean((1, 2, 3), keepdim=True)  # (B, 1, 1, 1); large holes count by their area
+        power = power / area.clamp_min(1 / mask[0].numel())  # (B, 3, P, P)
+        level = power.mean((2, 3), keepdim=True).clamp_min((0.5 / 127.5) ** 2)
+        shape = shape + (area * power / level).sum(0)
+        mean, typical = mean + (area * level).sum(0), typical + (area * level.log()).sum(0)
+        total += float(area.sum())
+    level = ((mean / total) * (typical / total).exp()).sqrt()  # (3, 1, 1)
+    return (level * shape / total).sqrt().clamp_min(0.5 / 127.5)
+
+
+@torch.no_grad()
+def held_out(backbone: Backbone, windows: Windows, config: PretrainConfig) -> dict[str, float]:
+    """Loss on held-out windows with the right, a wrong and no caption or reference: equal figures mean an
+    unused condition.
+
+    Captions are swapped with no reference given and references with no caption, so that neither can stand in
+    for the other. "detail" is the loss with both at the levels that decide fine structure.
+    """
+    size = 16
+    sums: dict[str, list[float]] = {}
+    for part in range(max(1, config.held_out // size)):
+        batch = windows.batch(size, config.seed + 1, part, split="val", augment=False)
+        shape = (backbone.latent_channels, backbone.unet.config.sample_size, backbone.unet.config.sample_size)
+        noise = draw_noise(range(part * size, (part + 1) * size), shape)
+        t = torch.linspace(350, 990, size).long()  # where the picture is decided, not its grain
+        nothing: list[Any] = [None] * size
+        shift = size // 2
+        wrong = batch.captions[shift:] + batch.captions[:shift]
+        others = batch.references[shift:] + batch.references[:shift]
+        cases = {
+            "text": (batch.captions, nothing),
+            "text_wrong": (wrong, nothing),
+            "none": ([""] * size, nothing),
+            "reference": ([""] * size, batch.references),
+            "reference_wrong": ([""] * size, others),
+            "both": (batch.captions, batch.references),
+        }
+        for name, (captions, references) in cases.items():
+            given = Batch(batch.image, batch.clean, batch.mask, list(captions), list(references))
+            sums.setdefault(name, []).extend(batch_loss(backbone, given, t, noise, config).tolist())
+        fine = torch.linspace(2, 200, size).long()
+        sums.setdefault("detail", []).extend(batch_loss(backbone, batch, fine, noise, config).tolist())
+    return {f"held_out/{name}": float(np.mean(values)) for name, values in sums.items()}
+
+
+def _parameters(backbone: Backbone) -> dict[str, nn.Parameter]:
+    return {f"{part}.{name}": p for part, module in backbone.modules().items() for name, p in module.named_parameters()}
+
+
+def _rate(step: int, config: PretrainConfig) -> float:
+    """Linear warm-up, constant, then down to 2 % in the last `decay` of the steps.
+
+    Constant in between, so that a run may be made longer or shorter (another `steps`) as long as it has not
+    begun to decay.
+    """
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    falling = max(1.0, config.decay * config.steps)
+    share = min(1.0, max(0.0, (step - (config.steps - falling)) / falling))
+    return config.learning_rate * (0.02 + 0.98 * (1 - math.sqrt(share)))
+
+
+# ---- the run -------------------------------------------------------------------------------------------------------
+
+
+def _constant(given: Conditioning, t: Tensor) -> Conditioning:
+    return given
+
+
+def preview(backbone: Backbone, windows: Windows, path: Path, seed: int = 7, count: int = 8) -> None:
+    """Held-out windows as a picture: hole, real, from text, from reference, from nothing; one row each."""
+    batch = windows.batch(count, seed, 0, split="val", augment=False)
+    image, clean, mask, references = batch_tensors(batch, backbone.device)
+    side = image.shape[2] // backbone.factor
+    noise = draw_noise(range(count), (backbone.latent_channels, side, side), backbone.device)
+    extra = backbone.inpaint_input(clean, mask)
+    nothing = [None] * count
+    with torch.no_grad():
+        null = backbone.null(count)
+        contexts = [
+            backbone.context(batch.captions),
+            backbone.context([""] * count, references),
+            backbone.context([""] * count, nothing),
+        ]
+    columns = [tensors.to_images(clean * (1 - mask)), tensors.to_images(image)]
+    for context in contexts:
+        given = Conditioning(context)
+        made = denoise(
+            backbone.unet,
+            backbone.sampler("dpm++"),
+            partial(_constant, given),
+            noise,
+            extra=extra,
+            unconditional=partial(_constant, null),
+            guidance_scale=1.5,
+            timesteps=backbone.timesteps(10),
+        )
+        painted = backbone.decode(made)
+        columns.append(tensors.to_images(mask * painted + (1 - mask) * clean))
+    shown = [r[0] if r is not None else np.zeros_like(batch.image[0]) for r in batch.references]
+    columns.insert(2, np.stack(shown))
+    images.write_image(path, np.concatenate([np.concatenate(list(c), 0) for c in columns], 1))
+
+
+def pretrain(
+    config: PretrainConfig,
+    shards: Sequence[Path | str],
+    out: Path | str,
+    *,
+    text: Path | None = None,
+    stop_after: int | None = None,
+    start_from: Path | str | None = None,
+    device: str = "cpu",
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> Path:
+    """Train on the shards and write `out/backbone` (averaged weights, fp16), `out/metrics.jsonl`,
+    `out/state.safetensors` and previews.
+
+    Calling it again resumes from the state. `stop_after` ends this call at that step without changing the
+    schedule; `start_from` is a compact folder whose weights a *new* run starts with, of any window size; `text` the
+    folder of the word table. Noise and windows are the same on every device. Returns `out/backbone`.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    written = out / "pretrain.json"
+    wanted = json.loads(json.dumps(asdict(config)))
+    before = json.loads(written.read_text(encoding="utf-8")) if written.exists() else wanted
+    if changed := sorted(k for k in {*before, *wanted} - MAY_CHANGE if before.get(k) != wanted.get(k)):
+        raise FlawsmithError(
+            f"{out} holds a run with other settings ({', '.join(changed)}): "
+            "resume with the same, or choose another folder."
+        )
+    windows = Windows(shards, config.mix, config.recipe.size)
+    backbone = compact.build(config.recipe, config.seed, text)
+    if start_from is not None:
+        _take_weights(backbone, Backbone.from_pretrained(start_from))
+    if windows.size != backbone.size:
+        raise FlawsmithError(
+            f"Windows are {windows.size} px, the recipe wants {backbone.size}: make shards of that size."
+        )
+    backbone.place(device)
+    backbone.unet.spectrum.copy_(measure_spectrum(backbone, windows))
+    written.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+    trainer = Trainer(
+        _parameters(backbone),
+        out,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        ema=config.ema,
+        clip=config.clip,
+    )
+    first = trainer.load()
+    last = config.steps if stop_after is None else min(stop_after, config.steps)
+    side = int(backbone.unet.config.sample_size)
+    shape = (config.batch_size, backbone.latent_channels, side, side)
+    table = backbone.training_steps() if config.even_in == "noise" else None
+    for module in backbone.modules().values():
+        module.train()
+    begun = time.monotonic()
+    for step in range(first, last):
+        batch = windows.batch(config.batch_size, config.seed, step)
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        t = stratified_steps(config.batch_size, generator, table)
+        noise = torch.randn(shape, generator=generator)
+        rate = _rate(step, config)
+        trainer.step(batch_loss(backbone, batch, t, noise, config).mean(), rate)
+        done = step + 1
+        saving = done % config.save_every == 0 or done == last
+        if done % 50 == 0 or saving:
+            value, norm = trainer.means()
+            line: dict[str, Any] = {"step": done, "loss": round(value, 5), "norm": round(norm, 3), "lr": rate}
+            line["seconds"] = round(time.monotonic() - begun, 1)
+            if done % config.held_out_every == 0 or done == config.steps:
+                with trainer.averaged():
+                    line |= {k: round(v, 5) for k, v in held_out(backbone, windows, config).items()}
+            trainer.log(line)
+            if progress is not None:
+                progress(line)
+        if done % config.preview_every == 0:
+            with trainer.averaged():
+                preview(backbone, windows, out / "previews" / f"{done:06d}.png")
+        if saving or trainer.due:
+            trainer.save()
+        if saving:
+            with trainer.averaged():
+                backbone.info = {
+                    "recipe": asdict(config.recipe),
+                    "steps": done,
+                    "seed": config.seed,
+                    "windows": len(windows),
+                }
+                _export(backbone, out / "backbone")
+    return out / "backbone"
+
+
+def _take_weights(backbone: Backbone, other: Backbone) -> None:
+    """Copy all parameters; the spectrum depends on the window's size and is measured anew."""
+    for name, module in backbone.modules().items():
+        with torch.no_grad():
+            stored = dict(other.modules()[name].named_parameters())
+            for key, parameter in module.named_parameters():
+                if key not in stored or stored[key].shape != parameter.shape:
+                    raise FlawsmithError(f"{other.source}: {name}.{key} is of another recipe; start from its own kind.")
+                parameter.copy_(stored[key])
+
+
+def _export(backbone: Backbone, folder: Path) -> None:
+    fresh, old = folder.with_suffix(".new"), folder.with_suffix(".old")
+    for path in (fresh, old):
+        shutil.rmtree(path, ignore_errors=True)
+    backbone.save_pretrained(fresh)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(fresh, folder)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,171 @@
+"""`flawsmith train`: one adapter per defect type, or one model for all of them; a type can be added to either later."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from flawsmith import __version__, datasets, images, inputs
+from flawsmith.config import TrainConfig, overlay
+from flawsmith.diffusion.adapters import save_adapter
+from flawsmith.diffusion.backbone import Backbone
+from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.methods import METHODS
+from flawsmith.methods.diffusion.runs import fingerprint
+from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
+from flawsmith.records import Record
+from flawsmith.registry import resolve
+from flawsmith.training import support as training_data
+from flawsmith.training.windows import FitConfig, fit
+
+Progress = Callable[[str, int, int, dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `--set`, `--steps`, `--seed` and the preset say: of the fit, of the method's Config, of its Options."""
+
+    fit: FitConfig
+    config: dict[str, Any]
+    options: dict[str, Any]
+
+
+def settings_of(config: TrainConfig, kind: type[DiffusionSynthesizer]) -> Settings:
+    """Sort a run's settings. Raises FlawsmithError for an unknown or impossible one."""
+    given = dict(config.options)
+    name = given.pop("preset", "default")
+    if name not in kind.presets:
+        raise unknown("Preset", str(name), kind.presets, f"of {config.method}")
+    fit, own, options = (
+        {**kind.presets["default"].get(part, {}), **kind.presets[name].get(part, {})}
+        for part in ("fit", "config", "options")
+    )
+    known = [field.name for field in fields(FitConfig)]
+    fixed = kind.Config.model_fields if kind.joint else {}
+    for key, value in given.items():
+        if key in fixed:
+            own[key] = value
+            continue
+        if key not in known:
+            raise unknown("Training option", key, [*known, *fixed, "preset"])
+        fit[key] = value
+    if config.steps is not None:
+        fit["steps"] = config.steps
+    seed = config.seed % (2**31)
+    return Settings(
+        overlay(FitConfig(seed=seed), fit, "Training"), {"seed": seed, **own} if kind.joint else {}, options
+    )
+
+
+def train(config: TrainConfig, progress: Progress | None = None) -> dict[str, Any]:
+    """Fit every asked-for defect type that the run does not hold yet; returns the card.
+
+    Writes `out/card.json`, `out/adapters/<category>/<defect>.safetensors` or `out/weights.safetensors`, and under
+    `out/train/` metrics, previews and the resumable state. Only the few-shot support pictures and the training
+    normals are read.
+    """
+    kind = resolve(config.method, METHODS, "Method")
+    if not issubclass(kind, DiffusionSynthesizer):
+        raise FlawsmithError(
+            f"Method {config.method!r} has nothing to train: use `flawsmith generate {config.method}`."
+        )
+    settings = settings_of(config, kind)
+    reader, root = datasets.parse_source(config.data)
+    records = datasets.read(reader, root, category=config.category, group_by=config.group_by)
+    wanted = training_data.wanted(config, records)
+    card = _card(config, settings.fit)
+    images.clear_partial(config.out)
+    if kind.joint:
+        from flawsmith.training import joint_run as joint_training
+
+        card = joint_training.train(config, settings, kind, records, wanted, card, progress)
+    else:
+        for category, defect in wanted:
+            _fit_one(config, settings.fit, kind, records, card, category, defect, progress)
+    if settings.fit.mask_steps:
+        from flawsmith.training import mask_run as mask_training
+
+        mask_training.train(config, settings.fit, records, wanted, progress)
+    return card
+
+
+def _fit_one(
+    config: TrainConfig,
+    settings: FitConfig,
+    kind: type[DiffusionSynthesizer],
+    records: Sequence[Record],
+    card: dict[str, Any],
+    category: str,
+    defect: str,
+    progress: Progress | None,
+) -> None:
+    """Fit one adapter and enter it on the card, unless the run already holds it."""
+    key = f"{category}/{defect}"
+    found = training_data.missing(config, records, card, category, defect)
+    if found is None:
+        return
+    support, seen = found
+    backbone = Backbone.from_pretrained(config.backbone).freeze().place(config.device or "cpu", config.memory)
+    card["backbone_fingerprint"] = fingerprint(backbone)
+    normals = training_data.normals(config, records, category)
+    real, held_out = (part[key] for part in training_data.divided({key: support}, settings.seed, settings.patience > 0))
+    folder = config.out / "train" / f"{category}-{defect}"
+
+    def tell(line: dict[str, Any]) -> None:
+        if progress:
+            progress(key, line["step"], settings.steps, line)
+
+    def preview(step: int) -> None:
+        picture = training_data.preview(kind(backbone=backbone), real, normals, config)
+        images.write_image(folder / "previews" / f"{step:06d}.png", picture)
+
+    training_data.same_fit(folder, {"backbone": config.backbone, "support": seen, "fit": asdict(settings)})
+    drawn = training_data.drawn(config, category)
+    result = fit(backbone, "adapter", real, normals, drawn, folder, settings, preview, tell, held_out)
+    preview(result["steps"])
+    file = config.out / "adapters" / category / f"{defect}.safetensors"
+    save_adapter(backbone, "adapter", file)
+    card["learned"][key] = {
+        "file": file.relative_to(config.out).as_posix(),
+        "sha": images.file_sha(file),
+        **result,
+        "fit": asdict(settings),
+        "support": seen,
+    }
+    images.write_bytes(
+        config.out / "card.json", (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+    )
+
+
+def _card(config: TrainConfig, settings: FitConfig) -> dict[str, Any]:
+    path = config.out / "card.json"
+    fresh = {"method": config.method, "backbone": config.backbone, "flawsmith": __version__, "learned": {}}
+    if not path.is_file():
+        # a fit that was killed has no card yet, perhaps its adapter or a part of the card's file
+        names = {entry.name for entry in config.out.iterdir()} if config.out.is_dir() else set()
+        if any(not images.PARTIAL.fullmatch(name) for name in names - {"train", "adapters"}):
+            raise FlawsmithError(
+                f"Folder {config.out} is not empty and holds no run (no card.json): choose another --out."
+            )
+        return fresh
+    try:
+        card: dict[str, Any] = inputs.parse_json(path.read_text(encoding="utf-8"))
+        for key in ("method", "backbone"):
+            if card[key] != fresh[key]:
+                raise FlawsmithError(
+                    f"{config.out} holds a run with {key} {card[key]!r}, now it is {fresh[key]!r}: "
+                    "choose another --out."
+                )
+        now = json.loads(json.dumps(asdict(settings)))
+        changed = [key for key, item in card["learned"].items() if item["fit"] != now]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, FlawsmithError):
+            raise
+        raise FlawsmithError(f"{path} is damaged ({error}): choose another --out or remove it.") from error
+    if changed and config.defect == () and set(changed) == set(card["learned"]):
+        raise FlawsmithError(
+            f"{config.out} was trained with other settings: choose another --out, or give the same ones."
+        )
+    return card

@@ -1,0 +1,129 @@
+"""The fitting loop of small trained parts on a frozen backbone: adapters, tokens, projections alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from flawsmith.training.trainer import Trainer
+
+__all__ = ["Schedule", "TuneSettings", "tune"]
+
+Schedule = Literal["linear", "constant"]  # of the learning rate, behind the warm-up
+
+
+class TuneSettings(Protocol):
+    """The fields of a config that `tune` reads; see FitConfig."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def ema(self) -> float: ...
+    @property
+    def beta2(self) -> float: ...
+    @property
+    def schedule(self) -> Schedule: ...
+    @property
+    def warmup(self) -> int: ...
+    @property
+    def patience(self) -> int: ...
+    @property
+    def evaluate_every(self) -> int: ...
+    @property
+    def save_every(self) -> int: ...
+    @property
+    def preview_every(self) -> int: ...
+
+
+def tune(
+    parameters: Mapping[str, nn.Parameter],
+    loss: Callable[[int], Tensor | Iterable[Tensor]],
+    out: Path,
+    config: TuneSettings,
+    *,
+    held_out: Callable[[], float] | None,
+    stop_early: bool,
+    smaller: Callable[[], None] | None = None,
+    factors: Mapping[str, float] | None = None,
+    preview: Callable[[int], None] | None = None,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Train `parameters` on `loss(step)`, a scalar and a pure function of the step; they end as the best averages.
+
+    The loss may come in parts that add up to it. After an out-of-memory error `smaller()` is told to make the parts
+    smaller, and the step is done again: nothing of it was applied.
+
+    `held_out()` is the loss on what training never sees, if anything, called with the averaged weights in place; with
+    `stop_early` it decides when to stop and which weights are kept, without it the last averages are. Calling it
+    again with the same `out` resumes, to the same bytes: the state holds all that a later step depends on.
+    Returns {"steps", "held_out", "stopped"}. `factors` multiply the learning rate of the parameters they name.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(
+        parameters,
+        out,
+        learning_rate=config.learning_rate,
+        betas=(0.9, config.beta2),
+        weight_decay=config.weight_decay,
+        ema=config.ema,
+        factors=factors,
+    )
+
+    def exhausted() -> bool:
+        waited = trainer.steps - trainer.best_step
+        return stop_early and waited >= max(1, config.patience) * config.evaluate_every
+
+    trainer.load()
+    while trainer.steps < config.steps and not exhausted():
+        step = trainer.steps
+        share = max(0.0, (step - config.warmup) / max(1, config.steps - config.warmup))
+        rate = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup))
+        rate *= 0.05 + 0.95 * (1 - share) if config.schedule == "linear" else 1.0
+        line: dict[str, Any] = {"step": step + 1, "loss": _step(trainer, loss, step, rate, smaller), "lr": rate}
+        if trainer.steps % config.evaluate_every == 0 or trainer.steps == config.steps:
+            line["loss"] = round(trainer.means()[0], 5)
+            if held_out:
+                with torch.no_grad(), trainer.averaged():
+                    line["held_out"] = held_out()
+                trainer.judge(line["held_out"], keep=stop_early)
+            trainer.log(line)
+        if progress:
+            progress(line)
+        if preview and trainer.steps % config.preview_every == 0:
+            with trainer.averaged():
+                preview(trainer.steps)
+        if trainer.steps % config.save_every == 0 or trainer.due:
+            trainer.save()
+    trainer.save()  # the last state, too, does not tell when it was written
+    chosen = trainer.best or trainer.ema
+    with torch.no_grad():
+        for key, parameter in parameters.items():
+            parameter.copy_(chosen[key])
+            parameter.requires_grad_(False)
+    stopped = f"no better for {config.patience} evaluations" if exhausted() else "all steps done"
+    steps, lowest = trainer.best_step if stop_early else trainer.steps, trainer.best_loss if held_out else None
+    return {"steps": steps, "held_out": lowest, "stopped": stopped}
+
+
+def _step(
+    trainer: Trainer,
+    loss: Callable[[int], Tensor | Iterable[Tensor]],
+    step: int,
+    rate: float,
+    smaller: Callable[[], None] | None,
+) -> float:
+    while True:
+        try:
+            return trainer.step(loss(step), rate)[0]
+        except torch.OutOfMemoryError:
+            if smaller is None:
+                raise
+        smaller()  # not inside `except`, where the error keeps the step's tensors alive

@@ -1,0 +1,272 @@
+"""Few-shot fitting: a small adapter (LoRA) on the frozen backbone learns one defect type from a handful of pictures.
+
+Batches mix the real defects with normal windows of the same product and painted defects on it: with real ones alone
+five to seven physical parts are copied, not learned (architecture.md, section 14).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+from pydantic.dataclasses import dataclass as settings
+from torch import Tensor
+
+from flawsmith import compose, images
+from flawsmith.captions import sentence, words
+from flawsmith.config import SETTINGS, Amount, Count, Rate, Share, Whole
+from flawsmith.diffusion.adapters import add_adapter
+from flawsmith.diffusion.backbone import Backbone
+from flawsmith.diffusion.denoise import Conditioning
+from flawsmith.diffusion.memory import batch_that_fits
+from flawsmith.errors import FlawsmithError
+from flawsmith.records import Sample
+from flawsmith.training.losses import Norm, batch_loss
+from flawsmith.training.shards import NO_DEFECT, Batch, _light, _turn, _vary
+from flawsmith.training.steps import Steps, draw
+from flawsmith.training.tuning import Schedule, tune
+
+
+@settings(frozen=True, config=SETTINGS)
+class FitConfig:
+    """Everything that decides an adapter's weights, apart from the pictures."""
+
+    steps: Count = 500
+    batch_size: Count = 12
+    learning_rate: Rate = 1e-3
+    beta2: Share = 0.99  # Adam's, of the squares; the first is 0.9
+    warmup: Whole = 30
+    schedule: Schedule = "linear"  # after the warm-up: falling to 5 %, or "constant"
+    rank: Count = 16
+    ema: Share = 0.99  # average of the weights; 0 = the weights themselves
+    weight_decay: Amount = 0.01
+    seed: Whole = 0
+    normal: Share = 0.15  # share of normal windows, continued under a borrowed mask
+    drawn: Share = 0.2  # share of painted defects on the same product
+    reference: Share = 0.5  # share of defect windows that come with a reference
+    self_reference: Share = 0.15  # share of references that are the window's own defect; the rest another's
+    drawn_reference: Share = 0.0  # share of painted windows that come with themselves as the reference
+    views: Whole = 0  # only so many different batches, whose latents are computed once, for a slow vae; 0 = always new
+    reference_views: Whole = 0  # of each reference only so many pictures, for a slow reader; 0 = a new one every time
+    drop_text: Share = 0.1  # share of windows without words, ...
+    drop_tokens: Share = 0.0  # ... without the method's own tokens, ...
+    drop_both: Share = 0.0  # ... without either
+    name_rate: Amount = 5.0  # what is learned per name learns this much faster than the rest (joint methods)
+    widen: Whole = 4  # masks are widened by up to this many pixels: the model continues the surface up to the defect
+    patience: Whole = 4  # early stop after so many evaluations without a better held-out loss; 0 = nothing is held out
+    evaluate_every: Count = 50
+    save_every: Count = 100
+    preview_every: Count = 250
+    outside: Amount = 0.05  # the loss terms are pretraining's
+    edges: Amount = 0.25
+    snr_cap: Amount = 10.0
+    min_area: Whole = 64
+    colour: Amount = 4.0
+    align: ClassVar[float] = 0.0  # the reader is frozen here
+    loss_norm: Norm = "area"  # divide by the mask's area, or as the paper by "all" of the picture
+    mask_steps: Whole = 0  # steps of a mask model beside it (`--mask learned`); 0 = none
+    bf16: bool = True
+
+
+def crop(sample: Sample, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A square window with (part of) the sample's defect at the model's size: (S, S, 3) uint8 and (S, S) bool.
+
+    Near native resolution: never enlarged where the photograph is large enough, never reduced by more than two.
+    """
+    box = compose.mask_box(sample.mask)
+    longest = max(box.shape)
+    side = round(float(np.clip(longest * rng.uniform(1.15, 1.7), size, 2 * size)))
+    if longest < side:  # the whole defect, anywhere in the window
+        corner = [
+            int(rng.integers(max(0, end - side), max(0, end - side, start) + 1))
+            for start, end in ((box.top, box.bottom), (box.left, box.right))
+        ]
+    else:
+        places = np.argwhere(sample.mask)
+        corner = [int(c) - int(rng.integers(side // 4, side - side // 4)) for c in places[rng.integers(len(places))]]
+    height, width = sample.mask.shape
+    corner = [int(np.clip(c, 0, max(0, limit - side))) for c, limit in zip(corner, (height, width), strict=True)]
+    view = np.s_[corner[0] : corner[0] + side, corner[1] : corner[1] + side]
+    image, mask = sample.image[view], sample.mask[view]
+    pad = [side - length for length in mask.shape]
+    if any(pad):
+        image = np.pad(image, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="symmetric")
+        mask = np.pad(mask, ((0, pad[0]), (0, pad[1])))
+    if side != size:
+        image = images.resize(image, size, size)
+        mask = cv2.resize(mask.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA) > 0.25
+    return np.ascontiguousarray(image), np.ascontiguousarray(mask)
+
+
+def _widened(mask: np.ndarray, radius: int) -> np.ndarray:
+    if radius <= 0:
+        return mask
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
+    return cv2.dilate(mask.astype(np.uint8), kernel).astype(bool)
+
+
+def caption_of(sample: Sample) -> str:
+    return sample.caption or sentence(sample.category, words(sample.defect_type))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One window of a batch; see the fields of Batch."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    caption: str
+    words: str
+    reference: tuple[np.ndarray, np.ndarray] | None
+    name: str
+    dropped: bool
+
+
+def stack(windows: Sequence[Drawn]) -> Batch:
+    image, mask = np.stack([w.image for w in windows]), np.stack([w.mask for w in windows])
+    return Batch(
+        image,
+        image,
+        mask,
+        [w.caption for w in windows],
+        [w.reference for w in windows],
+        words=[w.words for w in windows],
+        names=[w.name for w in windows],
+        dropped=[w.dropped for w in windows],
+    )
+
+
+class FewShotWindows:
+    """Batches from a handful of defects, the product's normal photographs, and painted defects on them."""
+
+    def __init__(
+        self, real: Sequence[Sample], normals: Sequence[Sample], drawn: Sequence[Sample], size: int, config: FitConfig
+    ) -> None:
+        self.real = [sample for sample in real if sample.mask.any()]
+        if not self.real:
+            raise FlawsmithError("Few-shot fitting needs at least one defect picture with a mask that is not empty.")
+        self.normals, self.drawn, self.size, self.config = list(normals), list(drawn), size, config
+        self.shown: Sequence[Sample] = self.real  # what the references of real windows are of
+
+    def batch(self, step: int, count: int, real_only: bool = False) -> Batch:
+        """Batch number `step`, a pure function of (seed, step)."""
+        rng = np.random.default_rng([self.config.seed, step, int(real_only)])
+        return stack([self.window(rng, real_only) for _ in range(count)])
+
+    def window(self, rng: np.random.Generator, real_only: bool = False, name: str = "") -> Drawn:
+        """One training window; `name` is entered for real defects only, since neither a normal surface nor a painted
+        defect is an example of it.
+        """
+        config = self.config
+        draw = rng.random()
+        reference = None
+        if not real_only and draw < config.normal and self.normals:
+            image, mask = self._normal(rng)
+            caption, name = NO_DEFECT[rng.integers(len(NO_DEFECT))], ""
+        else:
+            use_drawn = not real_only and draw < config.normal + config.drawn and self.drawn
+            pool = self.drawn if use_drawn else self.real
+            sample = pool[rng.integers(len(pool))]
+            image, mask = self._crop(sample, rng)
+            caption, name = caption_of(sample), "" if use_drawn else name
+            if rng.random() < (config.drawn_reference if use_drawn else config.reference):
+                reference = self._reference(rng, sample, [] if use_drawn else self.shown)
+        words, dropped = caption, False
+        if not real_only:
+            image, mask = _turn(rng, image, mask)
+            (image,) = _light(rng, image)
+            place = rng.random() - np.cumsum([config.drop_text, config.drop_tokens, config.drop_both])
+            part = int(np.argmax(place < 0)) if place[-1] < 0 else 3
+            caption, dropped = "" if part in (0, 2) else caption, part in (1, 2)
+        mask = _widened(mask, int(rng.integers(0, config.widen + 1)))
+        return Drawn(np.ascontiguousarray(image), mask, caption, words, reference, name, dropped)
+
+    def _reference(
+        self, rng: np.random.Generator, sample: Sample, pool: Sequence[Sample]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Another defect of the pool or, where it is one of them or there is no other, the window's own; as another
+        photograph might show it.
+        """
+        others = [other for other in pool if other is not sample]
+        own = not others or (len(others) < len(pool) and rng.random() < self.config.self_reference)
+        chosen = sample if own else others[rng.integers(len(others))]
+        if self.config.reference_views:
+            view = int(rng.integers(self.config.reference_views))
+            rng = np.random.default_rng([self.config.seed, view, 3])
+        shown, where = self._crop(chosen, rng)
+        return _vary(rng, shown, where, strong=own)
+
+    def _crop(self, sample: Sample, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        for _ in range(8):  # a large window may miss a ragged defect
+            image, mask = crop(sample, self.size, rng)
+            if mask.any():
+                return image, mask
+        centre = compose.square_window(sample.mask, self.size, 1.0)
+        whole = Sample(sample.image[centre.slices], sample.mask[centre.slices])
+        return crop(whole, self.size, rng)
+
+    def _normal(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        photo = self.normals[rng.integers(len(self.normals))].image
+        lender = self.real[rng.integers(len(self.real))]
+        _, mask = self._crop(lender, rng)
+        height, width = photo.shape[:2]
+        place = np.zeros((height, width), dtype=bool)
+        place[rng.integers(height), rng.integers(width)] = True
+        image, _ = self._crop(Sample(photo, place), rng)
+        return image, mask
+
+
+def fit(
+    backbone: Backbone,
+    name: str,
+    real: Sequence[Sample],
+    normals: Sequence[Sample],
+    drawn: Sequence[Sample],
+    out: Path,
+    config: FitConfig,
+    preview: Callable[[int], None] | None = None,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+    held_out: Sequence[Sample] = (),
+) -> dict[str, Any]:
+    """Fit the adapter `name`; afterwards the backbone holds its best averaged weights.
+
+    The loss on `held_out`, which teaches nothing, decides when to stop and which weights are kept; without it all steps
+    are done and the last averages kept. Calling it again with the same `out` resumes. Returns {"steps", "held_out",
+    "stopped"}.
+    """
+    parameters = add_adapter(backbone, name, config.rank, config.seed)
+    windows = FewShotWindows(real, normals, drawn, backbone.size, config)
+    judged = None
+    if held_out:
+        judge = FewShotWindows(held_out, (), (), backbone.size, config)
+        judge.shown = windows.real  # never the target itself: stopping must not reward copies
+        judged = judge.batch(0, 16, real_only=True)
+    steps = Steps(backbone, lambda number: windows.batch(number, config.batch_size), judged, config)
+    steps.rows = batch_that_fits(backbone, config.batch_size, parameters)
+    return tune(
+        parameters,
+        steps,
+        out,
+        config,
+        held_out=steps.held_out if judged else None,
+        smaller=steps.smaller,
+        stop_early=judged is not None,
+        preview=preview,
+        progress=progress,
+    )
+
+
+def step_loss(
+    backbone: Backbone,
+    batch: Batch,
+    step: int,
+    config: FitConfig,
+    condition: Callable[[Batch, Tensor], Conditioning] | None = None,
+) -> Tensor:
+    """The scalar loss of training step `step`."""
+    t, noise = draw(backbone, config, step)
+    return batch_loss(backbone, batch, t, noise, config, condition, config.loss_norm).mean()

@@ -1,21 +1,19 @@
 """The four types everyone speaks: Record and Job are words, Sample and Request are pixels.
 
-Two functions cross from words to pixels: `Record.load` and `generation.load_request`.
+Two functions cross from words to pixels: `Record.load` and `generation.loading.Loader.request`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flawsmith import images
 from flawsmith.errors import FlawsmithError
-
-if TYPE_CHECKING:
-    from flawsmith.masks import Warp
+from flawsmith.warp import Warp
 
 GOOD = "good"
 

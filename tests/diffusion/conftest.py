@@ -13,11 +13,11 @@ pytest.importorskip("diffusers")
 import thin  # noqa: E402
 
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
-from flawsmith.diffusion.compact import recipe as compact  # noqa: E402
+from flawsmith.diffusion.compact.recipe import CompactConfig  # noqa: E402
 from flawsmith.diffusion.compact.words import WordPiece, WordTable  # noqa: E402
 from flawsmith.training.shards import Note, Window, write_shards  # noqa: E402
 
-TINY = compact.CompactConfig(
+TINY = CompactConfig(
     size=32,
     channels=(16, 32),
     attention=(False, True),
@@ -38,7 +38,7 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def recipe() -> compact.CompactConfig:
+def recipe() -> CompactConfig:
     return TINY
 
 
@@ -55,7 +55,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(text: Path) -> Backbone:
-    return compact.build(TINY, seed=1, text=text).freeze()
+    return Backbone.compact(TINY, seed=1, text=text).freeze()
 
 
 @pytest.fixture(scope="session")

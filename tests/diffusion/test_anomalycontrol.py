@@ -27,6 +27,7 @@ from flawsmith.config import GenerateConfig  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.generation import run as generation  # noqa: E402
 from flawsmith.generation.run import prepare  # noqa: E402
+from flawsmith.methods import load  # noqa: E402
 from flawsmith.methods.anomalycontrol.features import invisible, seen  # noqa: E402
 from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl, reference_text  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
@@ -416,10 +417,10 @@ def test_train_save_load(folder: Path, data: Path, finished: Path, tmp_path: Pat
     fresh = AnomalyControl(str(folder), {"seed": 0})
     assert set(stored) == set(fresh.parameters())
     assert all(not torch.equal(stored[key], p) for key, p in fresh.parameters().items())  # everything was trained
-    loaded = Synthesizer.from_pretrained(finished)
+    loaded = load(finished)
     assert isinstance(loaded, AnomalyControl) and loaded.adapting
     loaded.save_pretrained(tmp_path / "copy")
-    again = Synthesizer.from_pretrained(tmp_path / "copy")
+    again = load(tmp_path / "copy")
     assert np.array_equal(picture(loaded, request()), picture(again, request()))
     assert set(loaded.card["learned"]) == {"widget/crack", "widget/hole"} and loaded.seen()
     with pytest.raises(FlawsmithError, match="nothing of its own"):  # a new reference needs no training

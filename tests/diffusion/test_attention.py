@@ -10,7 +10,7 @@ diffusers = pytest.importorskip("diffusers")
 from flawsmith.diffusion.adapters import add_adapter  # noqa: E402
 from flawsmith.diffusion.attention import SemanticAttention, attach, attached, cross_attention, detach  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
-from flawsmith.diffusion.compact import recipe as compact  # noqa: E402
+from flawsmith.diffusion.compact.recipe import CompactConfig  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, predict  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.methods.anomalycontrol.adapter import SemanticProjection  # noqa: E402
@@ -47,9 +47,9 @@ def output(unet: torch.nn.Module, context: object, weight: float | None = None) 
 
 
 @pytest.fixture(params=["compact", "sd", "sd plain"])
-def unet(request: pytest.FixtureRequest, recipe: compact.CompactConfig, text: object) -> torch.nn.Module:
+def unet(request: pytest.FixtureRequest, recipe: CompactConfig, text: object) -> torch.nn.Module:
     if request.param == "compact":
-        return compact.build(recipe, seed=1, text=text).freeze().unet  # type: ignore[arg-type]
+        return Backbone.compact(recipe, seed=1, text=text).freeze().unet  # type: ignore[arg-type]
     made = small_sd()
     if request.param == "sd plain":
         made.set_attn_processor(diffusers.models.attention_processor.AttnProcessor())
@@ -130,9 +130,9 @@ def test_a_denoiser_is_left_as_it_was_after_the_block(tiny: Backbone) -> None:
     assert all(p is before[name] for name, p in tiny.unet.attn_processors.items())
 
 
-def test_beside_a_lora(tiny: Backbone, recipe: compact.CompactConfig, text: object) -> None:
+def test_beside_a_lora(tiny: Backbone, recipe: CompactConfig, text: object) -> None:
     """A fitted few-shot adapter and the semantic one are independent: widths are read, names are not."""
-    backbone = compact.build(recipe, seed=1, text=text).freeze()  # type: ignore[arg-type]
+    backbone = Backbone.compact(recipe, seed=1, text=text).freeze()  # type: ignore[arg-type]
     add_adapter(backbone, "one", rank=2)
     before = output(backbone.unet, None)
     assert len(attach(backbone.unet)) == len(SemanticAttention(tiny.unet))

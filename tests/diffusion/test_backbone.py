@@ -13,7 +13,7 @@ pytest.importorskip("diffusers")
 
 from flawsmith.diffusion import tensors  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone, PixelCodec  # noqa: E402
-from flawsmith.diffusion.compact import recipe as compact  # noqa: E402
+from flawsmith.diffusion.compact.recipe import CompactConfig  # noqa: E402
 from flawsmith.diffusion.compact.unet import wave_bands  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise, scheduler_for  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
@@ -66,7 +66,7 @@ def test_every_grey_level_survives_the_conversion() -> None:
 
 def test_preconditioning_is_the_best_linear_guess(tiny: Backbone) -> None:
     """Under a hole over everything, with the assumed spectrum, the skip leaves of v what the scale says."""
-    unet = compact.build(dataclasses.replace(compact.CompactConfig(**tiny.info["recipe"]), spread=0.2)).unet
+    unet = Backbone.compact(dataclasses.replace(CompactConfig(**tiny.info["recipe"]), spread=0.2)).unet
     clean = 0.2 * torch.randn(400, 48, 8, 8, generator=torch.Generator().manual_seed(0))
     noise = torch.randn(400, 48, 8, 8, generator=torch.Generator().manual_seed(1))
     torch.nn.init.zeros_(unet.conv_out.weight)
@@ -92,7 +92,7 @@ def test_bands_share_out_every_wave(size: int) -> None:
 
 def test_gates_decide_how_much_of_the_filter_is_taken(tiny: Backbone) -> None:
     """Closed: the picture is the smooth fill; wide open: twice the filter's guess beyond it; each at its own place."""
-    unet = compact.build(dataclasses.replace(compact.CompactConfig(**tiny.info["recipe"]), spread=0.2), 3).unet
+    unet = Backbone.compact(dataclasses.replace(CompactConfig(**tiny.info["recipe"]), spread=0.2), 3).unet
     torch.nn.init.zeros_(unet.conv_out.weight)
     torch.nn.init.zeros_(unet.conv_out.bias)
     image, mask = windows(4)
@@ -151,7 +151,7 @@ def test_planes_and_waves_are_rotations_of_the_picture(tiny: Backbone) -> None:
 
 
 def test_power_of_every_channel_in_closed_form(tiny: Backbone) -> None:
-    unet = compact.build(compact.CompactConfig(**tiny.info["recipe"])).unet
+    unet = Backbone.compact(CompactConfig(**tiny.info["recipe"])).unet
     generator = torch.Generator().manual_seed(5)
     unet.spectrum.copy_(torch.rand(unet.spectrum.shape, generator=generator))
     waves = unet.spectrum * torch.randn(4000, *unet.spectrum.shape, generator=generator)

@@ -20,6 +20,7 @@ import fakes  # noqa: E402
 from flawsmith import images  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone, fingerprint  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
+from flawsmith.methods import load  # noqa: E402
 from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl  # noqa: E402
 from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
@@ -97,7 +98,7 @@ def test_a_merged_adapter_paints_the_same(folders: dict[str, Path], data: Path, 
     assert code == 2 and "widget/crack, widget/hole" in err
     assert run("merge", trained, "--defect", "widget/hole", "--out", out)[0] == 0
     assert run("merge", trained, "--defect", "widget/hole", "--out", out)[0] == 2  # not empty
-    with_adapter, merged = Synthesizer.from_pretrained(trained), DiffusionSynthesizer(str(out))
+    with_adapter, merged = load(trained), DiffusionSynthesizer(str(out))
     plain = DiffusionSynthesizer(str(folders["sd"]))
     options = {"steps": 2, "min_share": 0, "min_visibility": 0, "threshold": 0}
     mask = request().mask

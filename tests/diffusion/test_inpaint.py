@@ -27,6 +27,7 @@ from flawsmith.diffusion.adapters import (  # noqa: E402
 )
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
+from flawsmith.methods import load  # noqa: E402
 from flawsmith.methods.analogy.synthesizer import Analogy  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
 from flawsmith.methods.diffusion.runs import fingerprint  # noqa: E402
@@ -288,7 +289,7 @@ def test_a_backbone_that_changed_is_refused(folder: Path, tmp_path: Path) -> Non
     card["backbone_fingerprint"] = "0" * 16
     (tmp_path / "card.json").write_text(json.dumps(card))
     with pytest.raises(FlawsmithError, match="fingerprint"):
-        Synthesizer.from_pretrained(tmp_path)
+        load(tmp_path)
 
 
 def test_a_window_is_reduced_by_area_and_keeps_thin_lines() -> None:

@@ -22,13 +22,15 @@ import thin  # noqa: E402
 from small import Run, samples  # noqa: E402
 
 import fakes  # noqa: E402
+from flawsmith import methods  # noqa: E402
 from flawsmith.config import GenerateConfig  # noqa: E402
 from flawsmith.diffusion import tensors  # noqa: E402
 from flawsmith.diffusion.adapters import add_adapter, save_adapter  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise  # noqa: E402
+from flawsmith.diffusion.devices import PRESETS  # noqa: E402
 from flawsmith.diffusion.estimate import LivePeak, activations, coding_bytes, fused_attention  # noqa: E402
-from flawsmith.diffusion.memory import PRESETS, batch_that_fits  # noqa: E402
+from flawsmith.diffusion.memory import batch_that_fits  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.generation import run as generation  # noqa: E402
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer  # noqa: E402
@@ -98,14 +100,14 @@ def test_a_run_survives_out_of_memory(tmp_path: Path, monkeypatch: pytest.Monkey
         method="inpaint", normal=f"mvtec_ad:{data}", out=tmp_path / "out", n=5, backbone=str(tmp_path / "sd"),
         options={"steps": 2, "min_share": 0, "min_visibility": 0}, max_redraws=0, batch_size=4,
     )  # fmt: skip
-    load = generation.load_method
+    load = methods.load
 
-    def tight(*args: Any) -> Any:
-        made = load(*args)
+    def tight(*args: Any, **settings: Any) -> Any:
+        made = load(*args, **settings)
         Full(made.backbone, room=2)
         return made
 
-    monkeypatch.setattr(generation, "load_method", tight)
+    monkeypatch.setattr(methods, "load", tight)
     generation.run(config)
     assert len((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()) == 5
     assert "memory" not in json.loads((tmp_path / "out" / "generate.json").read_text())  # it may change on resuming

@@ -141,9 +141,9 @@ def test_drawn_steps_follow_the_table() -> None:
 
 
 def test_pixels_are_sampled_by_noise_level_and_latents_as_published(tmp_path: Path) -> None:
-    from flawsmith.diffusion.compact import recipe as compact
+    from flawsmith.diffusion.compact.recipe import CompactConfig
 
-    backbone: Backbone = compact.build(compact.CompactConfig(size=32))
+    backbone: Backbone = Backbone.compact(CompactConfig(size=32))
     assert backbone.timesteps(4) == noise_levels.sampling_steps(backbone.scheduler.alphas_cumprod, 4)
     assert backbone.timesteps(4, eta=0.5) is None and backbone.training_steps() is not None
     assert type(backbone.sampler("ddim")).__name__ == "DPMSolverMultistepScheduler"

@@ -14,7 +14,8 @@ pytest.importorskip("diffusers")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from flawsmith.diffusion.compact import recipe as compact  # noqa: E402
+from flawsmith.diffusion.backbone import Backbone  # noqa: E402
+from flawsmith.diffusion.compact.recipe import CompactConfig  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.training.losses import batch_loss, masked_loss, step_weight  # noqa: E402
 from flawsmith.training.pretrain import PretrainConfig, pretrain, read_config  # noqa: E402
@@ -22,7 +23,7 @@ from flawsmith.training.shards import Windows  # noqa: E402
 
 
 @pytest.fixture
-def quick(recipe: compact.CompactConfig) -> PretrainConfig:
+def quick(recipe: CompactConfig) -> PretrainConfig:
     every = {"held_out_every": 6, "save_every": 3, "preview_every": 6}
     return PretrainConfig(steps=6, batch_size=4, warmup=2, held_out=16, recipe=recipe, learning_rate=2e-3, **every)
 
@@ -66,7 +67,7 @@ def test_batches_keep_the_split_and_the_surroundings(shards: Path) -> None:
 
 
 def test_every_trained_part_gets_a_gradient(shards: Path, text: Path, quick: PretrainConfig) -> None:
-    backbone = compact.build(quick.recipe, 0, text)
+    backbone = Backbone.compact(quick.recipe, 0, text)
     windows = Windows([shards])
     for step in range(4):  # several, so that both null tokens and both conditions occur
         noise = torch.randn(8, 48, 8, 8, generator=torch.Generator().manual_seed(step))
@@ -111,4 +112,4 @@ def test_config_file(tmp_path: Path) -> None:
     with pytest.raises(FlawsmithError, match="stepz"):
         read_config(path)
     shipped = Path(__file__).parents[2] / "recipes" / "compact" / "pretrain.json"
-    assert read_config(shipped).recipe == compact.CompactConfig()
+    assert read_config(shipped).recipe == CompactConfig()

@@ -13,7 +13,8 @@ from small import reference  # noqa: E402
 
 import fakes  # noqa: E402
 from flawsmith.diffusion.attention import attached  # noqa: E402
-from flawsmith.diffusion.backbone import SHIPPED, Backbone  # noqa: E402
+from flawsmith.diffusion.backbone import Backbone  # noqa: E402
+from flawsmith.diffusion.compact import SHIPPED  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, predict  # noqa: E402
 from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl  # noqa: E402
 from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa: E402

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from flawsmith.diffusion.backbone import SHIPPED  # noqa: E402
+from flawsmith.diffusion.compact import SHIPPED  # noqa: E402
 from flawsmith.diffusion.compact.words import WordPiece, WordTable, cosine  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 

@@ -150,17 +150,18 @@ def test_refusals(folder, tmp_path: Path) -> None:
 
 def test_a_compact_backbone_is_marked_smoke(tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
-    from flawsmith.diffusion.compact import recipe as compact
+    from flawsmith.diffusion.backbone import Backbone
+    from flawsmith.diffusion.compact.recipe import CompactConfig
     from flawsmith.diffusion.compact.words import WordPiece, WordTable
 
     text = tmp_path / "text"
     text.mkdir()
     WordPiece(["[PAD]", "[UNK]", "scratch"]).save(text / "vocab.txt")
     WordTable(torch.eye(3, 4), torch.full((3,), 0.5)).save(text / "words.safetensors")
-    config = compact.CompactConfig(
+    config = CompactConfig(
         size=32, channels=(16, 32), attention=(False, True), heads=2, groups=8, width=32, reference_width=32
     )
-    compact.build(config, text=text).save_pretrained(tmp_path / "backbone")
+    Backbone.compact(config, text=text).save_pretrained(tmp_path / "backbone")
     extractor = features.load(tmp_path / "backbone")
     found = extractor(PICTURES, maps=True)
     assert extractor.smoke and extractor.name == "compact-smoke"

@@ -12,7 +12,7 @@ import pytest
 import fakes
 from flawsmith import compose, images
 from flawsmith.errors import FlawsmithError
-from flawsmith.methods import METHODS
+from flawsmith.methods import METHODS, load
 from flawsmith.methods.base import Synthesizer
 from flawsmith.records import Request, Sample
 from flawsmith.registry import resolve
@@ -141,7 +141,7 @@ def test_saved_and_loaded(method: Synthesizer, tmp_path: Path) -> None:
     changed = method
     changed.options = method.parse_options({"min_visibility": 0.0, "tolerance": 3.0}, method.options)
     changed.save_pretrained(tmp_path / "run")
-    again = Synthesizer.from_pretrained(tmp_path / "run")
+    again = load(tmp_path / "run")
     assert type(again) is type(method) and again.options == changed.options
     request = a_request(method, MASKS["corner"], 2)
     (first,), (second,) = changed.generate([request]), again.generate([request])
@@ -193,11 +193,11 @@ def test_flat_photographs(method: Synthesizer, level: int) -> None:
 def test_a_card_never_imports(tmp_path: Path) -> None:
     images.write_bytes(tmp_path / "card.json", b'{"method": "os:system", "options": {}}')
     with pytest.raises(FlawsmithError, match="not known"):
-        Synthesizer.from_pretrained(tmp_path)
+        load(tmp_path)
     images.write_bytes(tmp_path / "card.json", b"{")
     with pytest.raises(FlawsmithError, match="not a flawsmith checkpoint"):
-        Synthesizer.from_pretrained(tmp_path)
+        load(tmp_path)
     card: dict[str, Any] = {"options": {}}
     images.write_bytes(tmp_path / "card.json", json.dumps(card).encode())
     with pytest.raises(FlawsmithError, match=r"card\.json"):
-        Synthesizer.from_pretrained(tmp_path)
+        load(tmp_path)

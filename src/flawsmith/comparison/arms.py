@@ -13,7 +13,7 @@ from typing import Any
 
 from flawsmith import datasets, images
 from flawsmith.config import CompareConfig, GenerateConfig, TrainConfig, train_config
-from flawsmith.diffusion.backbone import SHIPPED
+from flawsmith.diffusion.compact import SHIPPED
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.evaluation.protocol import Division, refuse_leaks, used_by
 from flawsmith.generation import run as generation

@@ -19,17 +19,15 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from flawsmith.diffusion import folders, noise_levels
+from flawsmith.diffusion.compact import SHIPPED
 from flawsmith.diffusion.compact.codec import PixelCodec
 from flawsmith.diffusion.denoise import Conditioning, scheduler_for
-from flawsmith.diffusion.devices import refuse_device
-from flawsmith.diffusion.memory import Preset, preset_of, work_dtype
+from flawsmith.diffusion.devices import Preset, preset_of, refuse_device, work_dtype
 from flawsmith.diffusion.sentences import Sentences
 from flawsmith.diffusion.tensors import pool_mask, smooth_fill
 from flawsmith.errors import FlawsmithError
 
 __all__ = ["Backbone", "PixelCodec", "fingerprint"]
-
-SHIPPED = {"compact": Path(__file__).parents[1] / "weights" / "compact"}
 
 
 class Backbone:
@@ -305,6 +303,15 @@ class Backbone:
     # ---- disk ------------------------------------------------------------------------------------------------------
 
     @classmethod
+    def compact(cls, config: Any = None, seed: int = 0, text: Path | None = None) -> Backbone:
+        """A fresh, untrained compact backbone: `config` a recipe.CompactConfig, `text` the folder with vocab.txt and
+        words.safetensors (default: the shipped one).
+        """
+        from flawsmith.diffusion.compact import recipe
+
+        return cls(**recipe.parts(config, seed, text))
+
+    @classmethod
     def from_pretrained(cls, folder_or_id: str | Path, dtype: torch.dtype | None = None) -> Backbone:
         """Load "compact", a folder in diffusers format (safetensors only), or a hub id that is already on this machine
         or can be fetched.
@@ -336,10 +343,10 @@ class Backbone:
     @classmethod
     def _of(cls, path: Path, source: str, dtype: torch.dtype | None) -> Backbone:
         if folders.read_index(path).get("_class_name") == "FlawsmithCompact":
-            from flawsmith.diffusion.compact import recipe as compact
+            from flawsmith.diffusion.compact import recipe
 
             try:
-                return compact.load(path)
+                return cls(**recipe.load(path)).freeze()
             except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
                 raise FlawsmithError(f"{path} holds no whole compact model ({error}): fetch it again.") from error
         made = cls(**folders.load_parts(path), source=source)
@@ -350,9 +357,9 @@ class Backbone:
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         if hasattr(self.text_encoder, "table"):
-            from flawsmith.diffusion.compact import recipe as compact
+            from flawsmith.diffusion.compact import recipe
 
-            compact.save(self, path)
+            recipe.save(self, path)
             return
         index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline"}
         for name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):

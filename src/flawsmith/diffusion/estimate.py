@@ -10,17 +10,15 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.compact.unet import PreconditionedUNet
-
-if TYPE_CHECKING:
-    from flawsmith.diffusion.backbone import Backbone
 
 __all__ = ["Estimate", "LivePeak", "activations", "coding_bytes", "fused_attention", "weight_bytes"]
 

@@ -23,7 +23,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from flawsmith import compose, images
-from flawsmith.diffusion.backbone import SHIPPED
+from flawsmith.diffusion.compact import SHIPPED
 from flawsmith.diffusion.compact.words import WordPiece, WordTable
 from flawsmith.diffusion.denoise import scheduler_for
 from flawsmith.diffusion.mask_examples import MARGIN, SIDE, Example, example, outline, varied

@@ -1,7 +1,5 @@
-"""Where the parts of a backbone live and how much of a GPU it may take: presets, placing, smaller batches.
-
-`Backbone.place` applies a `Preset`; `batch_that_fits` chooses the largest batch whose estimate fits it; `halved`
-answers an out-of-memory error.
+"""How many windows a GPU takes at a time: `batch_that_fits` chooses the largest batch whose estimate fits the
+backbone's preset, `halved` answers an out-of-memory error.
 """
 
 from __future__ import annotations
@@ -9,54 +7,17 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.estimate import Estimate, activations, coding_bytes, weight_bytes
 from flawsmith.errors import FlawsmithError
 
-if TYPE_CHECKING:
-    from flawsmith.diffusion.backbone import Backbone
-
-__all__ = ["PRESETS", "Preset", "batch_that_fits", "halved", "preset_of", "work_dtype"]
+__all__ = ["batch_that_fits", "halved"]
 
 log = logging.getLogger("flawsmith")
-
-
-@dataclass(frozen=True)
-class Preset:
-    """How a memory is kept. In all of them attention is torch's fused kernel, so none needs to slice it, and the vae
-    takes one window at a time.
-    """
-
-    gib: int
-    offload: bool  # text encoder and vae live in the computer's memory and visit the GPU; windows above the vae's own
-    # size pass it in tiles
-    checkpointing: bool  # training computes blocks twice instead of keeping them
-
-
-PRESETS = {
-    8: Preset(8, offload=True, checkpointing=True),
-    12: Preset(12, offload=True, checkpointing=True),
-    16: Preset(16, offload=False, checkpointing=True),
-    24: Preset(24, offload=False, checkpointing=False),
-}
-
-
-def preset_of(gib: int) -> Preset:
-    if gib not in PRESETS:
-        raise FlawsmithError(f"Memory preset {gib!r} is not known; known: {', '.join(map(str, PRESETS))} (GiB).")
-    return PRESETS[gib]
-
-
-def work_dtype(device: torch.device) -> torch.dtype:
-    """What a frozen denoiser is kept and run in: bfloat16 where the GPU has it, else float16; float32 on the CPU."""
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def batch_that_fits(

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from flawsmith.diffusion import tensors
-from flawsmith.diffusion.backbone import SHIPPED, Backbone
+from flawsmith.diffusion.backbone import Backbone
+from flawsmith.diffusion.compact import SHIPPED
 from flawsmith.errors import FlawsmithError
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -17,7 +17,6 @@ from flawsmith.generation.planning import Plan, plan, read_records
 from flawsmith.masks import propose
 from flawsmith.methods.base import Synthesizer
 from flawsmith.records import GOOD, Job, Request, Sample
-from flawsmith.registry import resolve
 
 Progress = Callable[[int, int, str], None]
 MIN_ON_OBJECT = 0.5
@@ -44,7 +43,9 @@ def prepare(config: GenerateConfig, progress: Progress | None = None) -> tuple[P
         mask, shown = propose.write_proposal(config.reference, config.out)
         config = config.model_copy(update={"reference_mask": mask})
         notes.append(f"The reference's mask was proposed: look at {shown}, and where it is wrong, correct {mask}.")
-    synthesizer = load_method(config.method, config.options, config.backbone, config.device, config.memory)
+    synthesizer = methods.load(
+        config.method, backbone=config.backbone, device=config.device, memory=config.memory, **config.options
+    )
     if config.mask is not None and config.mask not in masks.MASKS and not Path(config.mask).is_file():
         raise unknown("Mask", config.mask, masks.MASKS, "and is no picture file")
     records = read_records(config)
@@ -83,30 +84,6 @@ def _check_sources(jobs: Sequence[Job], loader: Loader, synthesizer: Synthesizer
             )
         else:
             synthesizer.check_reference(loader.sample(record), f"Reference {record.image}")
-
-
-def load_method(
-    method: str,
-    options: dict[str, Any],
-    backbone: str | None = None,
-    device: str | None = None,
-    memory: int | None = None,
-) -> Synthesizer:
-    """A synthesizer by name, by "package.module:Class", or from a checkpoint folder."""
-    place = {key: value for key, value in (("device", device), ("memory", memory)) if value is not None}
-    if method not in methods.METHODS and (Path(method) / "card.json").is_file():
-        if backbone is not None:
-            raise FlawsmithError(f"{method} was trained on its own backbone: leave --backbone out.")
-        synthesizer = Synthesizer.from_pretrained(method, **place)
-        synthesizer.options = synthesizer.parse_options(options, synthesizer.options)
-        return synthesizer
-    if method not in methods.METHODS and ":" not in method:
-        raise unknown("Method", method, methods.METHODS, "and is no checkpoint folder (card.json)")
-    kind = resolve(method, methods.METHODS, "Method")
-    given = {**({} if backbone is None else {"backbone": backbone}), **place}
-    if given and not kind.batched:
-        raise FlawsmithError(f"Method {method!r} uses no diffusion model: leave --{next(iter(given))} out.")
-    return kind(**given, **options)
 
 
 def generate(

@@ -1,13 +1,13 @@
-"""The table of methods. Listing it imports nothing."""
+"""The table of methods, and the one way to a synthesizer. Listing the table imports nothing."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.methods.base import Synthesizer, read_card
 from flawsmith.registry import resolve
-
-if TYPE_CHECKING:
-    from flawsmith.methods.base import Synthesizer
 
 METHODS = {
     "analogy": "flawsmith.methods.analogy.synthesizer:Analogy",
@@ -22,6 +22,35 @@ METHODS = {
 }
 
 
-def load(name: str, **options: Any) -> Synthesizer:
-    """Make the synthesizer called `name` (a key of METHODS or "package.module:Class") with the given config."""
-    return resolve(name, METHODS, "Method")(**options)
+def load(
+    method: str | Path,
+    *,
+    backbone: str | None = None,
+    device: str | None = None,
+    memory: int | None = None,
+    **options: Any,
+) -> Synthesizer:
+    """The synthesizer behind a name of METHODS, the folder of a trained run, or "package.module:Class".
+
+    `backbone`, `device` and `memory` belong to diffusion methods; `options` are the method's own dials. A run's card
+    names a method of METHODS, never a module to import. Raises FlawsmithError for an unknown name, option or setting.
+    """
+    name = str(method)
+    place = {key: value for key, value in (("device", device), ("memory", memory)) if value is not None}
+    if name not in METHODS and (Path(name) / "card.json").is_file():
+        if backbone is not None:
+            raise FlawsmithError(f"{name} was trained on its own backbone: leave --backbone out.")
+        called = read_card(Path(name))["method"]
+        if called not in METHODS:
+            raise unknown("Method", called, METHODS, f"in {Path(name) / 'card.json'}")
+        made: Synthesizer = resolve(called, METHODS, "Method").from_pretrained(name, **place)
+        made.options = made.parse_options(options, made.options)
+        return made
+    if name not in METHODS and ":" not in name:
+        raise unknown("Method", name, METHODS, "and is no checkpoint folder (card.json)")
+    kind = resolve(name, METHODS, "Method")
+    given = {**({} if backbone is None else {"backbone": backbone}), **place}
+    if given and not kind.batched:
+        raise FlawsmithError(f"Method {name!r} uses no diffusion model: leave --{next(iter(given))} out.")
+    fresh: Synthesizer = kind(**given, **options)
+    return fresh

@@ -158,22 +158,17 @@ class Synthesizer:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **place: Any) -> Synthesizer:
-        """Rebuild from `save_pretrained`'s folder. A card names a method of METHODS, never a module to import.
+        """Rebuild from `save_pretrained`'s folder; `methods.load` finds the class by the card's name.
 
-        place: `device` and `memory` of a diffusion method.
+        place: `device` and `memory` of a diffusion method. Raises FlawsmithError for another method's folder.
         """
-        from flawsmith.methods import METHODS
-        from flawsmith.registry import resolve
-
-        path = Path(folder) / "card.json"
         card = read_card(Path(folder))
-        name, options = card["method"], card.get("options", {})
-        if name not in METHODS:
-            raise unknown("Method", str(name), METHODS, f"in {path}")
-        kind = resolve(name, METHODS, "Method")
-        if kind.from_pretrained.__func__ is not Synthesizer.from_pretrained.__func__:  # type: ignore[attr-defined]
-            return kind.from_pretrained(folder, **place)
-        return kind(**options)
+        if card["method"] != cls.name:
+            raise FlawsmithError(
+                f"{Path(folder) / 'card.json'} is of method {card['method']!r}, not {cls.name!r}: "
+                "load it with flawsmith.load(folder)."
+            )
+        return cls(**card.get("options", {}))
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from flawsmith import images
 from flawsmith.diffusion import tensors
 from flawsmith.diffusion.backbone import Backbone
-from flawsmith.diffusion.compact import recipe as compact
 from flawsmith.diffusion.compact.recipe import CompactConfig
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise
 from flawsmith.errors import FlawsmithError
@@ -231,7 +230,7 @@ def pretrain(
             "resume with the same, or choose another folder."
         )
     windows = Windows(shards, config.mix, config.recipe.size)
-    backbone = compact.build(config.recipe, config.seed, text)
+    backbone = Backbone.compact(config.recipe, config.seed, text)
     if start_from is not None:
         _take_weights(backbone, Backbone.from_pretrained(start_from))
     if windows.size != backbone.size:

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from flawsmith import captions, compose, images, masks
+from flawsmith import captions, compose, images, masks, methods
 from flawsmith.config import GenerateConfig, TrainConfig
 from flawsmith.datasets.splits import few_shot, hold_out
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.generation import planning
-from flawsmith.generation import run as generation
 from flawsmith.generation.loading import Loader
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.records import Record, Request, Sample
@@ -117,7 +116,7 @@ def drawn(config: TrainConfig, category: str) -> list[Sample]:
     settings = GenerateConfig(
         method="procedural", normal=config.data, category=category, n=DRAWN, seed=config.seed, out=config.out / "unused"
     )
-    synthesizer = generation.load_method("procedural", {})
+    synthesizer = methods.load("procedural")
     made = planning.plan(settings, planning.read_records(settings), synthesizer)
     loader = Loader(settings)
     samples = [synthesizer.generate([loader.request(job)])[0] for job in made.jobs]

@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from flawsmith.diffusion.backbone import SHIPPED, Backbone
+from flawsmith.diffusion.compact import SHIPPED
 from flawsmith.diffusion.compact.reference import ReferenceEncoder, ReferenceReader
 from flawsmith.diffusion.compact.words import TextEncoder, WordPiece, WordTable
 
-__all__ = ["CompactConfig", "build", "load", "save"]
+__all__ = ["CompactConfig", "load", "parts", "save"]
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,9 @@ def _unet(config: CompactConfig) -> Any:
     return unet
 
 
-def build(config: CompactConfig | None = None, seed: int = 0, text: Path | None = None) -> Backbone:
-    """A fresh, untrained compact backbone. `text` is the folder with vocab.txt and words.safetensors
-    (default: the shipped one).
+def parts(config: CompactConfig | None = None, seed: int = 0, text: Path | None = None) -> dict[str, Any]:
+    """The fresh, untrained parts of a compact backbone: the arguments of `Backbone`. `text` is the folder with
+    vocab.txt and words.safetensors (default: the shipped one).
     """
     config = config or CompactConfig()
     folder = text or SHIPPED["compact"] / "text"
@@ -112,9 +112,9 @@ def build(config: CompactConfig | None = None, seed: int = 0, text: Path | None 
             heads=config.heads,
             visual_width=config.reference_width,
         )
-    return Backbone(
-        unet,
-        noise,
+    return dict(
+        unet=unet,
+        scheduler=noise,
         text_encoder=encoder,
         tokenizer=WordPiece.from_file(folder / "vocab.txt"),
         reference=reference,
@@ -133,7 +133,7 @@ def _write(module: nn.Module, path: Path, half: bool) -> None:
     save_file(tensors, str(path), metadata={"format": "pt"})
 
 
-def save(backbone: Backbone, path: Path, half: bool = True) -> None:
+def save(backbone: Any, path: Path, half: bool = True) -> None:
     """Write the folder: unet/, scheduler/, text/, reference/, model_index.json. fp16 on disk halves it
     without visible effect.
     """
@@ -153,19 +153,18 @@ def save(backbone: Backbone, path: Path, half: bool = True) -> None:
     (path / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def load(path: Path) -> Backbone:
-    """Read a folder written by `save`; weights become float32."""
+def load(path: Path) -> dict[str, Any]:
+    """The parts of a folder written by `save`; weights become float32."""
     index = json.loads((path / "model_index.json").read_text(encoding="utf-8"))
     known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in index["info"]["recipe"].items()}
-    backbone = build(CompactConfig(**known), text=path / "text")
-    parts = {
+    made = parts(CompactConfig(**known), text=path / "text")
+    files = {
         "unet": "unet/diffusion_pytorch_model.safetensors",
         "text_encoder": "text/encoder.safetensors",
         "reference": "reference/encoder.safetensors",
         "reader": "reference/reader.safetensors",
     }
-    for name, file in parts.items():
+    for name, file in files.items():
         stored = {k: v.float() for k, v in load_file(str(path / file)).items()}
-        getattr(backbone, name).load_state_dict(stored)
-    backbone.info = index["info"]
-    return backbone.freeze()
+        made[name].load_state_dict(stored)
+    return {**made, "info": index["info"]}

@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
+from torch import nn
 
-from flawsmith import images
+from flawsmith import images, methods
 from flawsmith.diffusion.adapters import load_adapter, merge_adapter, save_adapter
 from flawsmith.diffusion.backbone import Backbone, fingerprint
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods import base
-
-if TYPE_CHECKING:
-    from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
+from flawsmith.records import Sample
 
 __all__ = ["LORA", "WEIGHTS", "fingerprint", "load", "merge", "save"]
 
 WEIGHTS, LORA = "weights.safetensors", "lora.safetensors"  # of a joint method
 
 
-def load(
-    kind: type[DiffusionSynthesizer], folder: Path, device: str | None = None, memory: int | None = None
-) -> DiffusionSynthesizer:
+class Learner(Protocol):
+    """What is saved of a diffusion method, and how it takes it up again; see DiffusionSynthesizer."""
+
+    joint: ClassVar[bool]
+    backbone: Backbone
+    config: Any
+    options: Any
+    card: dict[str, Any]
+    folder: Path | None
+    adapters: dict[str, str]
+    lora: dict[str, nn.Parameter]
+
+    def trainable(self) -> dict[str, nn.Module]: ...
+    def extend(self, support: Mapping[str, Sequence[Sample]]) -> None: ...
+
+
+Kind = TypeVar("Kind", bound=Learner)
+
+
+def load(kind: Callable[..., Kind], folder: Path, device: str | None = None, memory: int | None = None) -> Kind:
     """The synthesizer of a run. Raises FlawsmithError when the backbone is another one or a file is damaged."""
     card = base.read_card(folder)
     named, config, options = card.get("backbone", "compact"), card.get("config"), card.get("options", {})
@@ -47,7 +64,7 @@ def load(
     return made
 
 
-def _load_joint(made: DiffusionSynthesizer, folder: Path) -> None:
+def _load_joint(made: Learner, folder: Path) -> None:
     made.extend({name: () for name in made.card["learned"]})
     try:
         stored = load_file(folder / WEIGHTS)
@@ -69,7 +86,7 @@ def merge(folder: Path, name: str | None, out: Path) -> str:
     """
     if out.exists() and any(out.iterdir()):
         raise FlawsmithError(f"Folder {out} is not empty: choose another --out.")
-    made = base.Synthesizer.from_pretrained(folder)
+    made: Any = methods.load(folder)
     adapters = {"shared": "shared"} if getattr(made, "lora", None) else dict(getattr(made, "adapters", {}))
     if not adapters:
         raise FlawsmithError(f"{folder} holds no LoRA adapter that could be merged.")
@@ -78,13 +95,12 @@ def merge(folder: Path, name: str | None, out: Path) -> str:
     name = name or next(iter(adapters))
     if name not in adapters:
         raise unknown("Adapter", name, adapters, f"in {folder}")
-    backbone: Backbone = made.backbone  # type: ignore[attr-defined]
-    merge_adapter(backbone, adapters[name])
-    backbone.save_pretrained(out)
+    merge_adapter(made.backbone, adapters[name])
+    made.backbone.save_pretrained(out)
     return name
 
 
-def save(method: DiffusionSynthesizer, folder: Path) -> None:
+def save(method: Learner, folder: Path) -> None:
     """Write what was learned, then the card, each file whole or not at all."""
     from flawsmith import __version__
 

@@ -16,6 +16,7 @@ _PUBLIC = {
     "Sample": "flawsmith.records",
     "Job": "flawsmith.records",
     "Request": "flawsmith.records",
+    "Samples": "flawsmith.methods.samples",
     "read": "flawsmith.datasets",
     "few_shot": "flawsmith.datasets.splits",
     "load": "flawsmith.methods",

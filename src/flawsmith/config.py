@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -23,10 +23,20 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 
+Model = TypeVar("Model", bound=BaseModel)
+Command = TypeVar("Command", bound="Told")
+
+OF_METHODS = ("fit", "generate")  # parts of which a method may have settings of its own
+
 
 class Told(BaseModel):
-    """What a command was told: unknown names, numbers that are none and odd paths are refused."""
+    """What a command was told: unknown names, numbers that are none and odd paths are refused.
 
+    `parts`: what may stand before the dot of `--set PART.KEY=VALUE`, and the field that it fills; "" takes every name
+    that is no field.
+    """
+
+    parts: ClassVar[dict[str, str]] = {}
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator(
@@ -41,6 +51,8 @@ class Told(BaseModel):
 
 class GenerateConfig(Told):
     """What `flawsmith generate` was asked for. `generate.json` holds it, and a resumed run must agree with it."""
+
+    parts: ClassVar[dict[str, str]] = {"mask": "mask_options", "options": "options", "": "options"}
 
     method: str = Field(description="a name in METHODS, a checkpoint folder, or package.module:Class")
     normal: str = Field(description="READER:DIR or DIR with photographs of good parts")
@@ -111,6 +123,8 @@ def _run_identity(run: Path) -> str:
 class TrainConfig(Told):
     """What `flawsmith train` was asked for."""
 
+    parts: ClassVar[dict[str, str]] = {"train": "options", "options": "options", "": "options"}
+
     method: str = Field("inpaint", description="a diffusion method")
     data: str = Field(description="READER:DIR with good photographs and a few defects with masks")
     out: Path = Field(description="folder of the run; the same command again resumes")
@@ -152,6 +166,8 @@ class JudgingConfig(Told):
 class EvaluateConfig(JudgingConfig):
     """What `flawsmith evaluate OUT` was asked for."""
 
+    parts: ClassVar[dict[str, str]] = {name: name for name in ("segmentation", "classification", "paper")}
+
     generated: str = Field(description="the folder of generated pictures, flawsmith's or another tool's")
     metrics: tuple[str, ...] = Field(("kid", "ic-lpips", "prdc", "copies"), description="see evaluation.folder.METRICS")
     shots: int | None = Field(
@@ -164,6 +180,8 @@ class EvaluateConfig(JudgingConfig):
 
 class CompareConfig(JudgingConfig):
     """What `flawsmith evaluate --compare` was asked for."""
+
+    parts: ClassVar[dict[str, str]] = {name: name for name in ("segmentation", "classification", *OF_METHODS)}
 
     metrics: tuple[str, ...] = Field(("segmentation",), description="see evaluation.folder.METRICS")
     arms: tuple[str, ...] = Field(
@@ -202,38 +220,6 @@ class CompareConfig(JudgingConfig):
         return value
 
 
-GROUPS = ("segmentation", "classification", "paper", "fit", "generate")
-OF_METHODS = ("fit", "generate")  # of these a method may have settings of its own
-
-
-def judged_config(model: type[Any], values: dict[str, Any], file: Path | None = None, sets: Sequence[str] = ()) -> Any:
-    """As `generate_config`, for EvaluateConfig or CompareConfig: `--set segmentation.steps=600`.
-
-    In a comparison `--set fit.METHOD.KEY=VALUE` and `generate.METHOD.KEY=VALUE` are for one of its methods alone.
-    """
-    merged: dict[str, Any] = _read_file(file) if file else {}
-    merged.update({key: value for key, value in values.items() if value is not None and value != ()})
-    groups = [name for name in GROUPS if name in model.model_fields]
-    for text in sets:
-        key, value = _parse_set(text)
-        group, dot, name = key.partition(".")
-        if not dot or group not in groups:
-            raise FlawsmithError(f"--set {text!r} names no part: write {', '.join(f'{g}.KEY=VALUE' for g in groups)}.")
-        settings = merged[group] = _group(merged, group)
-        method, dot, own = name.rpartition(".")
-        if dot and group in OF_METHODS:
-            settings[method] = {**_group(settings, method), own: value}
-        else:
-            settings[name] = value
-    for key in merged:
-        if key not in model.model_fields:
-            raise unknown("Setting", key, model.model_fields, f"in {file}" if file else "")
-    try:
-        return model.model_validate(merged)
-    except ValidationError as error:
-        raise FlawsmithError(explain(error, model)) from None
-
-
 def overlay(defaults: Any, changes: dict[str, Any], what: str) -> Any:
     """A dataclass of settings (`SETTINGS`) with some fields changed.
 
@@ -246,64 +232,67 @@ def overlay(defaults: Any, changes: dict[str, Any], what: str) -> Any:
     try:
         return replace(defaults, **changes)
     except ValidationError as error:
-        raise FlawsmithError(f"{what} setting {explain(error)}") from None
+        raise refused(error, f"{what} setting") from None
 
 
-def train_config(values: dict[str, Any], file: Path | None = None, sets: Sequence[str] = ()) -> TrainConfig:
-    """As `generate_config`, for training: `--set rank=8` names a setting of the fit."""
-    merged: dict[str, Any] = _read_file(file) if file else {}
-    merged.update({key: value for key, value in values.items() if value is not None and value != ()})
-    for text in sets:
-        key, value = _parse_set(text)
-        name = key.removeprefix("train.").removeprefix("options.")
-        merged["options"] = {**_group(merged, "options"), name: value}
-    for key in merged:
-        if key not in TrainConfig.model_fields:
-            raise unknown("Setting", key, TrainConfig.model_fields, f"in {file}" if file else "")
-    try:
-        return TrainConfig.model_validate(merged)
-    except ValidationError as error:
-        raise FlawsmithError(explain(error, TrainConfig)) from None
+def load(model: type[Command], values: dict[str, Any], file: Path | None = None, sets: Sequence[str] = ()) -> Command:
+    """A command's settings: a JSON or YAML file, then the command line's `values` (None = not given), then the texts of
+    `--set key=value`; what comes later wins.
 
-
-def generate_config(values: dict[str, Any], file: Path | None = None, sets: Sequence[str] = ()) -> GenerateConfig:
-    """Merge a JSON or YAML run file, the command line's `values` (None = not given) and `--set key=value` texts.
-
-    `--set mask.size=[0.01,0.05]` sets a mask dial, `--set blend=hard` a method option, `--set n=5` a field of the run.
+    `--set mask.size=[0.01,0.05]` sets a value of a part (see `Told.parts`), `--set n=5` a field, and any other name one
+    of the part that is named "". In a comparison `--set fit.METHOD.KEY=VALUE` is for one of its methods alone.
+    Raises FlawsmithError naming the setting.
     """
     merged: dict[str, Any] = _read_file(file) if file else {}
     merged.update({key: value for key, value in values.items() if value is not None and value != ()})
-    fields = GenerateConfig.model_fields
     for text in sets:
         key, value = _parse_set(text)
-        if key.startswith("mask."):
-            merged["mask_options"] = {**_group(merged, "mask_options"), key[5:]: value}
-        elif key in fields and key not in ("options", "mask_options"):
+        start, _, name = key.partition(".")
+        if start in model.parts and name:
+            part = model.parts[start]
+        elif key in model.model_fields and key not in model.parts.values():
             merged[key] = value
+            continue
+        elif "" in model.parts:
+            part, name = model.parts[""], key
         else:
-            merged["options"] = {**_group(merged, "options"), key.removeprefix("options."): value}
-    for key in merged:
-        if key not in fields:
-            raise unknown("Setting", key, fields, f"in {file}" if file else "")
+            known = ", ".join(f"{part}.KEY=VALUE" for part in model.parts)
+            raise FlawsmithError(f"--set {text!r} names no part and no setting: write {known}.")
+        settings = merged[part] = _group(merged, part)
+        method, dot, own = name.rpartition(".")
+        if dot and part in OF_METHODS:
+            settings[method] = {**_group(settings, method), own: value}
+        else:
+            settings[name] = value
+    return validated(model, merged, "Setting", f"in {file}" if file else "")
+
+
+def validated(model: type[Model], given: dict[str, Any], what: str = "Setting", where: str = "") -> Model:
+    """`given` as a `model`: the one way from names and values to settings, options and dials.
+
+    Raises FlawsmithError for an unknown name, a missing one, or a value that is not allowed. `what` is the kind of name
+    ("Option"), `where` an optional place ("for nsa").
+    """
+    for key in given:
+        if key not in model.model_fields:
+            raise unknown(what, str(key), model.model_fields, where)
     try:
-        return GenerateConfig.model_validate(merged)
+        return model.model_validate(given)
     except ValidationError as error:
-        raise FlawsmithError(explain(error)) from None
+        raise refused(error, what, where, model) from None
 
 
-def explain(error: ValidationError, model: type[BaseModel] = GenerateConfig) -> str:
-    """One line for the first problem pydantic found: field, what was given, what is allowed."""
+def refused(error: ValidationError, what: str, where: str = "", model: type[BaseModel] | None = None) -> FlawsmithError:
+    """The first problem that pydantic found, in one sentence: what was given, what is allowed."""
     first = error.errors()[0]
-    field = ".".join(map(str, first["loc"])) or "configuration"
-    if first["type"] == "missing" and field in model.model_fields:
-        return f"{field} is missing: {model.model_fields[field].description or 'it must be given'}."
-    return f"{field}={short(first['input'])} is not allowed: {reason(first)}."
-
-
-def reason(problem: Any) -> str:
-    """What pydantic found wrong, as the end of a sentence: a small letter first, no full stop."""
-    text = str(problem["msg"]).removeprefix("Value error, ").rstrip(".")
-    return text[:1].lower() + text[1:]
+    field = ".".join(map(str, first["loc"])) or "all together"
+    if first["type"] == "missing" and model is not None and field in model.model_fields:
+        return FlawsmithError(f"{field} is missing: {model.model_fields[field].description or 'it must be given'}.")
+    reason = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
+    place = f" {where}" if where else ""
+    return FlawsmithError(
+        f"{what} {field}={short(first['input'])}{place} is not allowed: {reason[:1].lower()}{reason[1:]}."
+    )
 
 
 def _group(settings: dict[str, Any], name: str) -> dict[str, Any]:

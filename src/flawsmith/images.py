@@ -208,6 +208,11 @@ def file_sha(path: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def bytes_sha(content: bytes) -> str:
+    """First 16 hex digits of the SHA-256 of what a file will hold."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def array_sha(array: np.ndarray) -> str:
     """First 16 hex digits of the SHA-256 of an array's shape, type and bytes."""
     digest = hashlib.sha256(f"{array.shape}{array.dtype}".encode())

@@ -5,6 +5,8 @@ Two functions cross from words to pixels: `Record.load` and `generation.loading.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,12 @@ from flawsmith.errors import FlawsmithError
 from flawsmith.warp import Warp
 
 GOOD = "good"
+
+
+def hash_seed(seed: int, *parts: Any) -> int:
+    """A 63-bit seed from a seed and any words, the same on every machine and Python."""
+    text = json.dumps([seed, *parts], ensure_ascii=False)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ def evaluate(
         values |= {"generated": generated, "protocol": protocol, "export": _words(export, "--export")}
         values |= {"shots": (_numbers(shots, "--shots") or (None,))[0]}
         model = configs.EvaluateConfig  # type: ignore[assignment]
-    settings = configs.judged_config(model, values, config, set_ or ())
+    settings = configs.load(model, values, config, set_ or ())
     if compare and "jobs" not in settings.model_fields_set and settings.device == "cpu":
         settings = settings.model_copy(update={"jobs": min(MOST_JOBS, os.cpu_count() or 1)})
     _run(settings, compare)

@@ -128,7 +128,7 @@ def generate(
         "with_normals": with_normals,
     }
     scale = [] if adapter_scale is None else [f"options.adapter_scale={adapter_scale}"]
-    settings = configs.generate_config(values, config, [*(set_ or ()), *scale])
+    settings = configs.load(configs.GenerateConfig, values, config, [*(set_ or ()), *scale])
     refuse_device(settings.device)
     if dry_run:
         made, _, _ = generation.prepare(settings)

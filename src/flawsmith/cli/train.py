@@ -74,7 +74,7 @@ def train(
         "memory": memory,
         "group_by": group_by,
     }
-    settings = configs.train_config(values, config, set_ or ())
+    settings = configs.load(configs.TrainConfig, values, config, set_ or ())
     refuse_device(settings.device)
     resolve(settings.method, METHODS, "Method")  # says what to install where torch is missing
     from flawsmith.training import run as training

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flawsmith import config as configs
 from flawsmith import datasets, images
-from flawsmith.config import CompareConfig, GenerateConfig, TrainConfig, train_config
+from flawsmith.config import CompareConfig, GenerateConfig, TrainConfig
 from flawsmith.diffusion.compact import SHIPPED
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.evaluation.protocol import Division, refuse_leaks, used_by
@@ -67,7 +68,9 @@ def fit_config(config: CompareConfig, method: str, data: str, out: Path, seed: i
     fit = own_settings(config.fit, method)
     values: dict[str, Any] = {"method": method, "data": data, "out": out, "shots": EVERYTHING, "seed": seed}
     values |= {"backbone": config.backbone, "steps": fit.pop("steps", None)}
-    return train_config(values | {"options": {"mask_steps": 0, **fit}})  # masks are moved real ones, for every arm
+    return configs.load(
+        TrainConfig, values | {"options": {"mask_steps": 0, **fit}}
+    )  # masks are moved real ones, for every arm
 
 
 def check_settings(config: CompareConfig, arms: Sequence[Arm]) -> None:

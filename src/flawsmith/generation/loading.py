@@ -12,10 +12,9 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from flawsmith import captions, compose, images, masks
-from flawsmith.config import GenerateConfig, reason
-from flawsmith.errors import FlawsmithError, short, unknown
-from flawsmith.generation.planning import hash_seed
-from flawsmith.records import Job, Record, Request, Sample
+from flawsmith.config import GenerateConfig
+from flawsmith.errors import FlawsmithError
+from flawsmith.records import Job, Record, Request, Sample, hash_seed
 from flawsmith.registry import resolve
 
 CACHE_BYTES = 192 << 20  # decoded photographs kept between jobs; one larger than this is not kept at all
@@ -38,7 +37,7 @@ class Loader:
         self.mask_is_picture = mask is not None and mask not in masks.MASKS
         self.mask_run = config.mask_run()
         self._learned: Any = None
-        self.mask_options = masks.MaskOptions() if self.mask_is_picture else _mask_options(config.mask_options)
+        self.mask_options = masks.MaskOptions() if self.mask_is_picture else masks.mask_options(config.mask_options)
 
     def _keep(self, kind: str, path: Path, make: Callable[[], Any], size: Callable[[Any], int]) -> Any:
         key = (kind, str(path))
@@ -171,17 +170,3 @@ def _load(record: Record) -> Sample:
     view = compose.window(sample.mask, minimum=1024, context=2.0).slices
     info = {**sample.info, "whole": sample.mask.size}
     return replace(sample, image=sample.image[view].copy(), mask=sample.mask[view].copy(), info=info)
-
-
-def _mask_options(given: dict[str, Any]) -> masks.MaskOptions:
-    from pydantic import ValidationError
-
-    for key in given:
-        if key not in masks.MaskOptions.model_fields:
-            raise unknown("Mask dial", key, masks.MaskOptions.model_fields)
-    try:
-        return masks.MaskOptions.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise FlawsmithError(f"mask.{name}={short(first['input'])} is not allowed: {reason(first)}.") from None

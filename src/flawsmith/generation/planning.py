@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,15 +16,9 @@ from flawsmith import __version__, captions, datasets, images, inputs
 from flawsmith.config import GenerateConfig
 from flawsmith.datasets.splits import few_shot
 from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.methods import mask_choice
 from flawsmith.methods.base import Synthesizer, read_card
-from flawsmith.methods.procedural.synthesizer import Procedural
-from flawsmith.records import GOOD, Job, Record
-
-
-def hash_seed(seed: int, *parts: Any) -> int:
-    """A 63-bit seed from a seed and any words, the same on every machine and Python."""
-    text = json.dumps([seed, *parts], ensure_ascii=False)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+from flawsmith.records import GOOD, Job, Record, hash_seed
 
 
 @dataclass(frozen=True)
@@ -101,12 +94,13 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         said = caption or synthesizer.default_caption(category, defect)
         if not said and shown:
             said = captions.sentence(category, defect)
+        family = mask_choice.choose(synthesizer.default_mask(defect), defect, bool(references), caption)
         jobs.append(
             Job(
                 index=index,
                 normal=_shuffled(normals[category], hash_seed(config.seed, "normal", category, defect), turn),
                 reference=shown[0] if shown else None,
-                mask=config.mask or _default_mask(synthesizer, defect, bool(references), caption),
+                mask=config.mask or family,
                 defect_type=defect,
                 caption=said,
                 seed=hash_seed(config.seed, index),
@@ -278,15 +272,3 @@ def _licences(records: Sequence[Record]) -> list[str]:
         if root.is_dir():
             found |= {p.name for p in root.iterdir() if p.name.lower().startswith("licen") and p.is_file()}
     return sorted(filter(inputs.is_text, found))
-
-
-def _default_mask(synthesizer: Synthesizer, defect: str, has_reference: bool, caption: str) -> str:
-    """The method's own mask family; a real mask can only be imitated where there is one. Without one, what happens to
-    a whole component ("missing", "swapped") covers a component, and a crack is as long as `procedural` draws it.
-    """
-    family = synthesizer.default_mask(defect)
-    if family != "reference" or has_reference:
-        return family
-    if captions.logical(caption or defect):
-        return "component"
-    return Procedural().default_mask(captions.parse(caption).kind or defect)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from flawsmith.generation.loading import Loader
 from flawsmith.generation.planning import Plan, plan, read_records
 from flawsmith.masks import propose
 from flawsmith.methods.base import Synthesizer
+from flawsmith.methods.calls import make
 from flawsmith.records import GOOD, Job, Request, Sample
 
 Progress = Callable[[int, int, str], None]
@@ -86,25 +86,6 @@ def _check_sources(jobs: Sequence[Job], loader: Loader, synthesizer: Synthesizer
             synthesizer.check_reference(loader.sample(record), f"Reference {record.image}")
 
 
-def generate(
-    requests: Sequence[Request], jobs: Sequence[Job], loader: Loader, synthesizer: Synthesizer, max_redraws: int
-) -> list[tuple[Request, Sample, int]]:
-    """One block: make the samples, redraw refused ones with the next seeds. Returns (request, sample, redraws)."""
-    results: list[tuple[Request, Sample, int]] = [
-        (request, _gate(sample, request, loader, job), 0)
-        for request, sample, job in zip(requests, synthesizer.generate(requests), jobs, strict=True)
-    ]
-    for redraw in range(1, max_redraws + 1):
-        again = [i for i, (_, sample, _) in enumerate(results) if "rejected" in sample.info]
-        if not again:
-            break
-        redrawn = [loader.request(jobs[i], redraw) for i in again]
-        for i, request, sample in zip(again, redrawn, synthesizer.generate(redrawn), strict=True):
-            results[i] = (request, _gate(sample, request, loader, jobs[i]), redraw)
-            del request, sample
-    return results
-
-
 def _gate(sample: Sample, request: Request, loader: Loader, job: Job) -> Sample:
     """Refuse a label that lies off the object; a mask the user painted is the user's word.
 
@@ -158,8 +139,13 @@ def _block(
     progress: Progress | None,
 ) -> None:
     """One block from words to files; a function of its own so that its pixels are gone before the next one's come."""
-    requests = [loader.request(job) for job in block]
-    results = generate(requests, block, loader, synthesizer, loader.config.max_redraws)
+    results = make(
+        synthesizer.generate,
+        lambda place, redraw: loader.request(block[place], redraw),
+        len(block),
+        loader.config.max_redraws,
+        lambda place, request, sample: _gate(sample, request, loader, block[place]),
+    )
     for job, (request, sample, redraws) in zip(block, results, strict=True):
         if job.index >= len(writer.lines):
             _write(writer, made.description, loader, synthesizer, job, request, sample, redraws)
@@ -212,8 +198,8 @@ def _write(
         line["image"] = f"{start}test/{job.defect_type}/{number}.png"
         line["mask"] = f"{start}ground_truth/{job.defect_type}/{number}_mask.png"
         line["prompt"] = f"{start}prompt/{job.defect_type}/{number}.txt"
-        line["image_sha"] = hashlib.sha256(image_png).hexdigest()[:16]
-        line["mask_sha"] = hashlib.sha256(mask_png).hexdigest()[:16]
+        line["image_sha"] = images.bytes_sha(image_png)
+        line["mask_sha"] = images.bytes_sha(mask_png)
     writer.write(line, image_png, mask_png)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.masks.component import component
 from flawsmith.masks.fitting import enlargement, move
-from flawsmith.masks.options import DEFAULTS, LINE_LENGTH, LINE_WIDTH, MINIMUM, MaskOptions, log_uniform
+from flawsmith.masks.options import DEFAULTS, LINE_LENGTH, LINE_WIDTH, MINIMUM, MaskOptions, log_uniform, mask_options
 from flawsmith.masks.placement import Ground, Place, lay, stamp
 from flawsmith.masks.segment import foreground
 from flawsmith.masks.shapes import blob, box, crack, perlin, polygon, scratch, spot
@@ -41,8 +41,8 @@ MASKS: dict[str, str] = {
 }
 
 __all__ = [
-    "MASKS", "Ground", "MaskOptions", "Warp",
-    "blob", "box", "component", "crack", "draw", "enlargement", "foreground", "move", "perlin", "polygon", "scratch",
+    "MASKS", "Ground", "MaskOptions", "Warp", "blob", "box", "component", "crack", "draw", "enlargement", "foreground",
+    "mask_options", "move", "perlin", "polygon", "scratch",
     "spot",
 ]  # fmt: skip
 

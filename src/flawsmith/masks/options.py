@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from flawsmith.config import validated
 
 MINIMUM = 12  # pixels; a smaller mask could not be told from a dead pixel
 
@@ -77,3 +79,8 @@ class MaskOptions(BaseModel):
 def log_uniform(rng: np.random.Generator, pair: Span) -> float:
     """A number between the two, every factor equally likely."""
     return math.exp(rng.uniform(math.log(pair[0]), math.log(pair[1])))
+
+
+def mask_options(given: dict[str, Any]) -> MaskOptions:
+    """Check dials and fill in the defaults. Raises FlawsmithError naming the dial."""
+    return validated(MaskOptions, given, "Mask dial")

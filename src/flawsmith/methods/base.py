@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from flawsmith import compose, images, inputs
-from flawsmith.config import reason
-from flawsmith.errors import FlawsmithError, short, unknown
+from flawsmith.config import validated
+from flawsmith.errors import FlawsmithError
+from flawsmith.methods.calls import OnArrays
 from flawsmith.records import Request, Sample
 
 
@@ -44,7 +45,7 @@ class Options(BaseModel):
 BaseOptions = Options  # inside Synthesizer the name `Options` means the method's own
 
 
-class Synthesizer:
+class Synthesizer(OnArrays):
     """Turns requests into samples. A classic method only overrides `paint`."""
 
     name: ClassVar[str] = ""
@@ -66,18 +67,8 @@ class Synthesizer:
     @classmethod
     def parse_options(cls, given: dict[str, Any], base: BaseOptions | None = None) -> BaseOptions:
         """Check options and fill in defaults (from `base` where given). Raises FlawsmithError naming the field."""
-        known = cls.Options.model_fields
-        for key in given:
-            if key not in known:
-                raise unknown("Option", key, known, f"for {cls.name}")
-        try:
-            return cls.Options.model_validate({**(base.model_dump() if base else {}), **given})
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise FlawsmithError(
-                f"Option {field}={short(first['input'])} for {cls.name} is not allowed: {reason(first)}."
-            ) from None
+        known = {**(base.model_dump() if base else {}), **given}
+        return validated(cls.Options, known, "Option", f"for {cls.name}")
 
     def offers(self, category: str) -> tuple[str, ...]:
         """The only defect types it can make of a category; () = no such limit. Raises FlawsmithError when there is

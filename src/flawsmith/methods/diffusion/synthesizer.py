@@ -17,10 +17,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from flawsmith import captions, compose
+from flawsmith.config import validated
 from flawsmith.diffusion import tensors
 from flawsmith.diffusion.adapters import add_adapter, merged, use_adapter
 from flawsmith.diffusion.backbone import Backbone
@@ -83,15 +83,7 @@ class DiffusionSynthesizer(base.Synthesizer):
     @classmethod
     def parse_config(cls, given: dict[str, Any]) -> DiffusionConfig:
         """Check a Config and fill in defaults. Raises FlawsmithError naming the field."""
-        for key in given:
-            if key not in cls.Config.model_fields:
-                raise unknown("Setting", key, cls.Config.model_fields, f"of {cls.name}'s config")
-        try:
-            return cls.Config.model_validate(given)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise FlawsmithError(f"{field}={first['input']!r} for {cls.name}: {first['msg'].lower()}.") from None
+        return validated(cls.Config, given, "Setting", f"of {cls.name}'s config")
 
     @classmethod
     def parse_options(cls, given: dict[str, Any], base: base.Options | None = None) -> base.Options:

@@ -17,6 +17,7 @@ from flawsmith import captions, compose
 from flawsmith.errors import unknown
 from flawsmith.masks import foreground
 from flawsmith.methods import base
+from flawsmith.methods.mask_choice import family_of
 from flawsmith.methods.procedural import strokes
 from flawsmith.methods.procedural.breaks import broken_off, opens
 from flawsmith.methods.procedural.colours import CHROMATIC, draw_colour
@@ -24,19 +25,6 @@ from flawsmith.methods.procedural.painters import PAINTERS
 from flawsmith.methods.procedural.scene import Look, contour, mix, survey
 from flawsmith.records import Request
 
-MASK_OF = {
-    "scratch": "scratch",
-    "crack": "crack",
-    "dent": "blob",
-    "hole": "blob",
-    "chip": "polygon",
-    "stain": "blob",
-    "spots": "spots",
-    "fibre": "scratch",
-    "discolouration": "perlin",
-    "missing_part": "polygon",
-    "bend": "blob",
-}
 SEVERITY_SPAN = {"faint": (0.08, 0.29), "strong": (0.71, 1.0), "": (0.1, 1.0)}
 BREAKS = ("chip", "missing_part")  # on the object's outline they open to the background
 _PITS = re.compile(r"\b(?:pit|pits|pitted|pitting|pore|pores|porosity|pinholes?|pin.holes?)\b")
@@ -83,12 +71,7 @@ class Procedural(base.Synthesizer):
     defect_types: ClassVar[tuple[str, ...]] = tuple(PAINTERS)
 
     def default_mask(self, defect_type: str) -> str:
-        if "pitt" in defect_type.lower():
-            return "blob"  # pits crowd in one worn place, unlike a sprinkle of spots
-        # A name that says nothing is no mistake yet: the request's caption may still tell the kind.
-        return MASK_OF.get("_".join(captions.words(defect_type.lower()).split()), "") or MASK_OF.get(
-            next(iter(captions.kinds_of(defect_type)), ""), "blob"
-        )
+        return family_of(defect_type)  # one that says nothing is no mistake yet: the caption may still tell the kind
 
     def default_caption(self, category: str, defect_type: str) -> str:
         return ""

@@ -1,0 +1,196 @@
+"""A method called with arrays: images in, Samples out, no folder on disk; and the redrawing that every path shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from PIL import Image
+
+from flawsmith import captions
+from flawsmith import images as pixels
+from flawsmith import masks as families
+from flawsmith.errors import FlawsmithError
+from flawsmith.methods import mask_choice
+from flawsmith.methods.samples import Samples
+from flawsmith.records import Request, Sample, hash_seed
+
+Judge = Callable[[int, Request, Sample], Sample]
+
+
+class Painter(Protocol):
+    """What `OnArrays` asks of a method; see Synthesizer."""
+
+    name: ClassVar[str]
+    defect_types: ClassVar[tuple[str, ...]]
+    blends_references: ClassVar[bool]
+    options: Any
+
+    def parse_options(self, given: dict[str, Any], base: Any) -> Any: ...
+    def offers(self, category: str) -> tuple[str, ...]: ...
+    def default_mask(self, defect_type: str) -> str: ...
+    def default_caption(self, category: str, defect_type: str) -> str: ...
+    def seen(self) -> dict[str, str]: ...
+    def generate(self, requests: Sequence[Request], **options: Any) -> list[Sample]: ...
+
+
+def make(
+    generate: Callable[[Sequence[Request]], Sequence[Sample]],
+    request: Callable[[int, int], Request],
+    count: int,
+    max_redraws: int,
+    judge: Judge = lambda place, request, sample: sample,
+) -> list[tuple[Request, Sample, int]]:
+    """Make `count` samples; those that `judge` or `generate` refuses are drawn again, at most `max_redraws` times.
+
+    `request(place, redraw)` gives the request of a place, redraw > 0 with another mask and seed; `judge` may enter
+    `info["rejected"]`. Returns (request, sample, redraws) for every place.
+    """
+    results: list[tuple[Request, Sample, int]] = []
+    for redraw in range(max_redraws + 1):
+        places = [i for i in range(count) if not redraw or "rejected" in results[i][1].info]
+        if not places:
+            break
+        requests = [request(place, redraw) for place in places]
+        for place, asked, sample in zip(places, requests, generate(requests), strict=True):
+            results[place : place + 1] = [(asked, judge(place, asked, sample), redraw)]
+            del asked, sample
+    return results
+
+
+def as_image(image: Any) -> np.ndarray:
+    """A PIL image, an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8, or a path -> (H, W, 3) uint8 RGB."""
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"))
+    if not isinstance(image, np.ndarray):
+        return pixels.read_image(image)
+    array = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise FlawsmithError(
+            f"An image must be (H, W), (H, W, 3) or (H, W, 4) uint8, got {image.shape} {image.dtype}: "
+            "multiply floats in 0 to 1 by 255 and convert them with .astype('uint8')."
+        )
+    return np.repeat(array[..., None], 3, axis=2) if array.ndim == 2 else np.ascontiguousarray(array[..., :3])
+
+
+def as_mask(mask: Any) -> np.ndarray:
+    """A bool array, a grey array or PIL image (white = defect), or a path -> (H, W) bool."""
+    if isinstance(mask, Image.Image):
+        mask = np.asarray(mask.convert("L"))
+    if not isinstance(mask, np.ndarray):
+        return pixels.read_mask(mask)
+    if mask.ndim == 3:
+        mask = mask[..., 0]
+    if mask.dtype == bool:
+        return mask
+    level = 0.5 * (255 if mask.dtype == np.uint8 and mask.max(initial=0) > 1 else 1)
+    return np.asarray(mask > level)
+
+
+def _listed(given: Any) -> list[Any]:
+    if given is None:
+        return []
+    pair = isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], (np.ndarray, Image.Image))
+    return [given] if pair or not isinstance(given, Sequence) or isinstance(given, str) else list(given)
+
+
+def _good(image: Any, category: str) -> Sample:
+    if isinstance(image, Sample):
+        return image
+    array = as_image(image)
+    return Sample(array, np.zeros(array.shape[:2], dtype=bool), category)
+
+
+def _reference(given: Any, category: str, defect_type: str) -> Sample:
+    if isinstance(given, Sample):
+        return given
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise FlawsmithError("A reference is a pair (image, mask) or a Sample with a mask: its mask says what to copy.")
+    return Sample(as_image(given[0]), as_mask(given[1]), category, defect_type or "defect")
+
+
+def _allowed(normal: Sample, roi: Any) -> np.ndarray:
+    ground = families.foreground(normal.image)
+    if roi is None:
+        return ground
+    allowed = ground & as_mask(roi)
+    if not allowed.any():
+        raise FlawsmithError("The region of interest and the object do not meet: mark where defects may sit.")
+    return allowed
+
+
+class OnArrays:
+    """What makes a method callable with arrays; every Synthesizer is one."""
+
+    def __call__(
+        self: Painter,
+        images: Any,
+        masks: Any = None,
+        *,
+        defect_type: str = "",
+        prompt: str = "",
+        reference: Any = None,
+        category: str = "",
+        n: int | None = None,
+        seed: int = 0,
+        roi: Any = None,
+        mask_options: dict[str, Any] | None = None,
+        max_redraws: int = 5,
+        **options: Any,
+    ) -> Samples:
+        """Paint defects on images of good parts, from arrays to arrays; the same call gives the same pixels.
+
+        images: one or a list of (H, W, 3) uint8 arrays, PIL images, paths, or good Samples; used in turn.
+        masks: where a defect may be: None (the method's own choice), the name of a mask family ("scratch"), one mask
+            (H, W) bool, or a list of them, used in turn.
+        reference: (image, mask), a Sample, or a list of them, used in turn; the real defects that are imitated.
+        n: how many images; default one for each of `images`. roi: (H, W), True where a defect may sit.
+        mask_options: dials of the family, {"size": (0.01, 0.02)}. options: the method's own dials, for this call.
+
+        Returns Samples: a list of Sample with `.save(folder)`, `.sheet()` and `.refused`. Raises FlawsmithError saying
+        what was given, what is allowed and what to do.
+        """
+        chosen = self.parse_options(options, self.options)
+        normals = [_good(image, category) for image in _listed(images)]
+        if not normals:
+            raise FlawsmithError("No image was given: pass one image of a good part, or a list of them.")
+        references = [_reference(item, category, defect_type) for item in _listed(reference)]
+        given = [] if masks is None or isinstance(masks, str) else [as_mask(mask) for mask in _listed(masks)]
+        if not given and not (masks is None or isinstance(masks, str)):
+            raise FlawsmithError("The list of masks is empty: pass one, one for each image, or the name of a family.")
+        grounds = [np.empty(0)] * len(normals) if given else [_allowed(normal, roi) for normal in normals]
+        dials = families.mask_options(mask_options or {})
+        kind = captions.parse(prompt).kind if prompt else ""
+        types = (defect_type or kind,) if defect_type or kind else self.offers(category) or self.defect_types
+        types = types or (self.name,)
+
+        def request(place: int, redraw: int) -> Request:
+            normal, ground = normals[place % len(normals)], grounds[place % len(normals)]
+            own = references[place % len(references)] if references else None
+            kind = own.defect_type if own else types[place % len(types)]
+            now = hash_seed(seed, place) if not redraw else hash_seed(hash_seed(seed, place), redraw)
+            warp = None
+            if given:
+                mask = given[place % len(given)]
+            else:
+                family = masks or mask_choice.choose(self.default_mask(kind), kind, own is not None, prompt)
+                rng = np.random.default_rng(hash_seed(now, "mask"))
+                mask, warp = families.draw(family, ground, rng, dials, own, normal.image)
+            others = tuple(r for r in references if r is not own) if self.blends_references else ()
+            caption = prompt or self.default_caption(category, kind)
+            return Request(normal, mask, kind, caption, own, now, warp, others)
+
+        support = {f"memory/{i}": pixels.array_sha(r.image) for i, r in enumerate(references)}
+        facts = {"method": self.name, "options": chosen.model_dump(mode="json")}
+        facts["support"] = {**self.seen(), **support}
+        kept: list[Sample] = []
+        refused: list[Sample] = []
+        count = len(normals) if n is None else n
+        for asked, sample, redraws in make(lambda r: self.generate(r, **options), request, count, max_redraws):
+            normal = {"file": "", "sha": pixels.array_sha(asked.normal.image)}
+            info = {**facts, "seed": asked.seed, "redraws": redraws, "normal": normal, **sample.info}
+            made = replace(sample, category=category, info=info)
+            (refused if "rejected" in info else kept).append(made)
+        return Samples(kept, refused)

@@ -33,6 +33,7 @@ from scipy.optimize import minimize
 from flawsmith import captions, compose, images, masks
 from flawsmith.demo import TEXTURES, render_washer
 from flawsmith.diffusion.backbone import Backbone
+from flawsmith.diffusion.batch import Batch
 from flawsmith.diffusion.denoise import draw_noise
 from flawsmith.evaluation import features
 from flawsmith.evaluation.metrics.scores import paired_bootstrap
@@ -45,7 +46,6 @@ from flawsmith.methods.procedural.synthesizer import MASK_OF, Procedural
 from flawsmith.records import Request, Sample
 from flawsmith.training.losses import batch_loss
 from flawsmith.training.pretrain import PretrainConfig
-from flawsmith.training.shards import Batch
 
 SIDE = 192  # photographs are cut to squares of this side
 KINDS = {  # kinds that a mask of this family can hold; "blob" also takes lines, which a probe must tell from areas

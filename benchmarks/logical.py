@@ -42,6 +42,7 @@ from logical_scene import COLUMNS, ROWS, STATES, Scene, State, corner, of_kind, 
 from flawsmith import compose, images
 from flawsmith.config import EvaluateConfig, GenerateConfig, TrainConfig
 from flawsmith.diffusion.adapters import use_adapter
+from flawsmith.diffusion.batch import Batch
 from flawsmith.evaluation import run as folder
 from flawsmith.generation import run as generation
 from flawsmith.masks import Warp
@@ -51,7 +52,6 @@ from flawsmith.methods.diffusion.tiles import resized
 from flawsmith.records import Request, Sample
 from flawsmith.training import run as training
 from flawsmith.training.losses import batch_loss, stratified_steps
-from flawsmith.training.shards import Batch
 from flawsmith.training.windows import FitConfig
 
 KINDS = tuple(dict.fromkeys(state.kind for state in STATES))

@@ -23,7 +23,8 @@ import torch
 
 from flawsmith import datasets, images, masks
 from flawsmith.datasets.splits import few_shot
-from flawsmith.diffusion.mask_model import COPY, LearnedMasks, MaskSettings, learn
+from flawsmith.diffusion.mask_model import COPY, LearnedMasks
+from flawsmith.training.mask_run import MaskSettings, learn
 
 
 def statistics(mask: np.ndarray) -> tuple[float, float, float]:

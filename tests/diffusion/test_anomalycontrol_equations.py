@@ -18,6 +18,7 @@ import fakes  # noqa: E402
 from flawsmith.diffusion import tensors  # noqa: E402
 from flawsmith.diffusion.attention import detach  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
+from flawsmith.diffusion.batch import Batch  # noqa: E402
 from flawsmith.methods.anomalycontrol.adapter import Resampler, SemanticProjection  # noqa: E402
 from flawsmith.methods.anomalycontrol.enhanced_attention import (  # noqa: E402
     attention_share,
@@ -26,7 +27,6 @@ from flawsmith.methods.anomalycontrol.enhanced_attention import (  # noqa: E402
 )
 from flawsmith.methods.anomalycontrol.features import seen  # noqa: E402
 from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl  # noqa: E402
-from flawsmith.training.shards import Batch  # noqa: E402
 
 Maps = tuple[torch.Tensor, ...]
 

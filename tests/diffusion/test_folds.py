@@ -22,12 +22,12 @@ import fakes  # noqa: E402
 from flawsmith import datasets, images  # noqa: E402
 from flawsmith.datasets.splits import hold_out  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
+from flawsmith.diffusion.batch import Batch  # noqa: E402
 from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl  # noqa: E402
 from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
 from flawsmith.training import run as training  # noqa: E402
 from flawsmith.training.fit import JointWindows, Material  # noqa: E402
-from flawsmith.training.shards import Batch  # noqa: E402
 from flawsmith.training.steps import Steps  # noqa: E402
 from flawsmith.training.windows import FitConfig  # noqa: E402
 

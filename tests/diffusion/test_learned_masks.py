@@ -17,11 +17,12 @@ from flawsmith import images  # noqa: E402
 from flawsmith.config import GenerateConfig, TrainConfig  # noqa: E402
 from flawsmith.diffusion import mask_model as learned_masks  # noqa: E402
 from flawsmith.diffusion.mask_examples import example, outline, varied  # noqa: E402
-from flawsmith.diffusion.mask_model import COPY, REDRAWS, LearnedMasks, MaskSettings, learn  # noqa: E402
+from flawsmith.diffusion.mask_model import COPY, REDRAWS, LearnedMasks  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.generation import run as generation  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
 from flawsmith.training import mask_run as mask_training  # noqa: E402
+from flawsmith.training.mask_run import MaskSettings, learn  # noqa: E402
 from flawsmith.training.windows import FitConfig  # noqa: E402
 
 OBJECT = np.zeros((120, 160), bool)

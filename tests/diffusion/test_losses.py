@@ -17,11 +17,11 @@ from by_hand import drawn, linear, pooled  # noqa: E402
 
 import fakes  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
+from flawsmith.diffusion.batch import Batch  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, scheduler_for  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.training.losses import batch_loss, masked_loss, prediction_target, step_weight, stratified_steps  # noqa: E402
 from flawsmith.training.pretrain import PretrainConfig  # noqa: E402
-from flawsmith.training.shards import Batch  # noqa: E402
 from flawsmith.training.windows import FitConfig  # noqa: E402
 
 

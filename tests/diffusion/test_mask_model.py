@@ -15,7 +15,9 @@ from by_hand import linear, stirred  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from flawsmith.diffusion.mask_examples import SIDE, Example, outline  # noqa: E402
-from flawsmith.diffusion.mask_model import LearnedMasks, MaskSettings  # noqa: E402
+from flawsmith.diffusion.mask_model import LearnedMasks  # noqa: E402
+from flawsmith.training import mask_run  # noqa: E402
+from flawsmith.training.mask_run import MaskSettings  # noqa: E402
 
 SAID = ("red wire missing", "blue scratch", "a round hole")
 CENTRES = ((0.3, 0.2), (0.6, 0.8), (0.5, 0.5))
@@ -82,10 +84,10 @@ def test_type_and_caption_reach_every_step_of_a_drawn_mask(made: LearnedMasks) -
 
 def test_training_predicts_v_of_noisy_shapes_told_by_type_and_caption(made: LearnedMasks) -> None:
     settings = MaskSettings(batch_size=8, drop_caption=0.3, seed=4)
-    shapes, kinds, words = made.batch(5, settings)
+    shapes, kinds, words = mask_run.batch(made, 5, settings)
     assert shapes.shape == (8, 1, SIDE, SIDE) and shapes.abs().max() <= 1
     with Told(made) as told, torch.no_grad():
-        loss = made.loss(5, settings)
+        loss = mask_run.loss(made, 5, settings)
     t, (noisy,), (out,) = told.steps[0], told.noisy, told.out
     alpha = made.scheduler.alphas_cumprod[t][:, None, None, None]
     sure = alpha < 0.999  # elsewhere too little noise to take it out again
@@ -99,7 +101,7 @@ def test_training_predicts_v_of_noisy_shapes_told_by_type_and_caption(made: Lear
 
 
 def test_a_batch_draws_types_evenly_with_their_own_captions_some_dropped(made: LearnedMasks) -> None:
-    _, kinds, words = made.batch(0, MaskSettings(batch_size=600, drop_caption=0.25))
+    _, kinds, words = mask_run.batch(made, 0, MaskSettings(batch_size=600, drop_caption=0.25))
     dropped = (words == 0).all(1)
     assert float(dropped.float().mean()) == pytest.approx(0.25, abs=0.07)
     assert float(kinds.float().mean()) == pytest.approx(0.5, abs=0.08)  # not by their number of examples
@@ -110,7 +112,7 @@ def test_a_batch_draws_types_evenly_with_their_own_captions_some_dropped(made: L
 
 def test_a_shape_is_ddim_from_the_draws_own_noise(made: LearnedMasks) -> None:
     """Twelve even steps back from pure noise, v-prediction, written out."""
-    words = made._words(["blue scratch"])
+    words = made.features(["blue scratch"])
     with torch.no_grad():
         found = made.shape("w/b", words, 0.25, np.random.default_rng(3))
         rng, alphas, kind = np.random.default_rng(3), made.scheduler.alphas_cumprod, torch.tensor([1])
@@ -148,7 +150,7 @@ def test_a_shape_with_more_than_a_third_of_a_border_is_drawn_again(
     field = made.examples[0].shape.copy()
     field[: round(share * SIDE), :4] = 1.0
     made.model = Aims(made.scheduler.alphas_cumprod, field)  # type: ignore[assignment]
-    found = made.shape("w/a", made._words([""]), float((field > 0).mean()), np.random.default_rng(0))
+    found = made.shape("w/a", made.features([""]), float((field > 0).mean()), np.random.default_rng(0))
     assert made.model.calls == 12 * draws and np.allclose(found, field, atol=1e-2)
 
 

@@ -9,8 +9,8 @@ Reference: AnomalyXFusion, mask generation (its second model).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,36 +26,14 @@ from flawsmith import compose, images
 from flawsmith.diffusion.compact import SHIPPED
 from flawsmith.diffusion.compact.words import WordPiece, WordTable
 from flawsmith.diffusion.denoise import scheduler_for
-from flawsmith.diffusion.mask_examples import MARGIN, SIDE, Example, example, outline, varied
+from flawsmith.diffusion.mask_examples import MARGIN, SIDE, Example, example, outline
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.masks.options import MINIMUM
 from flawsmith.records import Sample
-from flawsmith.training.losses import prediction_target, stratified_steps
-from flawsmith.training.tuning import Schedule, tune
 
 FILE = "masks.safetensors"
 STEPS, TRIES, REDRAWS = 12, 24, 4
 COPY = 0.9  # intersection over union above which a shape is called a copy
-
-
-@dataclass(frozen=True)
-class MaskSettings:
-    """How the model is fitted."""
-
-    steps: int = 600
-    batch_size: int = 16
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.01
-    ema: float = 0.995
-    beta2: float = 0.99
-    schedule: Schedule = "linear"
-    warmup: int = 20
-    patience: int = 1
-    evaluate_every: int = 200
-    save_every: int = 200
-    preview_every: int = 1_000_000
-    seed: int = 0
-    drop_caption: float = 0.2
 
 
 class ShapeModel(nn.Module):
@@ -97,7 +75,7 @@ class LearnedMasks:
         folder = SHIPPED["compact"] / "text"
         self.pieces = WordPiece.from_file(folder / "vocab.txt")
         self.table = WordTable.from_file(folder / "words.safetensors")
-        self.words = self._words([one.caption for one in examples])  # (n, E)
+        self.words = self.features([one.caption for one in examples])  # (n, E)
         self._outlines = [outline(one.shape, one.fill, 2 * SIDE) for one in examples]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -106,46 +84,9 @@ class LearnedMasks:
             prediction_type="v_prediction", rescale_betas_zero_snr=True, clip_sample=False
         )
 
-    def _words(self, captions: Sequence[str]) -> Tensor:
+    def features(self, captions: Sequence[str]) -> Tensor:
+        """Captions as the word table reads them, (n, E)."""
         return self.table.pool(*self.pieces(list(captions)))
-
-    # -- training ----------------------------------------------------------------------------------------------------
-
-    def batch(self, step: int, settings: MaskSettings) -> tuple[Tensor, Tensor, Tensor]:
-        """Shapes (B, 1, S, S) in [-1, 1], type numbers (B,), caption features (B, E); a pure function of the step."""
-        rng = np.random.default_rng([settings.seed, step, 5])
-        shapes, kinds, words = [], [], []
-        for _ in range(settings.batch_size):
-            kind = int(rng.integers(len(self.names)))
-            rows = [i for i, one in enumerate(self.examples) if one.name == self.names[kind]]
-            row = rows[int(rng.integers(len(rows)))]
-            shapes.append(torch.from_numpy(varied(rng, self.examples[row])))
-            words.append(self.words[row] * float(rng.random() >= settings.drop_caption))
-            kinds.append(kind)
-        return torch.stack(shapes)[:, None], torch.tensor(kinds), torch.stack(words)
-
-    def loss(self, step: int, settings: MaskSettings) -> Tensor:
-        shapes, kinds, words = self.batch(step, settings)
-        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-        t = stratified_steps(len(shapes), generator)
-        noise = torch.randn(shapes.shape, generator=generator)
-        target = prediction_target(self.scheduler, shapes, noise, t)
-        guess = self.model(self.scheduler.add_noise(shapes, noise, t), t, kinds, words)
-        return (guess - target).square().mean()
-
-    def fit(
-        self, out: Path, settings: MaskSettings, progress: Callable[[dict[str, Any]], None] | None = None
-    ) -> dict[str, Any]:
-        """Train on the examples; the same `out` resumes. Returns tune's {"steps", "held_out", "stopped"}."""
-        return tune(
-            dict(self.model.named_parameters()),
-            lambda step: self.loss(step, settings),
-            out,
-            settings,
-            held_out=None,  # nothing is: all steps are done
-            stop_early=False,
-            progress=progress,
-        )
 
     # -- drawing -----------------------------------------------------------------------------------------------------
 
@@ -157,7 +98,7 @@ class LearnedMasks:
         """
         name = self._known(name)
         rows = [i for i, one in enumerate(self.examples) if one.name == name]
-        words = self._words([caption])
+        words = self.features([caption])
         # real masks whose captions say the same lend place and size; without a caption all do
         near = (self.words[rows] @ words[0]).numpy().astype(float) / 0.1
         weight = np.exp(near - near.max())
@@ -271,24 +212,3 @@ class LearnedMasks:
             raise FlawsmithError(f"{path} cannot be read ({error}): train the run's masks again.") from error
         made.model.eval().requires_grad_(False)
         return made
-
-
-def fit_folder(run: Path, names: int) -> Path:
-    """Where the fit of a mask model for so many types keeps its state and metrics."""
-    return run / "train" / f"masks-{names}"
-
-
-def learn(
-    material: Mapping[str, Sequence[tuple[Sample, np.ndarray]]],
-    run: Path,
-    settings: MaskSettings,
-    progress: Callable[[dict[str, Any]], None] | None = None,
-) -> LearnedMasks:
-    """Fit a run's mask model to samples with their foregrounds by name, together with what it has learned before."""
-    known = LearnedMasks.load(run).examples if (run / FILE).is_file() else []
-    fresh = [example(name, sample, ground) for name, found in material.items() for sample, ground in found]
-    kept = [one for one in known if one.name not in material]
-    made = LearnedMasks([*kept, *fresh], settings.seed)
-    made.fit(fit_folder(run, len(made.names)), settings, progress)
-    made.save(run)
-    return made

@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from flawsmith.diffusion.backbone import Backbone
+from flawsmith.diffusion.batch import Batch
 from flawsmith.diffusion.denoise import Conditioning
 from flawsmith.diffusion.memory import batch_that_fits
 from flawsmith.records import Sample
-from flawsmith.training.shards import Batch
 from flawsmith.training.steps import Steps
 from flawsmith.training.tuning import tune
 from flawsmith.training.windows import FewShotWindows, FitConfig, stack

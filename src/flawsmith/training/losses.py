@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from flawsmith.diffusion import tensors
 from flawsmith.diffusion.backbone import Backbone
+from flawsmith.diffusion.batch import Batch
 from flawsmith.diffusion.denoise import Conditioning, autocast, predict
 from flawsmith.errors import FlawsmithError
-from flawsmith.training.shards import Batch
 
 __all__ = ["Encoded", "LossTerms", "batch_loss", "encode_batch", "masked_loss", "step_weight", "stratified_steps"]
 

@@ -25,11 +25,12 @@ from torch import Tensor, nn
 from flawsmith import images
 from flawsmith.diffusion import tensors
 from flawsmith.diffusion.backbone import Backbone
+from flawsmith.diffusion.batch import Batch
 from flawsmith.diffusion.compact.recipe import CompactConfig
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise
 from flawsmith.errors import FlawsmithError
 from flawsmith.training.losses import batch_loss, batch_tensors, stratified_steps
-from flawsmith.training.shards import Batch, Mix, Windows
+from flawsmith.training.shards import Mix, Windows
 from flawsmith.training.trainer import Trainer
 
 __all__ = ["PretrainConfig", "pretrain", "read_config"]

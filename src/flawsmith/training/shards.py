@@ -12,15 +12,14 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from flawsmith.diffusion.batch import Batch
 from flawsmith.errors import FlawsmithError
-
-__all__ = ["Batch", "Mix", "Note", "Window", "Windows", "write_shards"]
 
 
 @dataclass(frozen=True)
@@ -90,25 +89,6 @@ class Mix:
     drop_reference: float = 0.3
     drop_both: float = 0.1
     wider_mask: float = 0.2  # the mask is a little larger than the defect, as hand-drawn ones are
-
-
-@dataclass
-class Batch:
-    """Arrays of one batch; `references` has None where there is no reference."""
-
-    image: np.ndarray  # (B, S, S, 3) uint8
-    clean: np.ndarray  # (B, S, S, 3) uint8
-    mask: np.ndarray  # (B, S, S) bool
-    captions: list[str]
-    references: list[tuple[np.ndarray, np.ndarray] | None] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
-    words: list[str] = field(default_factory=list)  # the captions before any was dropped
-    names: list[str] = field(default_factory=list)  # "category/defect_type" of real defects, "" for other windows
-    dropped: list[bool] = field(default_factory=list)  # the method's own tokens are to be left out
-
-    def part(self, rows: slice) -> Batch:
-        """Some of its rows."""
-        return Batch(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
 NO_DEFECT = ("no defect", "flawless surface", "good part without any damage", "undamaged", "clean surface")

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from flawsmith.diffusion.backbone import Backbone
+from flawsmith.diffusion.batch import Batch
 from flawsmith.diffusion.denoise import Conditioning
 from flawsmith.diffusion.memory import halved
 from flawsmith.training.losses import Encoded, batch_loss, encode_batch, stratified_steps
-from flawsmith.training.shards import Batch
 
 if TYPE_CHECKING:
     from flawsmith.training.windows import FitConfig

@@ -21,12 +21,13 @@ from flawsmith.captions import sentence, words
 from flawsmith.config import SETTINGS, Amount, Count, Rate, Share, Whole
 from flawsmith.diffusion.adapters import add_adapter
 from flawsmith.diffusion.backbone import Backbone
+from flawsmith.diffusion.batch import Batch
 from flawsmith.diffusion.denoise import Conditioning
 from flawsmith.diffusion.memory import batch_that_fits
 from flawsmith.errors import FlawsmithError
 from flawsmith.records import Sample
 from flawsmith.training.losses import Norm, batch_loss
-from flawsmith.training.shards import NO_DEFECT, Batch, _light, _turn, _vary
+from flawsmith.training.shards import NO_DEFECT, _light, _turn, _vary
 from flawsmith.training.steps import Steps, draw
 from flawsmith.training.tuning import Schedule, tune
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from flawsmith.captions import article, words
 from flawsmith.diffusion import tensors
 from flawsmith.diffusion.attention import SemanticAttention, attach, attached
+from flawsmith.diffusion.batch import Batch
 from flawsmith.diffusion.denoise import Conditioning
 from flawsmith.errors import FlawsmithError
 from flawsmith.methods.anomalycontrol.adapter import Resampler, SemanticProjection, load_ip_adapter
@@ -29,7 +30,6 @@ from flawsmith.methods.anomalycontrol.semantic import Blip2Reader, CompactReader
 from flawsmith.methods.diffusion.options import DiffusionConfig, DiffusionOptions
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.records import Request, Sample
-from flawsmith.training.shards import Batch
 
 
 class AnomalyControlConfig(DiffusionConfig):

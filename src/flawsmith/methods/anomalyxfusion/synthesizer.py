@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from flawsmith.diffusion import tensors
+from flawsmith.diffusion.batch import Batch
 from flawsmith.diffusion.denoise import Conditioning
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods import base
@@ -31,7 +32,6 @@ from flawsmith.methods.diffusion.options import DiffusionConfig, DiffusionOption
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.methods.diffusion.tiles import Canvas
 from flawsmith.records import Request, Sample
-from flawsmith.training.shards import Batch
 
 PROMPTS = (  # {} is where the tokens go, or "a defect"; sampling uses the first
     "a photo of {}",

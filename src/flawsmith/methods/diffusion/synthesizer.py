@@ -24,6 +24,7 @@ from flawsmith.config import validated
 from flawsmith.diffusion import tensors
 from flawsmith.diffusion.adapters import add_adapter, merged, use_adapter
 from flawsmith.diffusion.backbone import Backbone
+from flawsmith.diffusion.batch import Batch
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise
 from flawsmith.diffusion.estimate import weight_bytes
 from flawsmith.diffusion.memory import batch_that_fits, halved
@@ -35,7 +36,6 @@ from flawsmith.methods.diffusion.appearance import Look, look_of, match_contrast
 from flawsmith.methods.diffusion.options import FAST, REFERENCE, DiffusionConfig, DiffusionOptions
 from flawsmith.methods.diffusion.tiles import Canvas, only_real_change, paste, reduction, resized, tiles, with_grain
 from flawsmith.records import Request, Sample
-from flawsmith.training.shards import Batch
 
 BATCH = 8  # windows per forward pass, where the memory allows
 

@@ -229,7 +229,7 @@ def heard(method: Any, truth: Sequence[Scene], asked: Sequence[Asked], rounds: i
             t = stratified_steps(len(asked), generator, backbone.training_steps())
             noise = torch.randn(len(asked), backbone.latent_channels, side, side, generator=generator)
             for rows in (slice(start, start + 8) for start in range(0, len(asked), 8)):
-                own = method.training_condition if method.joint else None
+                own = method.training_condition if method.learns == "model" else None
                 found.append(batch_loss(backbone, batch.part(rows), t[rows], noise[rows], FitConfig(), own))
         sums.append(torch.cat(found).reshape(rounds, -1).mean(0).double().numpy())
     more = float(sums[1].mean() / sums[0].mean() - 1)

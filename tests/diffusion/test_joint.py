@@ -42,7 +42,7 @@ class OneToken(DiffusionSynthesizer):
     """One token per name, and one that all share: the least a joint method can be."""
 
     name = "one-token"
-    joint = True
+    learns = "model"
 
     def build(self) -> None:
         self.tokens, self.known = Names(self.backbone.context_width), []

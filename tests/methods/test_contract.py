@@ -30,7 +30,7 @@ def method(request: pytest.FixtureRequest) -> Synthesizer:
 
 
 def defect_types(method: Synthesizer) -> tuple[str, ...]:
-    return method.defect_types or ("hole",)
+    return method.types("widget") or ("hole",)
 
 
 def a_request(
@@ -122,7 +122,7 @@ def test_batches_do_not_matter(method: Synthesizer) -> None:
         (alone,) = method.generate([request])
         for other in (first, second):
             assert alone.caption == other.caption
-            if method.batched:  # in bf16 another batch may round a tie the other way, here and there at every step
+            if method.learns != "nothing":  # in bf16 another batch may round a tie the other way, here and there
                 assert np.abs(alone.image.astype(int) - other.image).max() <= 2
                 assert (alone.mask != other.mask).mean() < 0.01
                 continue
@@ -168,7 +168,7 @@ def test_options_of_a_call_do_not_stick(method: Synthesizer) -> None:
 def test_needs_reference_says_so(method: Synthesizer) -> None:
     request = a_request(method, MASKS["ring"])
     bare = Request(request.normal, request.mask, request.defect_type)
-    if method.needs_reference:
+    if method.references != "none":
         with pytest.raises(FlawsmithError, match="reference"):
             method.generate([bare])
     else:

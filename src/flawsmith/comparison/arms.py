@@ -76,7 +76,7 @@ def fit_config(config: CompareConfig, method: str, data: str, out: Path, seed: i
 def check_settings(config: CompareConfig, arms: Sequence[Arm]) -> None:
     """Refuse settings of a fit or of generation that no arm's method knows, before anything slow."""
     own = dict.fromkeys(method for one in arms for method in one.methods if method not in one.folders)
-    learned = [method for method in own if resolve(method, METHODS, "Method").batched]
+    learned = [method for method in own if resolve(method, METHODS, "Method").learns != "nothing"]
     for settings in (config.fit, config.generate):
         for name, value in settings.items():
             if isinstance(value, dict) and name not in learned:
@@ -126,7 +126,7 @@ class Source:
         return "".join(self._content(one, m) if one and m in one.folders else self._settings(m) for m in methods)
 
     def _settings(self, method: str) -> str:
-        if not resolve(method, METHODS, "Method").batched:
+        if resolve(method, METHODS, "Method").learns == "nothing":
             return ""
         chosen = own_settings(self.config.fit, method), own_settings(self.config.generate, method)
         return " " + digest([_weights(self.config.backbone), *chosen])
@@ -142,13 +142,13 @@ class Source:
         kind = resolve(method, METHODS, "Method")
         values: dict[str, Any] = {"method": method, "normal": f"mvtec_ad:{self.data}", "out": out, "seed": self.seed}
         values |= {"n": self.config.pictures, "per_defect": True, "defect": tuple(types), "shots": EVERYTHING}
-        if kind.batched:
+        if kind.learns != "nothing":
             values |= {"options": own_settings(self.config.generate, method)}
             if self.support:
                 values["method"] = str(self._fit(method))
             else:
                 values["backbone"] = self.config.backbone
-        elif not kind.needs_reference and not kind.names_from_data:  # it has types of its own
+        elif kind.references == "none":  # it has types of its own
             values |= {"defect": (), "per_defect": False, "n": self.config.pictures * len(types)}
         generation.run(GenerateConfig(**values), self._tell(f"seed {self.seed}, {method}"))
         return out

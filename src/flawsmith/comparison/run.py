@@ -199,7 +199,7 @@ class Run:
     def _fits(self, one: Arm, shots: int | str) -> bool:
         """Whether an arm exists for this number of shots; without any, nothing that copies real defects does."""
         own = [m for m in one.methods if m not in one.folders]
-        copies = any(resolve(m, METHODS, "Method").needs_reference for m in own)
+        copies = any(resolve(m, METHODS, "Method").references != "none" for m in own)
         return bool(shots) or (bool(one.methods) and not copies)
 
     def _tasks(

@@ -73,23 +73,24 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
     pairs = _pairs(config, synthesizer, normals, by_category, supports, own)
     total = config.n * len(pairs) if config.per_defect else config.n
     jobs = []
+    needs = synthesizer.references != "none"
     # A painter that happens to share a type's name with the data set must not be recorded as having seen its defects.
-    looks = synthesizer.needs_reference or synthesizer.names_from_data or config.mask in ("reference", "varied")
+    looks = needs or synthesizer.learns != "nothing" or config.mask in ("reference", "varied")
     if config.references_from is not None and not looks:
         raise FlawsmithError(f"{synthesizer.name} reads no references: leave references_from out.")
-    if config.references > 1 and not synthesizer.blends_references:
+    if config.references > 1 and synthesizer.references != "many":
         raise FlawsmithError(f"{synthesizer.name} reads one reference per picture, not {config.references}.")
-    count = max(config.references, synthesizer.references)
+    count = max(config.references, synthesizer.reference_count)
     for index in range(total):
         category, defect = pairs[index % len(pairs)]
         turn = index // len(pairs)
         references = [own] if own else [r for r in supports[category] if looks and r.defect_type == defect]
-        if synthesizer.needs_reference and not references:
+        if needs and not references:
             raise FlawsmithError(_no_reference(config, synthesizer, category, defect))
         walk = hash_seed(config.seed, "reference", category, defect)
         shown = [_shuffled(references, walk, turn + more) for more in range(count)] if references else []
         caption = config.prompt or ""
-        if not caption and shown and own is None and config.references_from is None and synthesizer.names_from_data:
+        if not caption and shown and own is None and config.references_from is None and synthesizer.learns != "nothing":
             caption = shown[0].caption  # what it was trained with
         said = caption or synthesizer.default_caption(category, defect)
         if not said and shown:
@@ -126,7 +127,7 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         },
         "licences": _licences([*records, *support]),
     }
-    from_here = synthesizer.needs_reference and not own and config.references_from is None
+    from_here = needs and not own and config.references_from is None
     notes = _notes(synthesizer, records, supports, config.defect) if from_here else []
     return Plan(jobs, description, support, normals, notes)
 
@@ -172,31 +173,22 @@ def _pairs(
         known_here = supports[category] if config.references_from else by_category[category]
         in_data = list(dict.fromkeys(r.defect_type for r in known_here if not r.is_good))
         with_reference = [name for name in in_data if any(r.defect_type == name for r in supports[category])]
-        offered = synthesizer.offers(category)
+        needs = synthesizer.references != "none"
+        kind = captions.parse(config.prompt).kind if config.prompt else ""
+        names: Sequence[str]
         if config.defect:
-            known = set(in_data) if synthesizer.needs_reference and not own else None
-            for name in config.defect:
-                if known is not None and name not in known:
-                    raise unknown("Defect", name, known, f"in {config.normal}")
-                if offered and name not in offered:
-                    raise unknown("Defect", name, offered, f"in {config.method}")
-            names: Sequence[str] = config.defect
-        elif offered:
-            names = offered
-        elif config.prompt and (kind := captions.parse(config.prompt).kind) and not synthesizer.needs_reference:
+            names = config.defect
+            for name in names:
+                if needs and not own and name not in in_data:
+                    raise unknown("Defect", name, in_data, f"in {config.normal}")
+                synthesizer.check_type(category, name)
+        elif kind and not needs and synthesizer.learns != "model":
             names = [kind]  # the prompt says what to paint
-        elif synthesizer.defect_types:
-            names = synthesizer.defect_types
-        elif own:
-            names = [own.defect_type]
-        elif synthesizer.names_from_data and with_reference:
-            names = with_reference
-        elif synthesizer.needs_reference:
-            names = with_reference
-            if not names:
-                raise FlawsmithError(_no_reference(config, synthesizer, category, ""))
         else:
-            names = [synthesizer.name]
+            names = synthesizer.types(category, [own.defect_type] if own else with_reference)
+            if needs and not names:
+                raise FlawsmithError(_no_reference(config, synthesizer, category, ""))
+            names = names or [own.defect_type if own else synthesizer.name]
         for name in names:
             if not name or name == GOOD or any(c in name for c in '/\\:*?"<>|') or name.startswith("."):
                 raise FlawsmithError(f"Defect name {name!r} cannot name a folder: use letters, digits, - and _.")

@@ -57,7 +57,7 @@ def prepare(config: GenerateConfig, progress: Progress | None = None) -> tuple[P
     loader.request(made.jobs[0])
     for defect in config.defect:  # a name of the user's own may mean nothing to the method: one try, nothing written
         job = next((job for job in made.jobs if job.defect_type == defect), None)
-        if job and synthesizer.defect_types and defect not in synthesizer.defect_types and not synthesizer.batched:
+        if job and synthesizer.learns == "nothing" and defect not in (synthesizer.types(job.normal.category) or defect):
             synthesizer.generate([loader.request(job)])
     return made, synthesizer, loader
 
@@ -116,7 +116,7 @@ def run(config: GenerateConfig, progress: Progress | None = None) -> Summary:
             _copy_normals(made, config)
         if progress:
             progress(min(resumed, len(made.jobs)), len(made.jobs), "resuming" if resumed else "starting")
-        for block in blocks(made.jobs, config.batch_size if synthesizer.batched else 1):
+        for block in blocks(made.jobs, config.batch_size if synthesizer.learns != "nothing" else 1):
             if block[-1].index < len(writer.lines):
                 continue
             _block(writer, made, loader, synthesizer, block, progress)

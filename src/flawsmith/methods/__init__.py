@@ -50,7 +50,7 @@ def load(
         raise unknown("Method", name, METHODS, "and is no checkpoint folder (card.json)")
     kind = resolve(name, METHODS, "Method")
     given = {**({} if backbone is None else {"backbone": backbone}), **place}
-    if given and not kind.batched:
+    if given and kind.learns == "nothing":
         raise FlawsmithError(f"Method {name!r} uses no diffusion model: leave --{next(iter(given))} out.")
     fresh: Synthesizer = kind(**given, **options)
     return fresh

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from flawsmith import compose, images, inputs
 from flawsmith.config import validated
 from flawsmith.errors import FlawsmithError
-from flawsmith.methods.calls import OnArrays
+from flawsmith.methods.calls import OnArrays, References
 from flawsmith.records import Request, Sample
 
 
@@ -42,6 +42,7 @@ class Options(BaseModel):
     )
 
 
+Learns = Literal["nothing", "adapters", "model"]
 BaseOptions = Options  # inside Synthesizer the name `Options` means the method's own
 
 
@@ -50,12 +51,10 @@ class Synthesizer(OnArrays):
 
     name: ClassVar[str] = ""
     Options: ClassVar[type[BaseOptions]] = BaseOptions
-    needs_reference: ClassVar[bool] = False
-    blends_references: ClassVar[bool] = False  # reads a request's `others`, too
-    references: ClassVar[int] = 1  # how many of them a picture is given, where nobody asks for more
-    names_from_data: ClassVar[bool] = False  # makes the data set's defect types where it has some to show
-    batched: ClassVar[bool] = False  # True where several requests share one forward pass
-    defect_types: ClassVar[tuple[str, ...]] = ()  # the method's own types; () = named by the data set or the user
+    # what `train` fits: nothing, one adapter for each defect type, or one model for all; what learns works in batches
+    learns: ClassVar[Learns] = "nothing"
+    references: ClassVar[References] = "none"  # real defects that an image cannot do without
+    reference_count: ClassVar[int] = 1  # of many, how many an image is given where nobody asks for more
     window_minimum: ClassVar[int] = 64
     window_context: ClassVar[float] = 1.6
 
@@ -70,15 +69,19 @@ class Synthesizer(OnArrays):
         known = {**(base.model_dump() if base else {}), **given}
         return validated(cls.Options, known, "Option", f"for {cls.name}")
 
-    def offers(self, category: str) -> tuple[str, ...]:
-        """The only defect types it can make of a category; () = no such limit. Raises FlawsmithError when there is
-        nothing it could make yet.
+    def types(self, category: str, shown: Sequence[str] = ()) -> tuple[str, ...]:
+        """The defect types to make of a category where nobody names one; () = any name will do.
+
+        shown: the types of which there are real examples. Raises FlawsmithError when it can make nothing yet.
         """
-        return ()
+        return () if self.references == "none" else tuple(shown)
+
+    def check_type(self, category: str, defect_type: str) -> None:
+        """Raises FlawsmithError for a named defect type that it cannot make."""
 
     def default_mask(self, defect_type: str) -> str:
         """The mask family (a key of MASKS) used for this defect type when the user names none."""
-        return "reference" if self.needs_reference else "blob"
+        return "blob" if self.references == "none" else "reference"
 
     def default_caption(self, category: str, defect_type: str) -> str:
         """The caption of a request that brings none; "" lets the method write its own."""
@@ -101,7 +104,7 @@ class Synthesizer(OnArrays):
         return [self._one(request, chosen) for request in requests]
 
     def _one(self, request: Request, options: BaseOptions) -> Sample:
-        if self.needs_reference and (request.reference is None or not request.reference.mask.any()):
+        if self.references != "none" and (request.reference is None or not request.reference.mask.any()):
             raise FlawsmithError(
                 f"{self.name} needs a reference defect with a mask: name a data set with defects (READER:DIR) or "
                 "give --reference and --reference-mask."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,7 @@ from flawsmith.methods import mask_choice
 from flawsmith.methods.samples import Samples
 from flawsmith.records import Request, Sample, hash_seed
 
+References = Literal["none", "one", "many"]
 Judge = Callable[[int, Request, Sample], Sample]
 
 
@@ -24,12 +25,11 @@ class Painter(Protocol):
     """What `OnArrays` asks of a method; see Synthesizer."""
 
     name: ClassVar[str]
-    defect_types: ClassVar[tuple[str, ...]]
-    blends_references: ClassVar[bool]
+    references: ClassVar[References]
     options: Any
 
     def parse_options(self, given: dict[str, Any], base: Any) -> Any: ...
-    def offers(self, category: str) -> tuple[str, ...]: ...
+    def types(self, category: str, shown: Sequence[str] = ()) -> tuple[str, ...]: ...
     def default_mask(self, defect_type: str) -> str: ...
     def default_caption(self, category: str, defect_type: str) -> str: ...
     def seen(self) -> dict[str, str]: ...
@@ -163,8 +163,7 @@ class OnArrays:
         grounds = [np.empty(0)] * len(normals) if given else [_allowed(normal, roi) for normal in normals]
         dials = families.mask_options(mask_options or {})
         kind = captions.parse(prompt).kind if prompt else ""
-        types = (defect_type or kind,) if defect_type or kind else self.offers(category) or self.defect_types
-        types = types or (self.name,)
+        types = (defect_type or kind,) if defect_type or kind else self.types(category) or (self.name,)
 
         def request(place: int, redraw: int) -> Request:
             normal, ground = normals[place % len(normals)], grounds[place % len(normals)]
@@ -178,7 +177,7 @@ class OnArrays:
                 family = masks or mask_choice.choose(self.default_mask(kind), kind, own is not None, prompt)
                 rng = np.random.default_rng(hash_seed(now, "mask"))
                 mask, warp = families.draw(family, ground, rng, dials, own, normal.image)
-            others = tuple(r for r in references if r is not own) if self.blends_references else ()
+            others = tuple(r for r in references if r is not own) if self.references == "many" else ()
             caption = prompt or self.default_caption(category, kind)
             return Request(normal, mask, kind, caption, own, now, warp, others)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -43,7 +43,7 @@ def settings_of(config: TrainConfig, kind: type[DiffusionSynthesizer]) -> Settin
         for part in ("fit", "config", "options")
     )
     known = [field.name for field in fields(FitConfig)]
-    fixed = kind.Config.model_fields if kind.joint else {}
+    fixed: Mapping[str, Any] = kind.Config.model_fields if kind.learns == "model" else {}
     for key, value in given.items():
         if key in fixed:
             own[key] = value
@@ -55,7 +55,7 @@ def settings_of(config: TrainConfig, kind: type[DiffusionSynthesizer]) -> Settin
         fit["steps"] = config.steps
     seed = config.seed % (2**31)
     return Settings(
-        overlay(FitConfig(seed=seed), fit, "Training"), {"seed": seed, **own} if kind.joint else {}, options
+        overlay(FitConfig(seed=seed), fit, "Training"), {"seed": seed, **own} if kind.learns == "model" else {}, options
     )
 
 
@@ -77,7 +77,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> dict[str, An
     wanted = training_data.wanted(config, records)
     card = _card(config, settings.fit)
     images.clear_partial(config.out)
-    if kind.joint:
+    if kind.learns == "model":
         from flawsmith.training import joint_run as joint_training
 
         card = joint_training.train(config, settings, kind, records, wanted, card, progress)

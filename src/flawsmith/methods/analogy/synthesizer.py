@@ -46,9 +46,8 @@ class Analogy(base.Synthesizer):
 
     name = "analogy"
     Options: ClassVar[type[base.Options]] = AnalogyOptions
-    needs_reference = True
-    blends_references = True
-    references = 4
+    references = "many"
+    reference_count = 4
 
     def default_mask(self, defect_type: str) -> str:
         return "varied"
@@ -68,7 +67,7 @@ class Analogy(base.Synthesizer):
 
     def _choose(self, mask: np.ndarray, request: Request, rng: np.random.Generator, options: Any) -> list[Sample]:
         """The exemplars: those about as large as the mask first, others before the one whose shape is used."""
-        assert request.reference is not None  # `needs_reference`
+        assert request.reference is not None  # it needs one
         pool = [_near(request.reference), *(_near(other) for other in request.others if other.mask.any())]
         own = np.log([exemplars.thickness(mask), mask.sum()])
         apart = []

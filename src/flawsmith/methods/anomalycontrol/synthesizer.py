@@ -27,6 +27,7 @@ from flawsmith.errors import FlawsmithError
 from flawsmith.methods.anomalycontrol.adapter import Resampler, SemanticProjection, load_ip_adapter
 from flawsmith.methods.anomalycontrol.features import Asea, Reading, ReferenceFeatures, cache_folder, invisible, seen
 from flawsmith.methods.anomalycontrol.semantic import Blip2Reader, CompactReader
+from flawsmith.methods.base import Learns, References
 from flawsmith.methods.diffusion.options import DiffusionConfig, DiffusionOptions
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.records import Request, Sample
@@ -67,9 +68,8 @@ class AnomalyControl(DiffusionSynthesizer):
     """Reference-guided synthesis: CSM and ASEA once per reference, SGA in every cross-attention layer."""
 
     name = "anomalycontrol"
-    joint = True
-    needs_reference = True
-    blends_references = True
+    learns: ClassVar[Learns] = "model"
+    references: ClassVar[References] = "many"
     Options: ClassVar[type[DiffusionOptions]] = AnomalyControlOptions
     Config: ClassVar[type[DiffusionConfig]] = AnomalyControlConfig
     presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {

@@ -27,6 +27,7 @@ from flawsmith.methods.anomalyxfusion.in_fusion import InFusion
 from flawsmith.methods.anomalyxfusion.location import COUNT, LocationEncoder, PaperLocationEncoder
 from flawsmith.methods.anomalyxfusion.reweighting import reweighted
 from flawsmith.methods.anomalyxfusion.tokens import NullTokens, SemanticTokens, TextureTokens
+from flawsmith.methods.base import Learns
 from flawsmith.methods.diffusion.appearance import Look, look_of
 from flawsmith.methods.diffusion.options import DiffusionConfig, DiffusionOptions
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
@@ -85,7 +86,7 @@ class AnomalyXFusion(DiffusionSynthesizer):
     """Paints the defect types it was trained on, one model for all of them."""
 
     name = "anomalyxfusion"
-    joint = True
+    learns: ClassVar[Learns] = "model"
     Config: ClassVar[type[DiffusionConfig]] = XFusionConfig
     Options: ClassVar[type[base.Options]] = XFusionOptions
     presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {
@@ -268,7 +269,7 @@ class AnomalyXFusion(DiffusionSynthesizer):
 
     # -- generation --------------------------------------------------------------------------------------------------
 
-    def offers(self, category: str) -> tuple[str, ...]:
+    def types(self, category: str, shown: Sequence[str] = ()) -> tuple[str, ...]:
         """The types this run has learned for a category, or for all where it does not know the category."""
         if not self.texture.names:
             raise FlawsmithError(
@@ -279,12 +280,16 @@ class AnomalyXFusion(DiffusionSynthesizer):
         found = [kind for own, kind in pairs if own == category]
         return tuple(dict.fromkeys(found or [kind for _, kind in pairs]))
 
+    def check_type(self, category: str, defect_type: str) -> None:
+        if defect_type not in self.types(category):
+            raise unknown("Defect", defect_type, self.types(category), "in this run")
+
     def known(self, category: str, defect_type: str) -> str:
         """The name under which a defect type was learned; of another category when only one knows the type."""
         name = f"{category}/{defect_type}"
         if name in self.texture.names:
             return name
-        self.offers(category)
+        self.types(category)
         others = [other for other in self.texture.names if other.split("/", 1)[1] == defect_type]
         if len(others) != 1:
             raise unknown("Defect", name, self.texture.names, "in this run")

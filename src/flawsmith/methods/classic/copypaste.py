@@ -37,7 +37,7 @@ class CopyPaste(base.Synthesizer):
 
     name = "copypaste"
     Options: ClassVar[type[base.Options]] = CopyPasteOptions
-    needs_reference = True
+    references = "one"
 
     def paint(
         self,
@@ -49,7 +49,7 @@ class CopyPaste(base.Synthesizer):
         options: Any,
     ) -> tuple[np.ndarray, dict[str, Any]]:
         reference = request.reference
-        assert reference is not None  # `needs_reference`
+        assert reference is not None  # it needs one
         warp = request.warp or fit(reference.mask, request.mask)
         box = (area.top, area.left, area.bottom, area.right)
         shape = request.mask.shape

@@ -27,7 +27,7 @@ WEIGHTS, LORA = "weights.safetensors", "lora.safetensors"  # of a joint method
 class Learner(Protocol):
     """What is saved of a diffusion method, and how it takes it up again; see DiffusionSynthesizer."""
 
-    joint: ClassVar[bool]
+    learns: ClassVar[base.Learns]
     backbone: Backbone
     config: Any
     options: Any
@@ -55,9 +55,9 @@ def load(kind: Callable[..., Kind], folder: Path, device: str | None = None, mem
             f"{actual}: install the flawsmith version named on its card, or train again."
         )
     made.card, made.folder = {**card, "learned": card.get("learned", {})}, folder
-    if made.joint and made.card["learned"]:
+    if made.learns == "model" and made.card["learned"]:
         _load_joint(made, folder)
-    if not made.joint:
+    if made.learns == "adapters":
         for number, (key, entry) in enumerate(made.card["learned"].items()):
             made.adapters[key] = f"adapter{number}"
             load_adapter(made.backbone, made.adapters[key], base.inside(folder, entry["file"]))
@@ -106,7 +106,7 @@ def save(method: Learner, folder: Path) -> None:
 
     card: dict[str, Any] = {**method.card, "options": method.options.model_dump(mode="json"), "flawsmith": __version__}
     card["backbone_fingerprint"] = fingerprint(method.backbone)
-    if method.joint:
+    if method.learns == "model":
         card["config"] = method.config.model_dump(mode="json")
         if card["learned"]:  # a run that was only begun has nothing but its card
             parts = method.trainable().items()

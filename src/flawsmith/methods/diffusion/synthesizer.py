@@ -44,9 +44,7 @@ class DiffusionSynthesizer(base.Synthesizer):
     """Paint from words, and from a reference where the backbone can read one, with a frozen backbone."""
 
     name = "inpaint"
-    names_from_data = True
-    batched = True
-    joint: ClassVar[bool] = False  # one model for many categories and types, or one adapter for each type
+    learns: ClassVar[base.Learns] = "adapters"
     Options: ClassVar[type[base.Options]] = DiffusionOptions
     Config: ClassVar[type[DiffusionConfig]] = DiffusionConfig
     # named settings of `flawsmith train`: fields of FitConfig ("fit"), Config ("config") and Options ("options"); what
@@ -69,7 +67,9 @@ class DiffusionSynthesizer(base.Synthesizer):
         if device is not None or memory is not None:
             self.backbone.place(device or "cpu", memory)
         self.adapters: dict[str, str] = {}  # "category/defect" -> name of the attached adapter
-        self.lora: dict[str, nn.Parameter] = {}  # the shared adapter of a joint method, once it is trained
+        self.lora: dict[
+            str, nn.Parameter
+        ] = {}  # the shared adapter of a method that learns one model, once it is trained
         named = backbone if isinstance(backbone, str) else backbone.source
         self.card: dict[str, Any] = {"method": self.name, "backbone": named, "learned": {}}
         self.folder: Path | None = None
@@ -98,6 +98,9 @@ class DiffusionSynthesizer(base.Synthesizer):
             raise unknown("Sampling", str(name), known, f"of {cls.name}")
         return super().parse_options({**known[name], **rest}, base)
 
+    def types(self, category: str, shown: Sequence[str] = ()) -> tuple[str, ...]:
+        return tuple(shown)
+
     def default_mask(self, defect_type: str) -> str:
         return "reference"
 
@@ -106,13 +109,13 @@ class DiffusionSynthesizer(base.Synthesizer):
 
     def _told_by_name(self, category: str, defect_type: str) -> bool:
         """Whether a type's name alone says what to paint: nothing of this name was learned, and it tells a kind."""
-        learned = self.joint or f"{category}/{defect_type}" in self.card["learned"]
+        learned = self.learns == "model" or f"{category}/{defect_type}" in self.card["learned"]
         return not learned and bool(captions.kinds_of(defect_type))
 
     def seen(self) -> dict[str, str]:
         return {name: sha for entry in self.card["learned"].values() for name, sha in entry["support"].items()}
 
-    # -- what a joint method adds ------------------------------------------------------------------------------------
+    # -- what a method that learns one model adds ----------------------------------------------------------------------
 
     def build(self) -> None:
         """Make the method's own modules; called once, with torch's generator seeded by the config."""

@@ -7,6 +7,7 @@ to the surface, grain and sharpness are the photograph's (painter/scene.py).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import cv2
@@ -68,7 +69,9 @@ class Procedural(base.Synthesizer):
 
     name = "procedural"
     Options: ClassVar[type[base.Options]] = ProceduralOptions
-    defect_types: ClassVar[tuple[str, ...]] = tuple(PAINTERS)
+
+    def types(self, category: str, shown: Sequence[str] = ()) -> tuple[str, ...]:
+        return tuple(PAINTERS)
 
     def default_mask(self, defect_type: str) -> str:
         return family_of(defect_type)  # one that says nothing is no mistake yet: the caption may still tell the kind

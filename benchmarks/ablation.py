@@ -43,8 +43,8 @@ from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion
 from flawsmith.records import Record, Sample
 from flawsmith.training import run as training
 from flawsmith.training.fit import JointWindows, Material
+from flawsmith.training.settings import FitConfig
 from flawsmith.training.steps import Steps
-from flawsmith.training.windows import FitConfig
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "none": {"text": False, "in_fusion": False, "dif_fusion": "off", "prompt": "template"},

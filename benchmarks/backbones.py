@@ -27,9 +27,10 @@ from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.memory import batch_that_fits
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.records import Request, Sample
+from flawsmith.training.settings import FitConfig
 from flawsmith.training.steps import Steps
 from flawsmith.training.trainer import Trainer
-from flawsmith.training.windows import FewShotWindows, FitConfig
+from flawsmith.training.windows import FewShotWindows
 
 CROSS, PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"
 STABLE: dict[str, Any] = {

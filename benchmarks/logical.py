@@ -52,7 +52,7 @@ from flawsmith.methods.diffusion.tiles import resized
 from flawsmith.records import Request, Sample
 from flawsmith.training import run as training
 from flawsmith.training.losses import batch_loss, stratified_steps
-from flawsmith.training.windows import FitConfig
+from flawsmith.training.settings import FitConfig
 
 KINDS = tuple(dict.fromkeys(state.kind for state in STATES))
 LEARNED = ("anomalyxfusion", "inpaint")

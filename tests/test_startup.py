@@ -57,7 +57,7 @@ def test_a_stopped_command_promises_what_it_keeps(command: str, resumes: bool) -
 def test_garbage_is_searched_for_again_after_imports(own: bool) -> None:
     """In a process of our own what was imported is left out of later searches; in another's nothing is changed."""
     code = (
-        f"import gc\nfrom flawsmith import startup; startup.own_process = {own}\nbefore = gc.get_freeze_count()\n"
+        f"import gc\nfrom flawsmith import registry; registry.own_process = {own}\nbefore = gc.get_freeze_count()\n"
         "from flawsmith.methods import load; load('procedural')\n"
         f"assert gc.isenabled() and (gc.get_freeze_count() > before) is {own}"
     )

@@ -100,4 +100,4 @@ def test_generate_and_evaluate_are_heard_of(run: Run, tmp_path: Path, monkeypatc
     assert code == 0 and "/30" in err and " left" in err
     pytest.importorskip("torch")
     code, _, err = run("evaluate", made, "--real", data, "--metrics", "copies", "--out", tmp_path / "results")
-    assert code == 0 and "pictures" in err, err
+    assert code == 0 and "images" in err

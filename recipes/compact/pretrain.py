@@ -38,7 +38,7 @@ def main() -> None:
         args.out,
         start_from=args.start_from,
         device=args.device,
-        progress=lambda line: log.info("%s", line),
+        progress=lambda what, done, total, line: log.info("%s", line),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -12,10 +11,10 @@ from flawsmith import images, report
 from flawsmith.config import GenerateConfig
 from flawsmith.errors import FlawsmithError
 from flawsmith.generation import run as generation
+from flawsmith.records import Progress, under
 
 TEXTURES = ("brick", "gravel", "grass")
 SIZE = 256
-Progress = Callable[[str, int, int], None]
 
 
 def texture_photos(root: Path) -> None:
@@ -107,8 +106,4 @@ def _few_defects(folder: Path, seed: int, progress: Progress | None) -> Path:
 
 
 def _run(config: GenerateConfig, progress: Progress | None) -> None:
-    def tell(done: int, total: int, _: str) -> None:
-        if progress:
-            progress(config.method, done, total)
-
-    generation.run(config, tell)
+    generation.run(config, under(progress, config.method))

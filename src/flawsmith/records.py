@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,17 @@ from flawsmith.errors import FlawsmithError
 from flawsmith.warp import Warp
 
 GOOD = "good"
+
+# Who listens to long work hears what is being done ("" = nothing but what the listener knows), how much of how much is
+# done, and facts: a fit tells its loss.
+Progress = Callable[[str, int, int, Mapping[str, Any]], None]
+
+
+def under(progress: Progress | None, name: str) -> Progress | None:
+    """The listener for a part of the work, whose own words stand behind the part's name."""
+    if progress is None:
+        return None
+    return lambda what, done, total, facts: progress(f"{name}: {what}" if what else name, done, total, facts)
 
 
 def hash_seed(seed: int, *parts: Any) -> int:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from flawsmith import startup
 from flawsmith.errors import FlawsmithError, short, unknown
 
 EXTRAS = frozenset({"torch", "diffusers", "transformers", "accelerate", "peft", "safetensors"})
 OUTSIDE = re.compile(r"(?P<module>[^\W\d]\w*(?:\.\w+)*):(?P<object>[^\W\d]\w*)$")  # "package.module:Object"
 METHOD = "flawsmith.methods.base:Synthesizer"  # what a method from outside is a subclass of
 PARAMETERS = {"Reader": ("root", "category", "group_by"), "Mask": ("rng", "area", "elongation")}  # of a function
+
+own_process = False  # set by the command line: nobody else's code runs here
 
 
 def resolve(name: str, table: Mapping[str, str], what: str = "Name") -> Any:
@@ -50,7 +53,7 @@ def _imported(name: str, table: Mapping[str, str], what: str) -> Any:
     if name not in table:
         failures = (Exception, SystemExit)  # a stranger's module may do anything while it is imported
     try:
-        with startup.importing():
+        with importing():
             return getattr(import_module(module), attribute)
     except failures as error:
         missing = getattr(error, "name", None)
@@ -73,3 +76,19 @@ def _contract(one: Any, what: str) -> str:
     names = PARAMETERS[what]
     takes = inspect.signature(one).parameters if inspect.isfunction(one) else {}
     return "" if set(names) <= set(takes) else f"a function of {', '.join(names)}"
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """No garbage collection inside: imports make a million objects that stay, and every search walks through all of
+    them. In a process of our own they are left out of later searches too.
+    """
+    searched = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if own_process:
+            gc.freeze()
+        if searched:
+            gc.enable()

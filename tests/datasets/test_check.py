@@ -36,7 +36,7 @@ def found(folder, **options):
 
 def test_sound_data_has_rows_and_no_findings(widget):
     calls = []
-    report = check(f"mvtec_ad:{widget}", progress=lambda done, total: calls.append((done, total)))
+    report = check(f"mvtec_ad:{widget}", progress=lambda what, done, total, facts: calls.append((done, total)))
     assert report.findings == []
     assert calls == [(done, 14) for done in range(1, 15)]
     good, crack, _ = report.rows

@@ -34,7 +34,8 @@ from flawsmith.methods.base import Synthesizer  # noqa: E402
 from flawsmith.records import Request, Sample  # noqa: E402
 from flawsmith.training import run as training  # noqa: E402
 from flawsmith.training.losses import batch_loss  # noqa: E402
-from flawsmith.training.windows import FewShotWindows, FitConfig  # noqa: E402
+from flawsmith.training.settings import FitConfig, settings_of  # noqa: E402
+from flawsmith.training.windows import FewShotWindows  # noqa: E402
 from methods.test_contract import *  # noqa: F403, E402 - every promise, with the fixture below in place of the classics
 
 
@@ -437,11 +438,11 @@ def test_a_stopped_fit_resumes_to_the_same_weights(folder: Path, data: Path, fin
 
 
 def test_presets_are_settings_that_exist(folder: Path, data: Path, tmp_path: Path) -> None:
-    paper = training.settings_of(settings(folder, data, tmp_path, options={"preset": "paper"}), AnomalyControl)
+    paper = settings_of(settings(folder, data, tmp_path, options={"preset": "paper"}), AnomalyControl)
     assert paper.fit.self_reference == 1.0 and paper.fit.drop_tokens == 0.05 and paper.fit.loss_norm == "all"
     assert paper.config["context_reference"] is False
     assert paper.options["steps"] == 50 and paper.options["guidance_scale"] == 7.0
-    default = training.settings_of(settings(folder, data, tmp_path), AnomalyControl)
+    default = settings_of(settings(folder, data, tmp_path), AnomalyControl)
     assert default.fit.self_reference == 0.5 and default.fit.reference == 1.0
     AnomalyControl(str(folder), paper.config, **paper.options)
 

@@ -36,7 +36,8 @@ from flawsmith.methods.diffusion.appearance import Look, look_of  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
 from flawsmith.training import run as training  # noqa: E402
 from flawsmith.training.fit import JointWindows, Material  # noqa: E402
-from flawsmith.training.windows import FitConfig, step_loss  # noqa: E402
+from flawsmith.training.settings import FitConfig, settings_of  # noqa: E402
+from flawsmith.training.windows import step_loss  # noqa: E402
 from methods.test_contract import *  # noqa: F403, E402 - every promise, with the fixture below in place of the classics
 
 settings = partial(small.settings, "anomalyxfusion", {"lora_rank": 2, "mask_steps": 0})
@@ -320,7 +321,7 @@ def test_switches(folder: Path, data: Path, tmp_path: Path, config: dict[str, An
 def test_the_papers_preset(folder: Path, data: Path, tmp_path: Path) -> None:
     config = settings(folder, data, tmp_path, options={"preset": "paper"})
     given = {"preset": "paper", "dif_fusion": "concat"}
-    preset = training.settings_of(config.model_copy(update={"options": given}), AnomalyXFusion)
+    preset = settings_of(config.model_copy(update={"options": given}), AnomalyXFusion)
     assert preset.fit.loss_norm == "all" and preset.fit.steps == 4 and preset.fit.outside == 0
     assert preset.fit.learning_rate * preset.fit.name_rate == pytest.approx(0.02)
     made = AnomalyXFusion(str(folder), preset.config, **preset.options)
@@ -330,7 +331,7 @@ def test_the_papers_preset(folder: Path, data: Path, tmp_path: Path) -> None:
         made.insert([c], made.fuse([c], ["widget/hole"], masks(1)), torch.zeros(1, dtype=torch.bool)).text for c in "ab"
     ]
     assert torch.equal(*words)  # the caption goes through the semantic tokens only
-    assert training.settings_of(config.model_copy(update={"options": {}}), AnomalyXFusion).options == {}
+    assert settings_of(config.model_copy(update={"options": {}}), AnomalyXFusion).options == {}
 
 
 def test_noise_of_every_step_is_the_requests_own(method: Synthesizer) -> None:

@@ -21,7 +21,7 @@ from flawsmith.diffusion.backbone import Backbone  # noqa: E402
 from flawsmith.diffusion.batch import Batch  # noqa: E402
 from flawsmith.methods.anomalyxfusion.synthesizer import PROMPTS, AnomalyXFusion  # noqa: E402
 from flawsmith.training.losses import batch_loss  # noqa: E402
-from flawsmith.training.windows import FitConfig  # noqa: E402
+from flawsmith.training.settings import FitConfig  # noqa: E402
 
 NAMES = ("widget/hole", "widget/crack")
 

@@ -168,7 +168,7 @@ def test_named_steps_are_taken_as_they_are() -> None:
 
 def test_progress_counts_the_steps_that_are_taken() -> None:
     told: list[tuple[int, int]] = []
-    made(Line(), 4, start=START, strength=0.5, progress=lambda i, n: told.append((i, n)))
+    made(Line(), 4, start=START, strength=0.5, progress=lambda what, i, n, facts: told.append((i, n)))
     assert told == [(1, 2), (2, 2)]
 
 

@@ -28,8 +28,8 @@ from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa:
 from flawsmith.records import Sample  # noqa: E402
 from flawsmith.training import run as training  # noqa: E402
 from flawsmith.training.fit import JointWindows, Material  # noqa: E402
+from flawsmith.training.settings import FitConfig  # noqa: E402
 from flawsmith.training.steps import Steps  # noqa: E402
-from flawsmith.training.windows import FitConfig  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -34,7 +34,8 @@ from flawsmith.methods.diffusion.runs import fingerprint  # noqa: E402
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer  # noqa: E402
 from flawsmith.methods.diffusion.tiles import only_real_change, reduction, resized, tiles, with_grain  # noqa: E402
 from flawsmith.records import Request, Sample  # noqa: E402
-from flawsmith.training.windows import FewShotWindows, FitConfig  # noqa: E402
+from flawsmith.training.settings import FitConfig  # noqa: E402
+from flawsmith.training.windows import FewShotWindows  # noqa: E402
 from methods.test_contract import *  # noqa: F403, E402 - every promise, with the fixture below in place of the classics
 
 
@@ -268,7 +269,7 @@ def test_a_stopped_fit_resumes_to_the_same_weights(folder: Path, tmp_path: Path)
     def weights(out: Path, stop: int | None) -> dict:
         backbone = Backbone.from_pretrained(folder).freeze()
 
-        def halt(line: dict) -> None:
+        def halt(what: str, done: int, total: int, line: dict) -> None:
             if stop is not None and line["step"] == stop + 1:
                 raise KeyboardInterrupt
 

@@ -28,7 +28,7 @@ from flawsmith.records import Sample  # noqa: E402
 from flawsmith.training import run as training  # noqa: E402
 from flawsmith.training.fit import JointWindows, Material  # noqa: E402
 from flawsmith.training.losses import batch_loss, masked_loss, prediction_target, step_weight  # noqa: E402
-from flawsmith.training.windows import FitConfig  # noqa: E402
+from flawsmith.training.settings import FitConfig  # noqa: E402
 
 
 class Names(torch.nn.Module):

@@ -23,7 +23,7 @@ from flawsmith.generation import run as generation  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
 from flawsmith.training import mask_run as mask_training  # noqa: E402
 from flawsmith.training.mask_run import MaskSettings, learn  # noqa: E402
-from flawsmith.training.windows import FitConfig  # noqa: E402
+from flawsmith.training.settings import FitConfig  # noqa: E402
 
 OBJECT = np.zeros((120, 160), bool)
 OBJECT[20:100, 30:130] = True

@@ -22,7 +22,7 @@ from flawsmith.diffusion.denoise import Conditioning, scheduler_for  # noqa: E40
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.training.losses import batch_loss, masked_loss, prediction_target, step_weight, stratified_steps  # noqa: E402
 from flawsmith.training.pretrain import PretrainConfig  # noqa: E402
-from flawsmith.training.windows import FitConfig  # noqa: E402
+from flawsmith.training.settings import FitConfig  # noqa: E402
 
 
 def by_pixel(error: Any, mask: Any, outside: float, edges: float, least: float, colour: float, norm: str) -> float:

@@ -36,8 +36,9 @@ from flawsmith.generation import run as generation  # noqa: E402
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer  # noqa: E402
 from flawsmith.records import Request, Sample  # noqa: E402
 from flawsmith.training.losses import batch_loss  # noqa: E402
+from flawsmith.training.settings import FitConfig  # noqa: E402
 from flawsmith.training.steps import Steps, draw  # noqa: E402
-from flawsmith.training.windows import FewShotWindows, FitConfig, fit  # noqa: E402
+from flawsmith.training.windows import FewShotWindows, fit  # noqa: E402
 
 SHOWN = {"steps": 2, "min_share": 0, "min_visibility": 0, "threshold": 0}
 FIT = FitConfig(

@@ -23,8 +23,9 @@ from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl  # noqa:
 from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa: E402
 from flawsmith.registry import resolve  # noqa: E402
 from flawsmith.training import run as training  # noqa: E402
+from flawsmith.training.settings import FitConfig, settings_of  # noqa: E402
 from flawsmith.training.tuning import tune  # noqa: E402
-from flawsmith.training.windows import FewShotWindows, FitConfig  # noqa: E402
+from flawsmith.training.windows import FewShotWindows  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_the_papers_optimiser(kind: str, rate: float, decay: float, folder: Path
     """What `preset=paper` makes of a parameter, beside torch's own Adam and AdamW at a constant rate."""
     config = small.settings(kind, {}, folder, tmp_path, tmp_path, options={"preset": "paper"})
     config = config.model_copy(update={"options": {"preset": "paper"}, "steps": None})
-    fit = training.settings_of(config, resolve(kind, METHODS, "Method")).fit
+    fit = settings_of(config, resolve(kind, METHODS, "Method")).fit
     assert (fit.learning_rate, fit.weight_decay, fit.beta2, fit.ema, fit.patience) == (rate, decay, 0.999, 0.0, 0)
     start = torch.tensor([0.3, -0.2, 0.1])
     expected, made = (torch.nn.Parameter(start.clone()) for _ in range(2))

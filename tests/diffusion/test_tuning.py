@@ -39,7 +39,7 @@ def fit(out: Path, stop: int | None = None, stop_early: bool = True, settings: S
     """Walk from 0 towards 10 while the held-out loss wants 3: it falls, then rises. `stop` interrupts after a step."""
     place = torch.nn.Parameter(torch.zeros(2))
 
-    def progress(line: dict[str, Any]) -> None:
+    def progress(what: str, done: int, total: int, line: Any) -> None:
         if line["step"] == stop:
             raise KeyboardInterrupt
 

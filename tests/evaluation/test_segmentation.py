@@ -70,7 +70,7 @@ def test_all_steps_are_reported_and_only_generated_defects_will_do() -> None:
     seen: list[tuple[int, int]] = []
     config = replace(QUICK, steps=4)
     segmentation.train(
-        [], [defect("hole", 0)], [good(1)], config, progress=lambda done, total: seen.append((done, total))
+        [], [defect("hole", 0)], [good(1)], config, progress=lambda what, done, total, facts: seen.append((done, total))
     )
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 

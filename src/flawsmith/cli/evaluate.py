@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -200,7 +201,7 @@ def _run(settings: Any, compare: bool) -> None:
         tasks: dict[bool, Any] = {}
         shown = ""
 
-        def tell(what: str, done: int, total: int) -> None:
+        def tell(what: str, done: int, total: int, facts: Mapping[str, Any]) -> None:
             """One line for the whole comparison, one for what is being done now."""
             nonlocal shown
             whole = compare and what == "networks"

@@ -140,7 +140,7 @@ def generate(
     with terminal.progress() as bar:
         task = bar.add_task(settings.method, total=None)
         summary = generation.run(
-            settings, lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+            settings, lambda what, done, total, _: bar.update(task, completed=done, total=total, description=what)
         )
     again = f" ({summary.resumed} were already there)" if summary.resumed else ""
     typer.echo(f"{summary.kept} pictures in {summary.out}{again}.")

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -18,7 +19,7 @@ try:
 except KeyboardInterrupt:  # this import is most of the start
     os._exit(130)
 
-from flawsmith import __version__, startup
+from flawsmith import __version__, registry
 from flawsmith.cli import terminal
 from flawsmith.cli.evaluate import evaluate
 from flawsmith.cli.generate import generate
@@ -95,7 +96,8 @@ def demo(
     with terminal.progress() as bar:
         tasks: dict[str, Any] = {}
 
-        def tell(method: str, done: int, total: int) -> None:
+        def tell(what: str, done: int, total: int, facts: Mapping[str, Any]) -> None:
+            method = what.partition(":")[0]
             if method not in tasks:
                 tasks[method] = bar.add_task(method, total=total)
             bar.update(tasks[method], completed=done, total=total)
@@ -114,7 +116,7 @@ def main() -> None:
     from flawsmith.errors import FlawsmithError
     from flawsmith.inputs import refuse_odd_name
 
-    startup.own_process = True
+    registry.own_process = True
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that this terminal cannot show is no reason to stop
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

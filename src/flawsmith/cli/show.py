@@ -30,7 +30,7 @@ def check(
             source,
             category=category,
             group_by=group_by or "group",
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=lambda what, done, total, _: bar.update(task, completed=done, total=total),
         )
     terminal.table("Data set", report.rows)
     if not report.findings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,13 +85,13 @@ def train(
         judged: dict[str, str] = {}
         forecast = terminal.Forecast(settings.method)
 
-        def tell(what: str, done: int, total: int, line: dict[str, Any]) -> None:
+        def tell(what: str, done: int, total: int, facts: Mapping[str, Any]) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total)
             forecast(what, done, total)
-            if "held_out" in line:
-                judged[what] = f", held out {line['held_out']:.4f}"
-            text = f"{what}, loss {line['loss']:.4f}{judged.get(what, '')}"
+            if "held_out" in facts:
+                judged[what] = f", held out {facts['held_out']:.4f}"
+            text = f"{what}, loss {facts['loss']:.4f}{judged.get(what, '')}"
             bar.update(tasks[what], completed=done, total=total, description=text)
 
         card = training.train(settings, tell)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.evaluation.protocol import Division, refuse_leaks, used_by
 from flawsmith.generation import run as generation
 from flawsmith.methods import METHODS
-from flawsmith.records import Record
+from flawsmith.records import Progress, Record, under
 from flawsmith.registry import resolve
 from flawsmith.training import run as training
+from flawsmith.training.settings import settings_of
 
 REAL = "real"
 BY_VALIDATION = "by validation"  # in place of a share: per seed the one of --ratios that validation likes best
 EVERYTHING = 100_000  # shots of a method whose data set holds nothing but its support
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def check_settings(config: CompareConfig, arms: Sequence[Arm]) -> None:
     for method in learned:
         kind = resolve(method, METHODS, "Method")
         kind.parse_options(own_settings(config.generate, method))
-        training.settings_of(fit_config(config, method, config.real, config.out, 0), kind)
+        settings_of(fit_config(config, method, config.real, config.out, 0), kind)
 
 
 @dataclass
@@ -150,22 +150,14 @@ class Source:
                 values["backbone"] = self.config.backbone
         elif kind.references == "none":  # it has types of its own
             values |= {"defect": (), "per_defect": False, "n": self.config.pictures * len(types)}
-        generation.run(GenerateConfig(**values), self._tell(f"seed {self.seed}, {method}"))
+        generation.run(GenerateConfig(**values), under(self.progress, f"seed {self.seed}, {method}"))
         return out
 
     def _fit(self, method: str) -> Path:
         run = self.out(method).with_name(f"{self.out(method).name}-run")
         settings = fit_config(self.config, method, f"mvtec_ad:{self.data}", run, self.seed)
-        tell = self._tell(f"seed {self.seed}, fitting {method}")
-        training.train(settings, lambda what, done, total, line: tell(done, total, what))
+        training.train(settings, under(self.progress, f"seed {self.seed}, fitting {method}"))
         return run
-
-    def _tell(self, name: str) -> Callable[[int, int, str], None]:
-        def tell(done: int, total: int, what: str) -> None:
-            if self.progress:
-                self.progress(f"{name}: {what}", done, total)
-
-        return tell
 
 
 def materialise(folder: Path, support: Sequence[Record], normals: Sequence[Record]) -> Path:

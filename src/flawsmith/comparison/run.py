@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -34,13 +34,12 @@ from flawsmith.evaluation.protocol import VALIDATION, Division, Real, read_real,
 from flawsmith.evaluation.results import Ledger, Value, as_values
 from flawsmith.evaluation.run import check_metrics
 from flawsmith.methods import METHODS
-from flawsmith.records import Record
+from flawsmith.records import Progress, Record, under
 from flawsmith.registry import resolve
 
 TOTAL = "networks"  # what progress over the whole comparison is called
 BASELINES = (REAL, "copypaste")  # what an arm must beat to be said to help
 BY_TEXT = ("perlin", "cutpaste", "procedural")  # the same without any real defect
-Progress = Callable[[str, int, int], None]
 
 
 def compare(
@@ -174,7 +173,7 @@ class Run:
             name = f"{identity}/pictures {judged} {label}{source.stamp(one)}"
             if name not in self.ledger:
                 if self.progress:
-                    self.progress(f"seed {seed}, {label}: pictures", 0, 1)
+                    self.progress(f"seed {seed}, {label}: images", 0, 1, {})
                 made = (source.pictures(one) if one.methods else support) if one else []
                 judge = judge or pictures.Judge(
                     self.extractor, support or source.division.support, test, self.wanted, seed
@@ -228,7 +227,7 @@ class Run:
                 self._enter(task, outcome)
             return
         for task in left:
-            self._enter(task, run(task, self._tell(f"seed {task.config.seed}, {task.label}: {task.what}")))
+            self._enter(task, run(task, under(self.progress, f"seed {task.config.seed}, {task.label}: {task.what}")))
 
     def _enter(self, task: Task, outcome: Outcome) -> None:
         if outcome.scored is not None:
@@ -239,11 +238,7 @@ class Run:
     def _count(self, more: int) -> None:
         self.done += more
         if self.progress and more:
-            self.progress(TOTAL, self.done, self.total())
-
-    def _tell(self, what: str) -> Callable[[int, int], None] | None:
-        progress = self.progress
-        return None if progress is None else lambda done, total: progress(what, done, total)
+            self.progress(TOTAL, self.done, self.total(), {})
 
     def by_validation(self, notes: list[str]) -> list[Value]:
         """For every arm of several shares one more row: per seed, the share whose validation score is best.

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -23,9 +23,7 @@ from flawsmith.evaluation.detectors import downstream
 from flawsmith.evaluation.detectors.classification import ClassificationConfig
 from flawsmith.evaluation.detectors.segmentation import SegmentationConfig
 from flawsmith.evaluation.results import Value
-from flawsmith.records import Record
-
-Progress = Callable[[int, int], None]
+from flawsmith.records import Progress, Record
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ import numpy as np
 from flawsmith.datasets import check_files, check_pictures, leaks, parse_source, read
 from flawsmith.datasets.check_files import ERROR, NOTE, WARNING, Finding
 from flawsmith.datasets.check_pictures import Facts
-from flawsmith.records import GOOD, Record
+from flawsmith.records import GOOD, Progress, Record
 
 FEW = 4  # references below this number leave nothing to vary
 
@@ -52,12 +52,12 @@ def check(
     *,
     category: str | None = None,
     group_by: str = "group",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Look at every file of a data set, one at a time.
 
     `source` is "READER:DIR" or a folder. Without `records` everything is read and stray files are reported too; with
-    `records` only these are looked at. `progress(done, total)` is called after each picture. Raises FlawsmithError
+    `records` only these are looked at. `progress` is told of each picture. Raises FlawsmithError
     only when there is no data set to look at.
     """
     findings: list[Finding] = []
@@ -71,7 +71,7 @@ def check(
         facts.append(one)
         findings += found
         if progress:
-            progress(done, len(records))
+            progress("", done, len(records), {})
     pairs = list(zip(records, facts, strict=True))
     findings += [*_names(records), *_mixtures(pairs), *_copies(pairs)]
     if not _is_generated(records):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flawsmith import images, startup
+from flawsmith import images, registry
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.errors import FlawsmithError
 
@@ -34,7 +34,7 @@ LARGEST = 64_000_000  # weights; of a larger denoiser the second copy costs more
 
 def add_adapter(backbone: Backbone, name: str, rank: int, seed: int = 0) -> dict[str, nn.Parameter]:
     """Attach a fresh LoRA called `name` to the denoiser and return its parameters; everything else stays frozen."""
-    with startup.importing():
+    with registry.importing():
         from peft import LoraConfig
 
     with torch.random.fork_rng(devices=[]):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.records import Progress
 
 __all__ = ["SCHEDULERS", "Condition", "Conditioning", "autocast", "denoise", "draw_noise", "predict", "scheduler_for"]
 
@@ -130,14 +131,14 @@ def denoise(
     known: Tensor | None = None,
     mask: Tensor | None = None,
     bf16: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """Noise (B, C, h, w) to latents (B, C, h, w).
 
     extra: (B, m + C, h, w) for inpainting backbones. timesteps: the steps themselves, descending, in place of
     `num_inference_steps` of the scheduler's own; see Backbone.timesteps. start, strength: begin from `start` noised
     to that share of the steps instead of from pure noise. known, mask: for 4-channel backbones, keep `known` where
-    mask (B, 1, h, w) is 0 at every step. step_noise(i) gives the noise of step i for eta > 0. progress(i, n) is called
+    mask (B, 1, h, w) is 0 at every step. step_noise(i) gives the noise of step i for eta > 0. progress is told
     after each step.
     """
     if guidance_scale != 1.0 and unconditional is None:
@@ -191,5 +192,5 @@ def denoise(
                 kept = known if i + 1 == len(steps) else scheduler.add_noise(known, noise, steps[i + 1].expand(batch))
                 x = mask * x + (1 - mask) * kept
             if progress is not None:
-                progress(i + 1, len(steps))
+                progress("", i + 1, len(steps), {})
     return x

@@ -18,7 +18,7 @@ from flawsmith import compose
 from flawsmith.evaluation.features import Extractor, Features
 from flawsmith.evaluation.metrics import diversity, fidelity
 from flawsmith.evaluation.results import Value
-from flawsmith.records import Record, Sample
+from flawsmith.records import Progress, Record, Sample
 
 METRICS = ("kid", "fid", "is", "ic-lpips", "prdc", "clip", "copies")
 REGIONS = ("whole", "window")
@@ -28,8 +28,6 @@ TURNED = 1536  # crops of the training defects kept for that, all turns together
 CAP = 200  # pictures of a type that are compared pairwise: IC-LPIPS's own cap
 NEAR = 60  # pictures of a type in which copies are looked for
 ALL = "all"  # every type pooled; the only row of a method that knows no types of the data set
-
-Progress = Callable[[int, int], None]
 
 
 def pixels(item: Sample | Record) -> Sample:
@@ -129,7 +127,7 @@ class Judge:
                     maps.append(found.maps[place].copy())
                     mapped.append(i)
             if self.progress:
-                self.progress(batch[-1] + 1, len(samples))
+                self.progress("", batch[-1] + 1, len(samples), {})
         pooled = np.concatenate([part.pooled for part in parts])
         scores = [part.logits for part in parts if part.logits is not None]
         return Seen(

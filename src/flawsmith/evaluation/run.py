@@ -37,10 +37,9 @@ from flawsmith.evaluation.protocol import (
     used_by,
 )
 from flawsmith.evaluation.results import Ledger, Value, as_values
-from flawsmith.records import Record
+from flawsmith.records import Progress, Record, under
 
 METRICS = (*pictures.METRICS, "segmentation", "classification")
-Progress = Callable[[str, int, int], None]
 
 
 def evaluate(
@@ -75,9 +74,6 @@ def evaluate(
             ledger.add(f"{identity}/{name}", {"values": [asdict(value) for value in make()]})
         return as_values(ledger[f"{identity}/{name}"]["values"])
 
-    def tell(what: str) -> Callable[[int, int], None] | None:
-        return None if progress is None else lambda done, total: progress(what, done, total)
-
     root = datasets.parse_source(config.real)[1]
     values = part("labels", lambda: [*labels.judge(folder, root), *labels.repeats(generated)])
     if extractor is not None:
@@ -89,12 +85,12 @@ def evaluate(
                 [r for r in division.support if not r.is_good],
                 [r for r in division.test if not r.is_good],
                 asked,
-                progress=tell("pictures"),
+                progress=under(progress, "images"),
             )
             return judge.values(generated)
 
         values += part(f"pictures {','.join(asked)}", look)
-    values += _downstream(config, division, generated, segmenting, classifying, papers, part, tell, notes)
+    values += _downstream(config, division, generated, segmenting, classifying, papers, part, progress, notes)
     about = {
         "command": command,
         "config": json.loads(config.model_dump_json(exclude={"out"})),
@@ -126,7 +122,7 @@ def _downstream(
     classifying: ClassificationConfig,
     papers: paper.PaperConfig,
     part: Callable[[str, Callable[[], list[Value]]], list[Value]],
-    tell: Callable[[str], Callable[[int, int], None] | None],
+    progress: Progress | None,
     notes: list[str],
 ) -> list[Value]:
     values: list[Value] = []
@@ -136,7 +132,10 @@ def _downstream(
     for seed in config.seeds:
         if "segmentation" in config.metrics and config.protocol == paper.NAME:
             own = overlay(papers, {"seed": seed}, "Paper")
-            values += part(f"{paper.NAME} {seed}", lambda own=own: _paper(division, generated, own, tell(paper.NAME)))  # type: ignore[misc]
+            values += part(
+                f"{paper.NAME} {seed}",
+                lambda own=own: _paper(division, generated, own, under(progress, paper.NAME)),  # type: ignore[misc]
+            )
         elif "segmentation" in config.metrics:
             chosen = overlay(segmenting, {"seed": seed}, "Segmentation")
 
@@ -144,7 +143,7 @@ def _downstream(
                 found = downstream.segment(
                     *(*sides, division.normals, division.validation, division.test),
                     config=chosen,
-                    progress=tell(f"segmenter, seed {chosen.seed}"),
+                    progress=under(progress, f"segmenter, seed {chosen.seed}"),
                 )
                 if keep:  # the first seed's network is the one a line may use
                     exporting.save_segmenter(found.trained, config.out, found.threshold)
@@ -156,7 +155,11 @@ def _downstream(
             values += part(
                 f"classification {seed}",
                 lambda choice=choice: downstream.classify(  # type: ignore[misc]
-                    *sides, division.validation, division.test, choice, progress=tell(f"classifier, seed {choice.seed}")
+                    *sides,
+                    division.validation,
+                    division.test,
+                    choice,
+                    progress=under(progress, f"classifier, seed {choice.seed}"),
                 ),
             )
     if config.export and config.protocol != paper.NAME:
@@ -169,7 +172,7 @@ def _paper(
     division: Division,
     generated: Sequence[Record],
     config: paper.PaperConfig,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> list[Value]:
     sides = [downstream.loaded(side) for side in (generated, division.normals, [*division.test, *division.validation])]
     found = paper.run(sides[0], sides[1], sides[2], config, progress)

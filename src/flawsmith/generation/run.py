@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,8 @@ from flawsmith.generation.planning import Plan, plan, read_records
 from flawsmith.masks import propose
 from flawsmith.methods.base import Synthesizer
 from flawsmith.methods.calls import make
-from flawsmith.records import GOOD, Job, Request, Sample
+from flawsmith.records import GOOD, Job, Progress, Request, Sample
 
-Progress = Callable[[int, int, str], None]
 MIN_ON_OBJECT = 0.5
 
 
@@ -73,7 +72,7 @@ def _check_sources(jobs: Sequence[Job], loader: Loader, synthesizer: Synthesizer
         shapes.append(("Mask", Path(jobs[0].mask)))
     for number, record in enumerate([*references, *normals]):
         if progress and number % 16 == 0:
-            progress(number, len(references) + len(normals), "checking photographs")
+            progress("checking photographs", number, len(references) + len(normals), {})
         if record.is_good:
             images.verify(record.image)
             for what, path in shapes:
@@ -115,7 +114,7 @@ def run(config: GenerateConfig, progress: Progress | None = None) -> Summary:
         if config.with_normals:
             _copy_normals(made, config)
         if progress:
-            progress(min(resumed, len(made.jobs)), len(made.jobs), "resuming" if resumed else "starting")
+            progress("resuming" if resumed else "starting", min(resumed, len(made.jobs)), len(made.jobs), {})
         for block in blocks(made.jobs, config.batch_size if synthesizer.learns != "nothing" else 1):
             if block[-1].index < len(writer.lines):
                 continue
@@ -150,7 +149,7 @@ def _block(
         if job.index >= len(writer.lines):
             _write(writer, made.description, loader, synthesizer, job, request, sample, redraws)
         if progress:
-            progress(job.index + 1, len(made.jobs), job.defect_type)
+            progress(job.defect_type, job.index + 1, len(made.jobs), {})
 
 
 def _write(

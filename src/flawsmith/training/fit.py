@@ -14,10 +14,11 @@ from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.batch import Batch
 from flawsmith.diffusion.denoise import Conditioning
 from flawsmith.diffusion.memory import batch_that_fits
-from flawsmith.records import Sample
+from flawsmith.records import Progress, Sample
+from flawsmith.training.settings import FitConfig
 from flawsmith.training.steps import Steps
 from flawsmith.training.tuning import tune
-from flawsmith.training.windows import FewShotWindows, FitConfig, stack
+from flawsmith.training.windows import FewShotWindows, stack
 
 __all__ = ["JointWindows", "Material", "fit_joint"]
 
@@ -70,7 +71,7 @@ def fit_joint(
     *,
     faster: Sequence[str] = (),
     preview: Callable[[int], None] | None = None,
-    progress: Callable[[dict[str, Any]], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Fit a joint method's `parameters`; afterwards they are the best averages.
 

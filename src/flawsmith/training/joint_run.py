@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flawsmith import images
 from flawsmith.config import TrainConfig
 from flawsmith.errors import FlawsmithError
 from flawsmith.methods.diffusion.runs import WEIGHTS
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
-from flawsmith.records import Record
+from flawsmith.records import Progress, Record, under
 from flawsmith.training import support as training_data
 from flawsmith.training.fit import Material, fit_joint
-
-if TYPE_CHECKING:
-    from flawsmith.training.run import Progress, Settings
+from flawsmith.training.settings import Settings
 
 
 def train(
@@ -67,10 +65,6 @@ def train(
         parameter.requires_grad_(True)
     what = next(iter(support)) if len(support) == 1 else f"{len(support)} types"
 
-    def tell(line: dict[str, Any]) -> None:
-        if progress:
-            progress(what, line["step"], settings.fit.steps, line)
-
     pictures = [found[turn % len(found)] for turn in range(4) for found in real.values()]
     photographs = [photo for found in normals.values() for photo in found]
 
@@ -87,7 +81,7 @@ def train(
         settings.fit,
         faster=own,
         preview=preview,
-        progress=tell,
+        progress=under(progress, what),
     )
     for name in support:
         method.card["learned"][name] = {

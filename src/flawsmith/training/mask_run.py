@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +16,11 @@ from flawsmith.config import TrainConfig
 from flawsmith.diffusion.mask_examples import example, varied
 from flawsmith.diffusion.mask_model import FILE, LearnedMasks
 from flawsmith.masks.segment import foreground
-from flawsmith.records import Record, Sample
+from flawsmith.records import Progress, Record, Sample, under
 from flawsmith.training import support as training_data
 from flawsmith.training.losses import prediction_target, stratified_steps
+from flawsmith.training.settings import FitConfig
 from flawsmith.training.tuning import Schedule, tune
-from flawsmith.training.windows import FitConfig
-
-if TYPE_CHECKING:
-    from flawsmith.training.run import Progress
 
 
 @dataclass(frozen=True)
@@ -71,9 +68,7 @@ def loss(masks: LearnedMasks, step: int, settings: MaskSettings) -> Tensor:
     return (guess - target).square().mean()
 
 
-def fit(
-    masks: LearnedMasks, out: Path, settings: MaskSettings, progress: Callable[[dict[str, Any]], None] | None = None
-) -> dict[str, Any]:
+def fit(masks: LearnedMasks, out: Path, settings: MaskSettings, progress: Progress | None = None) -> dict[str, Any]:
     """Train on the model's examples; the same `out` resumes. Returns tune's {"steps", "held_out", "stopped"}."""
     return tune(
         dict(masks.model.named_parameters()),
@@ -95,7 +90,7 @@ def learn(
     material: Mapping[str, Sequence[tuple[Sample, np.ndarray]]],
     run: Path,
     settings: MaskSettings,
-    progress: Callable[[dict[str, Any]], None] | None = None,
+    progress: Progress | None = None,
 ) -> LearnedMasks:
     """Fit a run's mask model to samples with their foregrounds by name, together with what it has learned before."""
     known = LearnedMasks.load(run).examples if (run / FILE).is_file() else []
@@ -120,10 +115,6 @@ def train(
     if not missing:
         return
 
-    def tell(line: dict[str, Any]) -> None:
-        if progress:
-            progress("masks", line["step"], settings.mask_steps, line)
-
     material, seen = {}, {}
     for category, defect in missing:
         support = training_data.support_of(config, records, category, defect)
@@ -133,4 +124,4 @@ def train(
     own = MaskSettings(steps=settings.mask_steps, seed=settings.seed)
     folder = fit_folder(config.out, len(known) + len(material))
     training_data.same_fit(folder, {"known": known, "support": seen, "fit": asdict(own)})
-    learn(material, config.out, own, tell)
+    learn(material, config.out, own, under(progress, "masks"))

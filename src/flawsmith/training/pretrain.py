@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from flawsmith.diffusion.batch import Batch
 from flawsmith.diffusion.compact.recipe import CompactConfig
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise
 from flawsmith.errors import FlawsmithError
+from flawsmith.records import Progress
 from flawsmith.training.losses import batch_loss, batch_tensors, stratified_steps
 from flawsmith.training.shards import Mix, Windows
 from flawsmith.training.trainer import Trainer
@@ -211,7 +212,7 @@ def pretrain(
     stop_after: int | None = None,
     start_from: Path | str | None = None,
     device: str = "cpu",
-    progress: Callable[[dict[str, Any]], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Train on the shards and write `out/backbone` (averaged weights, fp16), `out/metrics.jsonl`,
     `out/state.safetensors` and previews.
@@ -275,7 +276,7 @@ def pretrain(
                     line |= {k: round(v, 5) for k, v in held_out(backbone, windows, config).items()}
             trainer.log(line)
             if progress is not None:
-                progress(line)
+                progress("", done, config.steps, line)
         if done % config.preview_every == 0:
             with trainer.averaged():
                 preview(backbone, windows, out / "previews" / f"{done:06d}.png")

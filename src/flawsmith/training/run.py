@@ -3,60 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from flawsmith import __version__, datasets, images, inputs
-from flawsmith.config import TrainConfig, overlay
+from flawsmith.config import TrainConfig
 from flawsmith.diffusion.adapters import save_adapter
 from flawsmith.diffusion.backbone import Backbone
-from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.errors import FlawsmithError
 from flawsmith.methods import METHODS
 from flawsmith.methods.diffusion.runs import fingerprint
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
-from flawsmith.records import Record
+from flawsmith.records import Progress, Record, under
 from flawsmith.registry import resolve
+from flawsmith.training import joint_run as joint_training
+from flawsmith.training import mask_run as mask_training
 from flawsmith.training import support as training_data
-from flawsmith.training.windows import FitConfig, fit
-
-Progress = Callable[[str, int, int, dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What `--set`, `--steps`, `--seed` and the preset say: of the fit, of the method's Config, of its Options."""
-
-    fit: FitConfig
-    config: dict[str, Any]
-    options: dict[str, Any]
-
-
-def settings_of(config: TrainConfig, kind: type[DiffusionSynthesizer]) -> Settings:
-    """Sort a run's settings. Raises FlawsmithError for an unknown or impossible one."""
-    given = dict(config.options)
-    name = given.pop("preset", "default")
-    if name not in kind.presets:
-        raise unknown("Preset", str(name), kind.presets, f"of {config.method}")
-    fit, own, options = (
-        {**kind.presets["default"].get(part, {}), **kind.presets[name].get(part, {})}
-        for part in ("fit", "config", "options")
-    )
-    known = [field.name for field in fields(FitConfig)]
-    fixed: Mapping[str, Any] = kind.Config.model_fields if kind.learns == "model" else {}
-    for key, value in given.items():
-        if key in fixed:
-            own[key] = value
-            continue
-        if key not in known:
-            raise unknown("Training option", key, [*known, *fixed, "preset"])
-        fit[key] = value
-    if config.steps is not None:
-        fit["steps"] = config.steps
-    seed = config.seed % (2**31)
-    return Settings(
-        overlay(FitConfig(seed=seed), fit, "Training"), {"seed": seed, **own} if kind.learns == "model" else {}, options
-    )
+from flawsmith.training.settings import FitConfig, settings_of
+from flawsmith.training.windows import fit
 
 
 def train(config: TrainConfig, progress: Progress | None = None) -> dict[str, Any]:
@@ -78,15 +43,11 @@ def train(config: TrainConfig, progress: Progress | None = None) -> dict[str, An
     card = _card(config, settings.fit)
     images.clear_partial(config.out)
     if kind.learns == "model":
-        from flawsmith.training import joint_run as joint_training
-
         card = joint_training.train(config, settings, kind, records, wanted, card, progress)
     else:
         for category, defect in wanted:
             _fit_one(config, settings.fit, kind, records, card, category, defect, progress)
     if settings.fit.mask_steps:
-        from flawsmith.training import mask_run as mask_training
-
         mask_training.train(config, settings.fit, records, wanted, progress)
     return card
 
@@ -113,17 +74,13 @@ def _fit_one(
     real, held_out = (part[key] for part in training_data.divided({key: support}, settings.seed, settings.patience > 0))
     folder = config.out / "train" / f"{category}-{defect}"
 
-    def tell(line: dict[str, Any]) -> None:
-        if progress:
-            progress(key, line["step"], settings.steps, line)
-
     def preview(step: int) -> None:
         picture = training_data.preview(kind(backbone=backbone), real, normals, config)
         images.write_image(folder / "previews" / f"{step:06d}.png", picture)
 
     training_data.same_fit(folder, {"backbone": config.backbone, "support": seen, "fit": asdict(settings)})
     drawn = training_data.drawn(config, category)
-    result = fit(backbone, "adapter", real, normals, drawn, folder, settings, preview, tell, held_out)
+    result = fit(backbone, "adapter", real, normals, drawn, folder, settings, preview, under(progress, key), held_out)
     preview(result["steps"])
     file = config.out / "adapters" / category / f"{defect}.safetensors"
     save_adapter(backbone, "adapter", file)

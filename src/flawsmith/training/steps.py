@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,9 +12,7 @@ from flawsmith.diffusion.batch import Batch
 from flawsmith.diffusion.denoise import Conditioning
 from flawsmith.diffusion.memory import halved
 from flawsmith.training.losses import Encoded, batch_loss, encode_batch, stratified_steps
-
-if TYPE_CHECKING:
-    from flawsmith.training.windows import FitConfig
+from flawsmith.training.settings import FitConfig
 
 __all__ = ["Steps", "draw"]
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from flawsmith.records import Progress
 from flawsmith.training.trainer import Trainer
 
 __all__ = ["Schedule", "TuneSettings", "tune"]
@@ -54,7 +55,7 @@ def tune(
     smaller: Callable[[], None] | None = None,
     factors: Mapping[str, float] | None = None,
     preview: Callable[[int], None] | None = None,
-    progress: Callable[[dict[str, Any]], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train `parameters` on `loss(step)`, a scalar and a pure function of the step; they end as the best averages.
 
@@ -96,7 +97,7 @@ def tune(
                 trainer.judge(line["held_out"], keep=stop_early)
             trainer.log(line)
         if progress:
-            progress(line)
+            progress("", trainer.steps, config.steps, line)
         if preview and trainer.steps % config.preview_every == 0:
             with trainer.averaged():
                 preview(trainer.steps)

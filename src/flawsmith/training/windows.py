@@ -9,68 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
-from pydantic.dataclasses import dataclass as settings
 from torch import Tensor
 
 from flawsmith import compose, images
 from flawsmith.captions import sentence, words
-from flawsmith.config import SETTINGS, Amount, Count, Rate, Share, Whole
 from flawsmith.diffusion.adapters import add_adapter
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.batch import Batch
 from flawsmith.diffusion.denoise import Conditioning
 from flawsmith.diffusion.memory import batch_that_fits
 from flawsmith.errors import FlawsmithError
-from flawsmith.records import Sample
-from flawsmith.training.losses import Norm, batch_loss
+from flawsmith.records import Progress, Sample
+from flawsmith.training.losses import batch_loss
+from flawsmith.training.settings import FitConfig
 from flawsmith.training.shards import NO_DEFECT, _light, _turn, _vary
 from flawsmith.training.steps import Steps, draw
-from flawsmith.training.tuning import Schedule, tune
-
-
-@settings(frozen=True, config=SETTINGS)
-class FitConfig:
-    """Everything that decides an adapter's weights, apart from the pictures."""
-
-    steps: Count = 500
-    batch_size: Count = 12
-    learning_rate: Rate = 1e-3
-    beta2: Share = 0.99  # Adam's, of the squares; the first is 0.9
-    warmup: Whole = 30
-    schedule: Schedule = "linear"  # after the warm-up: falling to 5 %, or "constant"
-    rank: Count = 16
-    ema: Share = 0.99  # average of the weights; 0 = the weights themselves
-    weight_decay: Amount = 0.01
-    seed: Whole = 0
-    normal: Share = 0.15  # share of normal windows, continued under a borrowed mask
-    drawn: Share = 0.2  # share of painted defects on the same product
-    reference: Share = 0.5  # share of defect windows that come with a reference
-    self_reference: Share = 0.15  # share of references that are the window's own defect; the rest another's
-    drawn_reference: Share = 0.0  # share of painted windows that come with themselves as the reference
-    views: Whole = 0  # only so many different batches, whose latents are computed once, for a slow vae; 0 = always new
-    reference_views: Whole = 0  # of each reference only so many pictures, for a slow reader; 0 = a new one every time
-    drop_text: Share = 0.1  # share of windows without words, ...
-    drop_tokens: Share = 0.0  # ... without the method's own tokens, ...
-    drop_both: Share = 0.0  # ... without either
-    name_rate: Amount = 5.0  # what is learned per name learns this much faster than the rest (joint methods)
-    widen: Whole = 4  # masks are widened by up to this many pixels: the model continues the surface up to the defect
-    patience: Whole = 4  # early stop after so many evaluations without a better held-out loss; 0 = nothing is held out
-    evaluate_every: Count = 50
-    save_every: Count = 100
-    preview_every: Count = 250
-    outside: Amount = 0.05  # the loss terms are pretraining's
-    edges: Amount = 0.25
-    snr_cap: Amount = 10.0
-    min_area: Whole = 64
-    colour: Amount = 4.0
-    align: ClassVar[float] = 0.0  # the reader is frozen here
-    loss_norm: Norm = "area"  # divide by the mask's area, or as the paper by "all" of the picture
-    mask_steps: Whole = 0  # steps of a mask model beside it (`--mask learned`); 0 = none
-    bf16: bool = True
+from flawsmith.training.tuning import tune
 
 
 def crop(sample: Sample, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -230,7 +188,7 @@ def fit(
     out: Path,
     config: FitConfig,
     preview: Callable[[int], None] | None = None,
-    progress: Callable[[dict[str, Any]], None] | None = None,
+    progress: Progress | None = None,
     held_out: Sequence[Sample] = (),
 ) -> dict[str, Any]:
     """Fit the adapter `name`; afterwards the backbone holds its best averaged weights.

@@ -6,7 +6,7 @@ transformers format (the papers use an ImageNet ResNet-34) may be named instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from flawsmith.diffusion import tensors
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation.features import Preprocessing
 from flawsmith.evaluation.features import load as load_extractor
-from flawsmith.records import Sample
+from flawsmith.records import Progress, Sample
 
 SMALL = "small"
 
@@ -60,7 +60,7 @@ def train(
     synthetic: Sequence[Sample],
     config: ClassificationConfig,
     validation: Sequence[Sample] = (),
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Classifier:
     """Train on defect pictures, types in equal shares; keeps the look with the best validation accuracy.
 
@@ -105,7 +105,7 @@ def train(
                     best = (found[step], {k: v.detach().clone() for k, v in model.state_dict().items()})
                 model.train()
             if progress:
-                progress(step, config.steps)
+                progress("", step, config.steps, {})
     if found:
         model.load_state_dict(best[1])
     selected = "val-selected" if found else "last"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flawsmith.evaluation.detectors import classification, segmentation
 from flawsmith.evaluation.results import MEAN, Value
-from flawsmith.records import Record, Sample
+from flawsmith.records import Progress, Record, Sample
 
-Progress = Callable[[int, int], None]
 CHOSEN_BY = "validation_pixel_AP"  # mean over the types, on validation pictures: what weights and shares are chosen by
 
 

@@ -8,7 +8,7 @@ the public code of AnomalyDiffusion, AnomalyXFusion and AnomalyControl; see docs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation.detectors.networks import UNet
 from flawsmith.evaluation.detectors.segmentation import Judged, table
 from flawsmith.evaluation.metrics import scores
-from flawsmith.records import GOOD, Sample
+from flawsmith.records import GOOD, Progress, Sample
 
 NAME = "paper-protocol"
 CAVEAT = (
@@ -58,7 +58,7 @@ def run(
     normals: Sequence[Sample],
     test: Sequence[Sample],
     config: PaperConfig,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, dict[str, dict[str, float | None]]]:
     """Train and score: "test-selected" and "last" -> metric -> "all" -> value.
 
@@ -98,7 +98,7 @@ def run(
         if total > best[0]:
             best = (total, last)
         if progress:
-            progress(epoch + 1, config.epochs)
+            progress("", epoch + 1, config.epochs, {})
     return {"test-selected": best[1], "last": last}
 
 

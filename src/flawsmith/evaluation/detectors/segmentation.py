@@ -6,7 +6,7 @@ same number of steps and the same share of normal pictures; only where the defec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +20,7 @@ from flawsmith.diffusion import tensors
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.evaluation.detectors.networks import MULTIPLE, NETWORKS
 from flawsmith.evaluation.metrics import scores
-from flawsmith.records import GOOD, Sample
+from flawsmith.records import GOOD, Progress, Sample
 
 
 @settings(frozen=True, config=SETTINGS)
@@ -112,7 +112,7 @@ def train(
     normals: Iterable[Sample],
     config: SegmentationConfig,
     validation: Sequence[Sample] = (),
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Trained:
     """Train on real and generated defects (types in equal shares) and normal pictures.
 
@@ -163,7 +163,7 @@ def train(
             if found[step] >= best[0]:  # of equals the later: it has learnt longer
                 best = (found[step], step, {k: v.detach().clone() for k, v in now.state_dict().items()})
         if progress:
-            progress(step, config.steps)
+            progress("", step, config.steps, {})
     result = averaged.module.eval()
     if found:
         result.load_state_dict(best[2])

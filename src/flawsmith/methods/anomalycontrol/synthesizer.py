@@ -9,7 +9,7 @@ Reference: He et al. 2024, arXiv 2412.06510.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -225,9 +225,7 @@ class AnomalyControl(DiffusionSynthesizer):
 
     # -- generation --------------------------------------------------------------------------------------------------
 
-    def generate(
-        self, requests: Sequence[Request], progress: Callable[[int, int], None] | None = None, **options: Any
-    ) -> list[Sample]:
+    def generate(self, requests: Sequence[Request], **options: Any) -> list[Sample]:
         """As every method; the manifest's `info` gets what ASEA did for each request's references."""
         chosen: Any = self.parse_options(options, base=self.options)
         for request in requests:
@@ -239,7 +237,7 @@ class AnomalyControl(DiffusionSynthesizer):
                 f"first, `flawsmith train {self.name} --data READER:DIR --out RUN`, and generate with RUN."
             )
         with attached(self.backbone.unet, self.attention) if self.adapting else nullcontext():
-            samples = super().generate(requests, progress, **{**options, **self.start(chosen)})
+            samples = super().generate(requests, **{**options, **self.start(chosen)})
             readings = self.read(requests, chosen)
         return [
             replace(sample, info={**sample.info, "asea": asea_facts(found, self._asea(chosen))})

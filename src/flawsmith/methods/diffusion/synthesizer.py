@@ -9,7 +9,7 @@ trained (`trainable`) and how a training batch is conditioned (`training_conditi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -224,9 +224,7 @@ class DiffusionSynthesizer(base.Synthesizer):
 
     # -- generation --------------------------------------------------------------------------------------------------
 
-    def generate(
-        self, requests: Sequence[Request], progress: Callable[[int, int], None] | None = None, **options: Any
-    ) -> list[Sample]:
+    def generate(self, requests: Sequence[Request], **options: Any) -> list[Sample]:
         """Make one Sample per Request, in order; all windows of a round share forward passes of `batch`."""
         chosen: Any = self.parse_options(options, base=self.options)
         canvases = [self._canvas(request, chosen) for request in requests]

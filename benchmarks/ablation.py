@@ -42,7 +42,7 @@ from flawsmith.generation import run as generation
 from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion
 from flawsmith.records import Record, Sample
 from flawsmith.training import run as training
-from flawsmith.training.fit import JointWindows, Material
+from flawsmith.training.model_fit import Material, TypeWindows
 from flawsmith.training.settings import FitConfig
 from flawsmith.training.steps import Steps
 
@@ -139,7 +139,7 @@ def losses(run: Path, held_out: dict[str, list[Sample]]) -> list[dict[str, Any]]
     method = AnomalyXFusion.from_pretrained(run)
     lines, size, config = [], method.backbone.size, FitConfig()
     for name, samples in held_out.items():
-        judge = JointWindows({name: Material(samples)}, size, config).batch(0, WINDOWS, real_only=True)
+        judge = TypeWindows({name: Material(samples)}, size, config).batch(0, WINDOWS, real_only=True)
         steps = Steps(method.backbone, lambda _, judge=judge: judge, judge, config, method.training_condition)
         lines.append({"type": name, "loss": steps.held_out(), "n_real": len(samples)})
     return lines

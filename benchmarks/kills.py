@@ -118,7 +118,7 @@ def main() -> None:
 
     from flawsmith.methods.anomalycontrol import synthesizer  # noqa: F401
     from flawsmith.methods.anomalyxfusion import synthesizer as other  # noqa: F401
-    from flawsmith.training import joint_run as joint_training  # noqa: F401
+    from flawsmith.training import model_run  # noqa: F401
 
     methods = args.methods.split(",")
     rng = random.Random(args.seed)

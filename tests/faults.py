@@ -93,7 +93,7 @@ MUTATIONS = {
         XF_SEEN + "with_the_template_the_caption_speaks_through_the_semantic_tokens_only": [
             ("always the first prompt template", "PROMPTS[step % len(PROMPTS)]", "PROMPTS[0]")],
     },
-    "methods/latent.py": {
+    "methods/diffusion/synthesizer.py": {
         XF_SEEN + "every_step_of_sampling_sees_words_place_and_looks_tuned_to_that_step": [
             ("DDF's step fixed in sampling", "lambda t: self.condition(prepared, t),",
              "lambda t: self.condition(prepared, 0 * t),")],
@@ -139,7 +139,7 @@ MUTATIONS = {
         ATTENTION + "it_starts_as_a_copy_of_the_layers_own_keys_and_values": [
             ("W' does not start as a copy", "new.weight.copy_(weight)", "new.weight.mul_(1)")],
     },
-    "diffusion/losses.py": {
+    "training/losses.py": {
         LOSS + "the_batch_loss_is_that_of_the_denoisers_error": [
             ("latent loss ignores the mask", "loss = masked_loss(error, cells,",
              "loss = masked_loss(error, torch.ones_like(cells),"),
@@ -197,18 +197,13 @@ MUTATIONS = {
         LOOP + "lambda_reaches_every_layer_and_the_tokens_their_branch": [
             ("lambda does not reach the layers", "processor.weight = given.weight", "processor.weight = 1.0")],
     },
-    "diffusion/learned_masks.py": {
+    "diffusion/mask_model.py": {
         MASKS + "type_and_caption_reach_every_step_of_a_drawn_mask": [
             ("mask model ignores the caption", "given = self.kind(kinds) + self.said(words)",
              "given = self.kind(kinds)"),
             ("mask model ignores the type", "given = self.kind(kinds) + self.said(words)", "given = self.said(words)"),
             ("masks drawn without their caption", "self.shape(name, words, fill, rng)",
              "self.shape(name, 0 * words, fill, rng)")],
-        MASKS + "training_predicts_v_of_noisy_shapes_told_by_type_and_caption": [
-            ("mask model learns the noise", "target = prediction_target(self.scheduler, shapes, noise, t)",
-             "target = noise")],
-        MASKS + "a_batch_draws_types_evenly_with_their_own_captions_some_dropped": [
-            ("captions are never dropped", "rng.random() >= settings.drop_caption", "rng.random() >= 0")],
         MASKS + "real_masks_that_say_the_same_lend_their_place": [
             ("any real mask lends its place", "weight = np.exp(near - near.max())", "weight = np.ones_like(near)")],
         MASKS + "a_shape_with_more_than_a_third_of_a_border_is_drawn_again": [
@@ -218,6 +213,13 @@ MUTATIONS = {
         MASKS + "on_a_surface_a_shape_lands_anywhere": [
             ("placed on surfaces as on objects", "if one.aligned else rng.uniform(0, 1, 2)",
              "if True else rng.uniform(0, 1, 2)")],
+    },
+    "training/mask_run.py": {
+        MASKS + "training_predicts_v_of_noisy_shapes_told_by_type_and_caption": [
+            ("mask model learns the noise", "target = prediction_target(masks.scheduler, shapes, noise, t)",
+             "target = noise")],
+        MASKS + "a_batch_draws_types_evenly_with_their_own_captions_some_dropped": [
+            ("captions are never dropped", "rng.random() >= settings.drop_caption", "rng.random() >= 0")],
     },
     "diffusion/mask_examples.py": {
         MASKS + "an_outline_is_where_its_field_is_and_covers_its_fill_at_every_size": [
@@ -232,7 +234,7 @@ MUTATIONS = {
             ("mask behind the surroundings", "torch.cat([self.encode_mask(mask), self.encode(context)], 1)",
              "torch.cat([self.encode(context), self.encode_mask(mask)], 1)")],
     },
-    "diffusion/reference.py": {
+    "diffusion/compact/reference.py": {
         READER + "queries_and_words_share_attention_and_queries_look_in_every_second_layer": [
             ("the reader ignores e_g", "seen = visual if guidance is None else visual + guidance", "seen = visual"),
             ("the reader ignores the words", "self.from_text(text)", "self.from_text(0 * text)"),
@@ -244,7 +246,7 @@ MUTATIONS = {
         READER + "the_first_visual_token_is_the_masked_regions_and_the_rest_are_places": [
             ("the first token is the whole window's", "pooled = (x * share)", "pooled = (x + 0 * share)")],
     },
-    "diffusion/unet.py": {
+    "diffusion/compact/unet.py": {
         BACKBONE + "preconditioning_is_the_best_linear_guess": [
             ("gates start half closed", "2 * gates.sigmoid()", "gates.sigmoid()"),
             ("the linear guess is added", "(answer - noise.rsqrt() * guess)", "(answer + noise.rsqrt() * guess)")],
@@ -257,14 +259,14 @@ MUTATIONS = {
         LEVELS + "training_steps_have_the_promised_shares": [
             ("fewer steps near pure noise", "low = round(1000 * (1 - PURE))", "low = round(1000 * (1 - PURE / 2))")],
     },
-    "trainer.py": {
+    "training/trainer.py": {
         TUNING + "a_fit_stopped_after_any_step_ends_as_if_it_had_not_been": [
             ("the state lacks the best weights",
              'stored |= {f"best|{name}": value for', 'stored |= {f"ema|{name}": value for'),
             ("the state's recent losses are not taken up", '[(a, b) for a, b in numbers["recent"]]', "[]"),
             ("the state's best step is not taken up", 'int(numbers["best_step"])', "0")],
     },
-    "diffusion/tuning.py": {
+    "training/tuning.py": {
         TUNING + "a_fit_stopped_after_any_step_ends_as_if_it_had_not_been": [
             ("the last weights are kept, not the best",
              "chosen = trainer.best or trainer.ema", "chosen = trainer.ema")],
@@ -278,12 +280,12 @@ MUTATIONS = {
             ("a type may be left with nothing to learn from",
              "if all(set(others) - held", "if True or all(set(others) - held")],
     },
-    "joint_training.py": {
+    "training/model_run.py": {
         FOLDS + "what_is_held_out_teaches_nothing": [
             ("the judge enters the texture entry", "method.extend(real)",
              "method.extend({n: [*real[n], *held_out[n]] for n in real})")],
     },
-    "diffusion/joint.py": {
+    "training/model_fit.py": {
         FOLDS + "references_of_the_held_out_loss_are_never_the_target": [
             ("the target is its own reference", "FewShotWindows(part.real, (),", "FewShotWindows(part.held_out, (),")],
     },

@@ -97,3 +97,35 @@ def test_a_list_shows_itself() -> None:
 def test_wrong_calls_are_answered(given: dict[str, object], words: str) -> None:
     with pytest.raises(FlawsmithError, match=words):
         flawsmith.load("procedural")(**given)
+
+
+def test_a_fit_to_arrays_resumes_and_its_method_paints_what_it_learned(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    image, mask = defect((96, 96))
+    goods = [fakes.photo(seed, (96, 96)) for seed in range(2)]
+    few = {"steps": 2, "batch_size": 2, "patience": 0, "evaluate_every": 2, "preview_every": 100}
+    method = flawsmith.fit("inpaint", [(image, mask)] * 2, goods, tmp_path / "run", defect_type="burn", **few)
+    made = method(goods, mask, defect_type="burn", n=2, min_visibility=0, min_share=0)
+    assert set(method.seen()) and len(made) == 2 and made[0].category == "product"
+    assert np.array_equal(made[0].image[~made[0].mask], goods[0][~made[0].mask])
+    again = flawsmith.fit("inpaint", [(image, mask)] * 2, goods, tmp_path / "run", defect_type="burn", **few)
+    remade = again(goods, mask, defect_type="burn", n=2, min_visibility=0, min_share=0)
+    assert all(np.array_equal(one.image, two.image) for one, two in zip(made, remade, strict=True))
+    assert flawsmith.fit("inpaint", [(image, mask)], goods, steps=1, batch_size=1, patience=0).home is not None
+    with pytest.raises(FlawsmithError, match="nothing to train"):
+        flawsmith.fit("copypaste", [(image, mask)], goods, tmp_path / "other")
+    with pytest.raises(FlawsmithError, match="at least one"):
+        flawsmith.fit("inpaint", [], goods, tmp_path / "other")
+
+
+def test_generate_and_evaluate_are_the_commands(tmp_path: Path) -> None:
+    data = fakes.mvtec_tree(tmp_path / "data", good=4, defects={"crack": 6})
+    done = flawsmith.generate("copypaste", data, tmp_path / "out", n=4, seed=2, blend="hard")
+    assert done.kept == 4 and read_manifest(tmp_path / "out")[0]["options"]["blend"] == "hard"
+    with pytest.raises(FlawsmithError, match="blend"):
+        flawsmith.generate("copypaste", data, tmp_path / "other", n=4, blnd="hard")
+    pytest.importorskip("torch")
+    values = flawsmith.evaluate(tmp_path / "out", data, tmp_path / "results", metrics=["copies"])
+    assert (
+        any(value.key.startswith("label_IoU") for value in values) and (tmp_path / "results" / "results.json").is_file()
+    )

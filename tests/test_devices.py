@@ -44,7 +44,9 @@ def test_a_missing_gpu_is_refused_before_anything_slow(arguments: list[str], tmp
 
 
 def test_the_cpu_is_always_there_and_needs_no_torch() -> None:
-    code = "import sys; sys.modules['torch'] = None; from flawsmith import devices; devices.refuse_device('cpu')"
+    code = (
+        "import sys; sys.modules['torch'] = None; from flawsmith.diffusion import devices; devices.refuse_device('cpu')"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -10,15 +10,8 @@ from flawsmith.methods import METHODS
 
 def test_public_names() -> None:
     assert set(flawsmith.__all__) == {
-        "__version__",
-        "FlawsmithError",
-        "Job",
-        "Record",
-        "Request",
-        "Sample",
-        "few_shot",
-        "load",
-        "read",
+        *("__version__", "FlawsmithError", "Job", "Record", "Request", "Sample", "Samples"),
+        *("evaluate", "few_shot", "fit", "generate", "load", "read"),
     }
     for name in flawsmith.__all__:
         assert getattr(flawsmith, name) is not None
@@ -27,26 +20,10 @@ def test_public_names() -> None:
 def test_tables() -> None:
     assert set(DATASETS) == {"folder", "mvtec_ad", "mvtec_loco"}
     assert set(MASKS) == {
-        "blob",
-        "box",
-        "polygon",
-        "perlin",
-        "scratch",
-        "crack",
-        "spots",
-        "component",
-        "learned",
-        "reference",
-        "varied",
+        *("blob", "box", "polygon", "perlin", "scratch", "crack", "spots"),
+        *("component", "learned", "reference", "varied"),
     }
     assert set(METHODS) == {
-        "analogy",
-        "anomalycontrol",
-        "anomalyxfusion",
-        "copypaste",
-        "cutpaste",
-        "inpaint",
-        "nsa",
-        "perlin",
+        *("analogy", "anomalycontrol", "anomalyxfusion", "copypaste", "cutpaste", "inpaint", "nsa", "perlin"),
         "procedural",
     }

@@ -20,6 +20,9 @@ _PUBLIC = {
     "read": "flawsmith.datasets",
     "few_shot": "flawsmith.datasets.splits",
     "load": "flawsmith.methods",
+    "fit": "flawsmith.training",
+    "generate": "flawsmith.generation",
+    "evaluate": "flawsmith.evaluation",
 }
 
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - resolved lazily below

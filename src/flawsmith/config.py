@@ -26,6 +26,7 @@ Rate = Annotated[float, Field(gt=0)]
 Model = TypeVar("Model", bound=BaseModel)
 Command = TypeVar("Command", bound="Told")
 
+EVERYTHING = 100_000  # shots of a method whose data set holds nothing but its support
 OF_METHODS = ("fit", "generate")  # parts of which a method may have settings of its own
 
 

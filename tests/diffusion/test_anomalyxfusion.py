@@ -35,7 +35,7 @@ from flawsmith.methods.base import Synthesizer  # noqa: E402
 from flawsmith.methods.diffusion.appearance import Look, look_of  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
 from flawsmith.training import run as training  # noqa: E402
-from flawsmith.training.fit import JointWindows, Material  # noqa: E402
+from flawsmith.training.model_fit import Material, TypeWindows  # noqa: E402
 from flawsmith.training.settings import FitConfig, settings_of  # noqa: E402
 from flawsmith.training.windows import step_loss  # noqa: E402
 from methods.test_contract import *  # noqa: F403, E402 - every promise, with the fixture below in place of the classics
@@ -80,10 +80,10 @@ def stirred(made: AnomalyXFusion) -> AnomalyXFusion:
     return made
 
 
-def windows(count: int = 6) -> JointWindows:
+def windows(count: int = 6) -> TypeWindows:
     normals = [Sample(fakes.photo(90 + s, (60, 80)), np.zeros((60, 80), bool), "widget") for s in range(2)]
     material = {f"widget/{kind}": Material(samples(kind, count), normals) for kind in ("crack", "hole")}
-    return JointWindows(material, 32, FitConfig(drop_tokens=0.2, drop_both=0.2))
+    return TypeWindows(material, 32, FitConfig(drop_tokens=0.2, drop_both=0.2))
 
 
 def masks(count: int) -> torch.Tensor:

@@ -27,7 +27,7 @@ from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl  # noqa:
 from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
 from flawsmith.training import run as training  # noqa: E402
-from flawsmith.training.fit import JointWindows, Material  # noqa: E402
+from flawsmith.training.model_fit import Material, TypeWindows  # noqa: E402
 from flawsmith.training.settings import FitConfig  # noqa: E402
 from flawsmith.training.steps import Steps  # noqa: E402
 
@@ -137,13 +137,13 @@ def test_references_of_the_held_out_loss_are_never_the_target(self_reference: fl
         "w/hole": Material([flat(40), flat(60)], held_out=[flat(210), flat(230)]),
         "w/dent": Material([flat(9)]),
     }
-    judge = JointWindows.judging(material, 32, config)
+    judge = TypeWindows.judging(material, 32, config)
     assert judge is not None
     batch = judge.batch(0, 64, real_only=True)
     assert set(batch.names) == {"w/hole"} and (batch.image.mean((1, 2, 3)) > 125).all()
     shown = [pair[0].mean() for pair in batch.references if pair is not None]
     assert len(shown) == 64 and max(shown) < 125
-    assert JointWindows.judging({"w/dent": material["w/dent"]}, 32, config) is None
+    assert TypeWindows.judging({"w/dent": material["w/dent"]}, 32, config) is None
 
 
 # -- parts of a batch --------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def test_references_of_the_held_out_loss_are_never_the_target(self_reference: fl
 def windows(size: int, **changes: Any) -> Batch:
     material = {f"widget/{kind}": Material(small.samples(kind, 3)) for kind in ("crack", "hole")}
     config = FitConfig(reference=1.0, self_reference=0.5, drop_tokens=0.2, **changes)
-    batch = JointWindows(material, size, config).batch(0, 12)
+    batch = TypeWindows(material, size, config).batch(0, 12)
     batch.captions = [
         f"a {word} spot" if given else "" for given, word in zip(batch.captions, ["red", "blue"] * 6, strict=True)
     ]
@@ -208,9 +208,7 @@ def test_a_frozen_reader_reads_in_float32_under_any_autocast(reader: str, folder
 
 
 def test_a_reader_that_is_trained_follows_the_callers_precision(text: Path, recipe: Any) -> None:
-    from flawsmith.diffusion.compact import recipe as compact
-
-    backbone = compact.build(recipe, seed=1, text=text)
+    backbone = Backbone.compact(recipe, seed=1, text=text)
     with torch.autocast("cpu", torch.bfloat16):
         half = backbone.context(["red"])
     assert not torch.equal(half.float(), backbone.context(["red"]))

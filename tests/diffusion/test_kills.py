@@ -21,7 +21,10 @@ FIT = [
     ("os.rename", "state.safetensors", 0),  # nothing saved yet
     ("open", "metrics.jsonl", 1),  # step 4 is done, its line is not; the best step is behind it
 ]
-CARD = {"inpaint": 0, "anomalycontrol": 1}  # the weights are written, the card is not; a joint run begins with one
+CARD = {
+    "inpaint": 0,
+    "anomalycontrol": 1,
+}  # the weights are written, the card is not; a model begins with one
 MOMENTS = {
     **{method: [*FIT, ("os.rename", "card.json", passes)] for method, passes in CARD.items()},
     "anomalyxfusion": [*FIT, ("os.rename", "masks.safetensors", 0)],

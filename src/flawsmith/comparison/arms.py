@@ -26,7 +26,6 @@ from flawsmith.training.settings import settings_of
 
 REAL = "real"
 BY_VALIDATION = "by validation"  # in place of a share: per seed the one of --ratios that validation likes best
-EVERYTHING = 100_000  # shots of a method whose data set holds nothing but its support
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def own_settings(settings: dict[str, Any], method: str) -> dict[str, Any]:
 def fit_config(config: CompareConfig, method: str, data: str, out: Path, seed: int) -> TrainConfig:
     """How a method of a comparison is fitted on its support. Raises FlawsmithError for a setting of the wrong kind."""
     fit = own_settings(config.fit, method)
-    values: dict[str, Any] = {"method": method, "data": data, "out": out, "shots": EVERYTHING, "seed": seed}
+    values: dict[str, Any] = {"method": method, "data": data, "out": out, "shots": configs.EVERYTHING, "seed": seed}
     values |= {"backbone": config.backbone, "steps": fit.pop("steps", None)}
     return configs.load(
         TrainConfig, values | {"options": {"mask_steps": 0, **fit}}
@@ -141,7 +140,7 @@ class Source:
         out, types = self.out(method), self.division.types
         kind = resolve(method, METHODS, "Method")
         values: dict[str, Any] = {"method": method, "normal": f"mvtec_ad:{self.data}", "out": out, "seed": self.seed}
-        values |= {"n": self.config.pictures, "per_defect": True, "defect": tuple(types), "shots": EVERYTHING}
+        values |= {"n": self.config.pictures, "per_defect": True, "defect": tuple(types), "shots": configs.EVERYTHING}
         if kind.learns != "nothing":
             values |= {"options": own_settings(self.config.generate, method)}
             if self.support:

@@ -54,6 +54,7 @@ class Synthesizer(OnArrays):
     # what `train` fits: nothing, one adapter for each defect type, or one model for all; what learns works in batches
     learns: ClassVar[Learns] = "nothing"
     references: ClassVar[References] = "none"  # real defects that an image cannot do without
+    home: Any = None  # what a run without a folder of its own lives in, as long as the method does
     reference_count: ClassVar[int] = 1  # of many, how many an image is given where nobody asks for more
     window_minimum: ClassVar[int] = 64
     window_context: ClassVar[float] = 1.6
@@ -78,6 +79,10 @@ class Synthesizer(OnArrays):
 
     def check_type(self, category: str, defect_type: str) -> None:
         """Raises FlawsmithError for a named defect type that it cannot make."""
+
+    def default_category(self) -> str:
+        """The category of images that come without one."""
+        return ""
 
     def default_mask(self, defect_type: str) -> str:
         """The mask family (a key of MASKS) used for this defect type when the user names none."""

@@ -31,6 +31,7 @@ class Painter(Protocol):
     def parse_options(self, given: dict[str, Any], base: Any) -> Any: ...
     def types(self, category: str, shown: Sequence[str] = ()) -> tuple[str, ...]: ...
     def default_mask(self, defect_type: str) -> str: ...
+    def default_category(self) -> str: ...
     def default_caption(self, category: str, defect_type: str) -> str: ...
     def seen(self) -> dict[str, str]: ...
     def generate(self, requests: Sequence[Request], **options: Any) -> list[Sample]: ...
@@ -89,21 +90,24 @@ def as_mask(mask: Any) -> np.ndarray:
     return np.asarray(mask > level)
 
 
-def _listed(given: Any) -> list[Any]:
+def as_list(given: Any) -> list[Any]:
+    """One image, one pair (image, mask) or a list of them as a list; None is an empty one."""
     if given is None:
         return []
     pair = isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], (np.ndarray, Image.Image))
     return [given] if pair or not isinstance(given, Sequence) or isinstance(given, str) else list(given)
 
 
-def _good(image: Any, category: str) -> Sample:
+def as_normal(image: Any, category: str) -> Sample:
+    """An image of a good part, see `as_image`, as a Sample with an empty mask."""
     if isinstance(image, Sample):
         return image
     array = as_image(image)
     return Sample(array, np.zeros(array.shape[:2], dtype=bool), category)
 
 
-def _reference(given: Any, category: str, defect_type: str) -> Sample:
+def as_reference(given: Any, category: str, defect_type: str) -> Sample:
+    """A Sample with a mask, or a pair (image, mask), as a Sample."""
     if isinstance(given, Sample):
         return given
     if not isinstance(given, (tuple, list)) or len(given) != 2:
@@ -153,11 +157,12 @@ class OnArrays:
         what was given, what is allowed and what to do.
         """
         chosen = self.parse_options(options, self.options)
-        normals = [_good(image, category) for image in _listed(images)]
+        category = category or self.default_category()
+        normals = [as_normal(image, category) for image in as_list(images)]
         if not normals:
             raise FlawsmithError("No image was given: pass one image of a good part, or a list of them.")
-        references = [_reference(item, category, defect_type) for item in _listed(reference)]
-        given = [] if masks is None or isinstance(masks, str) else [as_mask(mask) for mask in _listed(masks)]
+        references = [as_reference(item, category, defect_type) for item in as_list(reference)]
+        given = [] if masks is None or isinstance(masks, str) else [as_mask(mask) for mask in as_list(masks)]
         if not given and not (masks is None or isinstance(masks, str)):
             raise FlawsmithError("The list of masks is empty: pass one, one for each image, or the name of a family.")
         grounds = [np.empty(0)] * len(normals) if given else [_allowed(normal, roi) for normal in normals]

@@ -17,8 +17,8 @@ from flawsmith.methods.diffusion.runs import fingerprint
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.records import Progress, Record, under
 from flawsmith.registry import resolve
-from flawsmith.training import joint_run as joint_training
 from flawsmith.training import mask_run as mask_training
+from flawsmith.training import model_run
 from flawsmith.training import support as training_data
 from flawsmith.training.settings import FitConfig, settings_of
 from flawsmith.training.windows import fit
@@ -43,7 +43,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> dict[str, An
     card = _card(config, settings.fit)
     images.clear_partial(config.out)
     if kind.learns == "model":
-        card = joint_training.train(config, settings, kind, records, wanted, card, progress)
+        card = model_run.train(config, settings, kind, records, wanted, card, progress)
     else:
         for category, defect in wanted:
             _fit_one(config, settings.fit, kind, records, card, category, defect, progress)

@@ -39,7 +39,7 @@ class FitConfig:
     drop_text: Share = 0.1  # share of windows without words, ...
     drop_tokens: Share = 0.0  # ... without the method's own tokens, ...
     drop_both: Share = 0.0  # ... without either
-    name_rate: Amount = 5.0  # what is learned per name learns this much faster than the rest (joint methods)
+    name_rate: Amount = 5.0  # what is learned per name learns this much faster than the rest (one model)
     widen: Whole = 4  # masks are widened by up to this many pixels: the model continues the surface up to the defect
     patience: Whole = 4  # early stop after so many evaluations without a better held-out loss; 0 = nothing is held out
     evaluate_every: Count = 50

@@ -14,7 +14,7 @@ REFERENCE = {"sampler": "dpm++", "steps": 12, "eta": 0.0, "start": "reference", 
 
 
 class DiffusionConfig(BaseModel):
-    """A joint method's architecture: fixed when it is made, written on the card."""
+    """What a method that learns one model is built like: fixed when it is made, written on the card."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

@@ -21,7 +21,7 @@ from flawsmith.records import Sample
 
 __all__ = ["LORA", "WEIGHTS", "fingerprint", "load", "merge", "save"]
 
-WEIGHTS, LORA = "weights.safetensors", "lora.safetensors"  # of a joint method
+WEIGHTS, LORA = "weights.safetensors", "lora.safetensors"  # of a method that learns one model
 
 
 class Learner(Protocol):
@@ -56,7 +56,7 @@ def load(kind: Callable[..., Kind], folder: Path, device: str | None = None, mem
         )
     made.card, made.folder = {**card, "learned": card.get("learned", {})}, folder
     if made.learns == "model" and made.card["learned"]:
-        _load_joint(made, folder)
+        _load_model(made, folder)
     if made.learns == "adapters":
         for number, (key, entry) in enumerate(made.card["learned"].items()):
             made.adapters[key] = f"adapter{number}"
@@ -64,7 +64,7 @@ def load(kind: Callable[..., Kind], folder: Path, device: str | None = None, mem
     return made
 
 
-def _load_joint(made: Learner, folder: Path) -> None:
+def _load_model(made: Learner, folder: Path) -> None:
     made.extend({name: () for name in made.card["learned"]})
     try:
         stored = load_file(folder / WEIGHTS)
@@ -81,7 +81,7 @@ def _load_joint(made: Learner, folder: Path) -> None:
 def merge(folder: Path, name: str | None, out: Path) -> str:
     """Write a backbone with one of a run's LoRA adapters added into its denoiser; returns the adapter's name.
 
-    `name` is "category/defect_type", not needed where there is one adapter only. What else a joint method learned
+    `name` is "category/defect_type", not needed where there is one adapter only. What else such a method learned
     stays in its run. Raises FlawsmithError for an unknown name, or a folder that is not empty.
     """
     if out.exists() and any(out.iterdir()):

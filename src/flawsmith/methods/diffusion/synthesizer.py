@@ -2,8 +2,8 @@
 
 A method says what the denoiser attends to (`prepare`, `condition`); windows, tiles, sampling, pasting back and labels
 are the same for all. Used as it is (`inpaint`), it paints from words and an optional reference, and `flawsmith train`
-gives it one adapter per defect type. A `joint` method is one model for many categories and types: it also says what is
-trained (`trainable`) and how a training batch is conditioned (`training_condition`).
+gives it one adapter per defect type. One that learns a `model` is one for many categories and types: it also says
+what is trained (`trainable`) and how a training batch is conditioned (`training_condition`).
 """
 
 from __future__ import annotations
@@ -100,6 +100,11 @@ class DiffusionSynthesizer(base.Synthesizer):
 
     def types(self, category: str, shown: Sequence[str] = ()) -> tuple[str, ...]:
         return tuple(shown)
+
+    def default_category(self) -> str:
+        """The one category that it has learned, if it is one."""
+        known = {name.split("/", 1)[0] for name in self.card["learned"]}
+        return known.pop() if len(known) == 1 else ""
 
     def default_mask(self, defect_type: str) -> str:
         return "reference"

@@ -20,7 +20,7 @@ from flawsmith.training.steps import Steps
 from flawsmith.training.tuning import tune
 from flawsmith.training.windows import FewShotWindows, stack
 
-__all__ = ["JointWindows", "Material", "fit_joint"]
+__all__ = ["Material", "TypeWindows", "fit_model"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Material:
     held_out: Sequence[Sample] = ()  # judges the fit and teaches nothing
 
 
-class JointWindows:
+class TypeWindows:
     """Batches over several defect types; names are "category/defect_type"."""
 
     def __init__(self, material: Mapping[str, Material], size: int, config: FitConfig) -> None:
@@ -41,7 +41,7 @@ class JointWindows:
         self.windows = {n: FewShotWindows(m.real, m.normals, m.drawn, size, config) for n, m in material.items()}
 
     @classmethod
-    def judging(cls, material: Mapping[str, Material], size: int, config: FitConfig) -> JointWindows | None:
+    def judging(cls, material: Mapping[str, Material], size: int, config: FitConfig) -> TypeWindows | None:
         """Windows of what is held out, whose references are what is not; None where nothing is."""
         kept = {n: m for n, m in material.items() if m.held_out}
         made = cls({n: Material(m.held_out) for n, m in kept.items()}, size, config)
@@ -61,7 +61,7 @@ class JointWindows:
         return stack(drawn)
 
 
-def fit_joint(
+def fit_model(
     backbone: Backbone,
     parameters: Mapping[str, nn.Parameter],
     condition: Callable[[Batch, Tensor], Conditioning],
@@ -73,14 +73,14 @@ def fit_joint(
     preview: Callable[[int], None] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Fit a joint method's `parameters`; afterwards they are the best averages.
+    """Fit the `parameters` of a method that learns one model; afterwards they are the best averages.
 
     The mean loss on what the types hold out decides when to stop and which weights are kept; where nothing is held
     out all steps are done and the last averages kept. Parameters named in `faster` learn `config.name_rate` times as
     fast. Calling it again with the same `out` resumes. Returns {"steps", "held_out", "stopped"}.
     """
-    windows = JointWindows(material, backbone.size, config)
-    judge = JointWindows.judging(material, backbone.size, config)
+    windows = TypeWindows(material, backbone.size, config)
+    judge = TypeWindows.judging(material, backbone.size, config)
     judged = judge.batch(0, min(64, max(16, 4 * len(judge.names))), real_only=True) if judge else None
     steps = Steps(backbone, lambda number: windows.batch(number, config.batch_size), judged, config, condition)
     steps.rows = batch_that_fits(backbone, config.batch_size, dict(parameters))

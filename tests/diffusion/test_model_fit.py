@@ -1,4 +1,4 @@
-"""The seam of jointly trained methods: a smallest possible one is trained, resumed, extended, saved and loaded."""
+"""The seam of methods that learn one model: a smallest possible one is trained, resumed, extended, saved and loaded."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
 from flawsmith.training import run as training  # noqa: E402
-from flawsmith.training.fit import JointWindows, Material  # noqa: E402
 from flawsmith.training.losses import batch_loss, masked_loss, prediction_target, step_weight  # noqa: E402
+from flawsmith.training.model_fit import Material, TypeWindows  # noqa: E402
 from flawsmith.training.settings import FitConfig  # noqa: E402
 
 
@@ -39,7 +39,7 @@ class Names(torch.nn.Module):
 
 
 class OneToken(DiffusionSynthesizer):
-    """One token per name, and one that all share: the least a joint method can be."""
+    """One token per name, and one that all share: the least such a method can be."""
 
     name = "one-token"
     learns = "model"
@@ -73,7 +73,7 @@ class OneToken(DiffusionSynthesizer):
         return self.context([""] * count, [""] * count)
 
 
-METHOD = "diffusion.test_joint:OneToken"
+METHOD = "diffusion.test_model_fit:OneToken"
 settings = partial(small.settings, METHOD, {"lora_rank": 2})
 
 
@@ -127,7 +127,7 @@ def test_batches_name_real_defects_only_and_draw_types_alike(folder: Path) -> No
         return Material(real, normals, real[:1])
 
     config = FitConfig(drop_text=0.1, drop_tokens=0.2, drop_both=0.1, reference=1.0, self_reference=0.5)
-    windows = JointWindows({"widget/crack": material("crack", 2), "widget/hole": material("hole", 9)}, 32, config)
+    windows = TypeWindows({"widget/crack": material("crack", 2), "widget/hole": material("hole", 9)}, 32, config)
     batch = windows.batch(0, 1000)
     again = windows.batch(0, 1000)
     assert np.array_equal(batch.image, again.image) and batch.names == again.names

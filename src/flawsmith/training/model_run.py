@@ -1,4 +1,4 @@
-"""Training a joint method: one fit for all wanted types; a later fit touches only what belongs to its own types."""
+"""Training a method that learns one model: one fit for all types; a later fit touches only what its own types own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flawsmith.methods.diffusion.runs import WEIGHTS
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.records import Progress, Record, under
 from flawsmith.training import support as training_data
-from flawsmith.training.fit import Material, fit_joint
+from flawsmith.training.model_fit import Material, fit_model
 from flawsmith.training.settings import Settings
 
 
@@ -72,7 +72,7 @@ def train(
         picture = training_data.preview(method, pictures, photographs, config)
         images.write_image(folder / "previews" / f"{step:06d}.png", picture)
 
-    result = fit_joint(
+    result = fit_model(
         method.backbone,
         parameters,
         method.training_condition,

@@ -101,7 +101,9 @@ def test_paper_protocol_keeps_the_best_epoch_of_the_test_set() -> None:
     normals = [Sample(s.image, np.zeros_like(s.mask), "widget") for s in some(50, 2)]
     config = paper.PaperConfig(size=64, epochs=3, samples=8, batch_size=4, base=2)
     seen = []
-    found = paper.run(some(0), normals, [*some(300, 2), *normals], config, lambda *at: seen.append(at))
+    found = paper.run(
+        some(0), normals, [*some(300, 2), *normals], config, lambda what, done, total, facts: seen.append((done, total))
+    )
     assert seen == [(1, 3), (2, 3), (3, 3)] and set(found) == {"test-selected", "last"}
     total = {which: sum(rows[name]["all"] for name in paper.SUM) for which, rows in found.items()}
     assert total["test-selected"] >= total["last"]

@@ -6,13 +6,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs package bench clean
 
-demo: $(VENV)/.core
+demo: $(VENV)/.learned
 	$(BIN)/flawsmith demo --out demo
 	@echo "Open demo/index.html in a browser; the contact sheet is demo/contact-sheet.png."
 
-test: lint
+test: lint docs package
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
@@ -20,6 +20,12 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+package: $(VENV)/.dev
+	$(BIN)/python tests/package.py build/package
 
 bench: $(VENV)/.core
 	$(BIN)/python benchmarks/generate.py
@@ -33,11 +39,17 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e .
 	@touch $@
 
+$(VENV)/.learned: $(VENV)/.core
+	@echo "Installing the learned part (torch first, a few minutes) ..."
+	$(PIP) torch==2.13.0
+	$(PIP) -e .[diffusion]
+	@touch $@
+
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing flawsmith and its test tools into $(VENV) (torch first, a few minutes) ..."
 	$(PIP) torch==2.13.0
 	$(PIP) -e .[dev]
-	@touch $@ $(VENV)/.core
+	@touch $(VENV)/.core $(VENV)/.learned $@
 
 clean:
 	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from flawsmith import images, report
-from flawsmith.config import GenerateConfig
+from flawsmith.config import GenerateConfig, TrainConfig
 from flawsmith.errors import FlawsmithError
 from flawsmith.generation import run as generation
 from flawsmith.records import Progress, under
 
 TEXTURES = ("brick", "gravel", "grass")
 SIZE = 256
+FIT_STEPS = 60  # a taste in a minute; a fit of its own takes 500
+WORDS = "a long thin dark scratch"
 
 
 def texture_photos(root: Path) -> None:
@@ -62,8 +66,9 @@ def product_photos(root: Path, count: int = 8) -> None:
 def run(folder: Path, n: int = 44, seed: int = 0, progress: Progress | None = None) -> dict[str, Path]:
     """Make the tour under `folder`: data/, out/<method>/, contact-sheet.png and index.html. Resumes when run again.
 
-    `procedural` paints every kind of defect; its pictures then stand in for the "few real defects" that `copypaste`
-    and `analogy` need, which no other demo data could give without a download.
+    `procedural` paints every kind of defect; its images then stand in for the "few real defects" that the other
+    methods need, which no other demo data could give without a download. Where the extra `diffusion` is installed, the
+    shipped model paints from words, and both papers' methods are fitted to those few defects for FIT_STEPS steps.
     """
     data = folder / "data"
     if folder.exists() and not folder.is_dir():
@@ -83,10 +88,37 @@ def run(folder: Path, n: int = 44, seed: int = 0, progress: Progress | None = No
         out = folder / "out" / method
         _run(GenerateConfig(method=method, normal=f"mvtec_ad:{few}", out=out, n=8, seed=seed), progress)
         made.append((f"{method} (a few of the painted scratches and chips above, {what})", out))
+    if find_spec("diffusers") and find_spec("torch"):
+        made += _learned(folder, data, few, seed, progress)
     sheet, page = folder / "contact-sheet.png", folder / "index.html"
-    images.write_image(sheet, report.sheet(made[0][1], count=22, across=2))
+    images.write_image(sheet, report.overview(made, count=3))
     report.page(made, page, "flawsmith demo", count=8)
     return {"contact sheet": sheet, "page": page, "pictures": folder / "out"}
+
+
+def _learned(folder: Path, data: Path, few: Path, seed: int, progress: Progress | None) -> list[tuple[str, Path]]:
+    """What the diffusion model makes: from words alone, then fitted to the few defects by each paper's method."""
+    from flawsmith.training import run as training
+
+    washers, made = f"mvtec_ad:{few}", []
+    words = {"method": "inpaint", "normal": f"mvtec_ad:{data / 'washer'}", "prompt": WORDS, "mask": "scratch"}
+    tour: list[tuple[str, str, dict[str, Any]]] = [
+        ("inpaint", f"the shipped model, told {WORDS!r}", words),
+        ("anomalyxfusion", "fitted to the few: caption, mask and learned texture", {"normal": washers}),
+        ("anomalycontrol", "fitted to the few: each reference imitated on another washer", {"normal": washers}),
+    ]
+    for method, what, values in tour:
+        out = folder / "out" / method
+        if method != "inpaint":
+            fitted = folder / "runs" / method
+            settings = TrainConfig(
+                method=method, data=washers, out=fitted, steps=FIT_STEPS, seed=seed, options={"patience": 0}
+            )
+            training.train(settings, under(progress, f"{method}, fit"))
+            values["method"] = str(fitted)
+        _run(GenerateConfig(**values, out=out, n=8, seed=seed), progress, method)
+        made.append((f"{method} ({what})", out))
+    return made
 
 
 def _few_defects(folder: Path, seed: int, progress: Progress | None) -> Path:
@@ -105,5 +137,5 @@ def _few_defects(folder: Path, seed: int, progress: Progress | None) -> Path:
     return few
 
 
-def _run(config: GenerateConfig, progress: Progress | None) -> None:
-    generation.run(config, under(progress, config.method))
+def _run(config: GenerateConfig, progress: Progress | None, name: str = "") -> None:
+    generation.run(config, under(progress, name or config.method))

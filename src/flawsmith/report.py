@@ -72,13 +72,33 @@ def sheet(out: Path, count: int = 12, cell: int = 192, across: int = 1) -> np.nd
 
     Raises FlawsmithError when no picture was kept.
     """
+    rows, captions = _shown(out, count, cell)
+    return _laid(rows, captions, cell, across)
+
+
+def overview(outs: Sequence[tuple[str, Path]], count: int = 2, cell: int = 144, across: int = 2) -> np.ndarray:
+    """One contact sheet of several generated folders `(heading, folder)`, `count` images of each, (H, W, 3) uint8."""
+    rows: list[list[np.ndarray]] = []
+    captions: list[str] = []
+    for heading, out in outs:
+        shown, told = _shown(out, count, cell)
+        rows += shown
+        captions += [f"{heading.partition(' ')[0]}: {text.partition(': ')[2]}" for text in told]
+    return _laid(rows, captions, cell, across)
+
+
+def _shown(out: Path, count: int, cell: int) -> tuple[list[list[np.ndarray]], list[str]]:
     lines = spread(read_manifest(out), count)
     if not lines:
         raise FlawsmithError(f"{out} holds no kept picture to show: see the reasons in its manifest.jsonl.")
     root = normal_root(out)
     captions = [f"{Path(line['image']).with_suffix('').as_posix()}: {line['caption']}" for line in lines]
-    rows = [row(out, line, root, cell) for line in lines]
-    height = -(-len(rows) // across)  # one column after the other
+    return [row(out, line, root, cell) for line in lines], captions
+
+
+def _laid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str], cell: int, across: int) -> np.ndarray:
+    """Rows in `across` columns, one column after the other."""
+    height = -(-len(rows) // across)
     parts = [
         images.contact_sheet(rows[start : start + height], COLUMNS, captions[start : start + height], cell)
         for start in range(0, len(rows), height)

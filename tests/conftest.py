@@ -12,6 +12,7 @@ import pytest
 from flawsmith.cli import main as cli
 
 sys.path.insert(0, str(Path(__file__).parent))  # `import fakes` from every test folder
+pytest.register_assert_rewrite("contract")
 
 
 @pytest.fixture

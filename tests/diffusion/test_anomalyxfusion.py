@@ -21,6 +21,7 @@ import thin  # noqa: E402
 from small import samples  # noqa: E402
 
 import fakes  # noqa: E402
+from contract import MASKS, Contract, a_request, check  # noqa: E402
 from flawsmith import images  # noqa: E402
 from flawsmith.config import GenerateConfig  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
@@ -38,7 +39,6 @@ from flawsmith.training import run as training  # noqa: E402
 from flawsmith.training.model_fit import Material, TypeWindows  # noqa: E402
 from flawsmith.training.settings import FitConfig, settings_of  # noqa: E402
 from flawsmith.training.windows import step_loss  # noqa: E402
-from methods.test_contract import *  # noqa: F403, E402 - every promise, with the fixture below in place of the classics
 
 settings = partial(small.settings, "anomalyxfusion", {"lora_rank": 2, "mask_steps": 0})
 
@@ -63,6 +63,10 @@ def method(finished: Path) -> Synthesizer:
     made = AnomalyXFusion.from_pretrained(finished)
     made.options = made.parse_options({"steps": 2}, made.options)
     return made
+
+
+class TestContract(Contract):
+    """Every promise, on a tiny trained run."""
 
 
 @pytest.fixture
@@ -335,7 +339,7 @@ def test_the_papers_preset(folder: Path, data: Path, tmp_path: Path) -> None:
 
 
 def test_noise_of_every_step_is_the_requests_own(method: Synthesizer) -> None:
-    request = a_request(method, MASKS["ring"], 3)  # noqa: F405
+    request = a_request(method, MASKS["ring"], 3)
     plain, noisy, again = (
         method.generate([request], sampler="ddim", eta=eta, steps=3)[0].image for eta in (0.0, 1.0, 1.0)
     )
@@ -343,7 +347,7 @@ def test_noise_of_every_step_is_the_requests_own(method: Synthesizer) -> None:
 
 
 def test_reweighting_changes_the_picture_and_leaves_the_denoiser_as_it_was(method: Synthesizer) -> None:
-    request = a_request(method, MASKS["ring"], 3)  # noqa: F405
+    request = a_request(method, MASKS["ring"], 3)
     before = method.generate([request])[0].image
     assert not np.array_equal(method.generate([request], reweight=True)[0].image, before)
     assert np.array_equal(method.generate([request])[0].image, before)
@@ -457,10 +461,10 @@ def test_ldm_stack(clip: Path) -> None:
     step_loss(ldm, batch, 0, config, made.training_condition).backward()
     assert all(p.grad is None for module in ldm.modules().values() for p in module.parameters())
     assert made.semantic.project.weight.grad.abs().sum() > 0 and made.texture.table[0].grad.abs().sum() > 0
-    request = a_request(made, MASKS["ring"], 3)  # noqa: F405
+    request = a_request(made, MASKS["ring"], 3)
     made.options = made.parse_options({"steps": 2, "sampler": "ddim"}, made.options)
     for options in ({}, {"reweight": True, "eta": 1.0}):
-        check(request, made.generate([request], **options)[0])  # noqa: F405
+        check(request, made.generate([request], **options)[0])
 
 
 def test_clip_features(clip: Path, fresh: AnomalyXFusion) -> None:

@@ -30,6 +30,14 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return call
 
 
+@pytest.fixture
+def widget(tmp_path: Path) -> Path:
+    """A category with two types of defect, to be painted on and written to."""
+    import fakes
+
+    return fakes.mvtec_tree(tmp_path / "data", good=4, defects={"crack": 6, "hole": 6}, size=(72, 96))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:
     """`shared_data("cookie")`: a real data set's folder, or a visible skip where it is absent.

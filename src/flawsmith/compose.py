@@ -58,7 +58,7 @@ def square_window(mask: np.ndarray, minimum: int = 128, context: float = 1.5) ->
     """The square around a mask with surroundings, for models of a fixed input size.
 
     The side is `context` times the box's longer side, at least `minimum` pixels where the photograph allows, so that
-    nothing is enlarged needlessly (methods.md, section 1). Not square only where the photograph is smaller.
+    nothing is enlarged needlessly. Not square only where the photograph is smaller.
     """
     return _around(mask, mask.shape, minimum, context, square=True)
 

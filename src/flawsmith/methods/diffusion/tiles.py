@@ -45,7 +45,7 @@ def tiles(mask: np.ndarray, size: int, context: float, max_reduction: float) -> 
     """Square windows that together cover a mask (h, w) bool, none reduced by more than `max_reduction`.
 
     A mask that fits one window gets one. A long or large one is walked in overlapping windows, so that a crack keeps
-    its width in pixels (architecture.md, section 14: shrunk cracks become faint and broken).
+    its width in pixels: shrunk cracks become faint and broken.
     """
     whole = compose.square_window(mask, size, context)
     largest = round(size * max_reduction)

@@ -1,7 +1,7 @@
 """Procedural: eleven kinds of defect painted from parameters, lit like the photograph, with captions that are true.
 
 No reference: a parametric painter of our own. The shading is Lambert's on a height map per kind, colours are relative
-to the surface, grain and sharpness are the photograph's (painter/scene.py).
+to the surface, grain and sharpness are the photograph's (scene.py).
 """
 
 from __future__ import annotations

@@ -353,6 +353,10 @@ MUTATIONS = {
         COMPOSE + "the_grain_inside_a_mask_is_that_regions": [
             ("grain six times too large", "/ 0.6745 / 6.0)", "/ 0.6745)"),
             ("grain of the whole window", "seen = response if mask is None else", "seen = response if True else")],
+        COMPOSE + "borrowed_grain_is_half_a_window_away_and_cut_at_two_and_a_half_times_the_grain": [
+            ("the grain under the mask comes back", "return np.clip(displaced(texture), -limit, limit)",
+             "return np.clip(texture, -limit, limit)"),
+            ("edges of the other place shine through", "limit = min(2.5 * noise + 0.5, 12.0)", "limit = 99.0")],
         COMPOSE + "change_counts_above_three_times_the_grain_between_four_and_twelve": [
             ("twice the grain is change", "np.clip(3 * noise_level(normal), 4, 12)",
              "np.clip(2 * noise_level(normal), 4, 12)")],

@@ -237,9 +237,8 @@ def _missing_grain(
     missing = math.sqrt(min(wanted, own**2, max(0.0, max(own, real) ** 2 - got**2)))
     if missing <= 0:
         return np.zeros(normal.shape, np.float32)
-    fine = normal.astype(np.float32) - cv2.GaussianBlur(normal.astype(np.float32), (0, 0), 1.0)
-    other = np.roll(fine, (normal.shape[0] // 2, normal.shape[1] // 2), axis=(0, 1))
-    limit = 2.5 * own
+    other = compose.displaced(compose.fine_texture(normal))
+    limit = 2.5 * own  # cuts the share that is added, not the whole as `borrowed_grain` does
     return np.asarray(mask[..., None] * np.clip(other * (missing / own), -limit, limit))
 
 

@@ -160,9 +160,7 @@ def _visible(
     """
     original = photo.astype(np.float32)
     change = (painted - original)[mask]
-    limit = options.tolerance
-    if limit is None:
-        limit = float(np.clip(3 * compose.noise_level(photo), 4, 12))
+    limit = compose.change_tolerance(photo) if options.tolerance is None else options.tolerance
     wanted = max(1.35 * options.min_visibility, 9 + 14 * severity, 1.4 * limit)
     before = original[mask]
     gain = 1.0

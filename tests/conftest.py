@@ -12,6 +12,7 @@ import pytest
 from flawsmith.cli import main as cli
 
 sys.path.insert(0, str(Path(__file__).parent))  # `import fakes` from every test folder
+pytest.register_assert_rewrite("contract")
 
 
 @pytest.fixture
@@ -27,6 +28,14 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return int(stopped.value.code or 0), out, " ".join(err.split())
 
     return call
+
+
+@pytest.fixture
+def widget(tmp_path: Path) -> Path:
+    """A category with two types of defect, to be painted on and written to."""
+    import fakes
+
+    return fakes.mvtec_tree(tmp_path / "data", good=4, defects={"crack": 6, "hole": 6}, size=(72, 96))
 
 
 @pytest.fixture(scope="session")

@@ -176,8 +176,8 @@ MUTATIONS = {
             ("condition of the first step only", "given = condition(t)", "given = condition(0 * t + 999)"),
             ("DDIM clips the clean latents", '{"clip_sample": False}', '{"clip_sample": True}')],
         LOOP + "guidance_goes_from_the_unconditional_answer_past_the_conditional_one": [
-            ("guidance from the conditional answer", "out = without + guidance_scale *",
-             "out = with_ + guidance_scale *"),
+            ("guidance from the conditional answer", "return without + guidance_scale *",
+             "return with_ + guidance_scale *"),
             ("guidance turned round", "Conditioning.join(unconditional(t), given)",
              "Conditioning.join(given, unconditional(t))")],
         LOOP + "fresh_noise_enters_with_ddims_sigma_and_is_each_steps_own": [
@@ -185,9 +185,11 @@ MUTATIONS = {
             ("the same fresh noise at every step", "step_noise(i)}", "step_noise(0)}")],
         LOOP + "a_start_is_noised_to_the_first_step_that_is_taken": [
             ("strength is ignored", "round(len(steps) * strength)", "len(steps)"),
-            ("a start is not noised", "x = scheduler.add_noise(start, noise, steps[:1].expand(batch))", "x = start")],
+            ("a start is not noised", "return steps, _noised(scheduler, start, noise, steps[0])",
+             "return steps, start")],
         LOOP + "what_is_known_is_put_back_at_the_next_steps_noise_level": [
-            ("known region at this step's noise", "steps[i + 1].expand(batch)", "steps[i].expand(batch)"),
+            ("known region at this step's noise", "_noised(scheduler, known, noise, steps[i + 1])",
+             "_noised(scheduler, known, noise, steps[i])"),
             ("known region not put back", "x = mask * x + (1 - mask) * kept", "x = x + 0 * kept")],
         LOOP + "channels_of_an_inpainting_backbone_come_behind_the_noisy_ones_at_every_step": [
             ("mask and context before the noisy latents", "torch.cat([noisy, extra], 1)",
@@ -351,6 +353,10 @@ MUTATIONS = {
         COMPOSE + "the_grain_inside_a_mask_is_that_regions": [
             ("grain six times too large", "/ 0.6745 / 6.0)", "/ 0.6745)"),
             ("grain of the whole window", "seen = response if mask is None else", "seen = response if True else")],
+        COMPOSE + "borrowed_grain_is_half_a_window_away_and_cut_at_two_and_a_half_times_the_grain": [
+            ("the grain under the mask comes back", "return np.clip(displaced(texture), -limit, limit)",
+             "return np.clip(texture, -limit, limit)"),
+            ("edges of the other place shine through", "limit = min(2.5 * noise + 0.5, 12.0)", "limit = 99.0")],
         COMPOSE + "change_counts_above_three_times_the_grain_between_four_and_twelve": [
             ("twice the grain is change", "np.clip(3 * noise_level(normal), 4, 12)",
              "np.clip(2 * noise_level(normal), 4, 12)")],

@@ -63,6 +63,14 @@ def test_the_grain_inside_a_mask_is_that_regions() -> None:
     assert compose.noise_level(image, box(0, 0, 1, 1, (200, 200))) == 0
 
 
+def test_borrowed_grain_is_half_a_window_away_and_cut_at_two_and_a_half_times_the_grain() -> None:
+    texture = np.arange(-12, 12, dtype=np.float32).reshape(4, 6)
+    moved = [[3, 4, 5, 0, 1, 2], [9, 10, 11, 6, 7, 8], [-9, -8, -7, -12, -11, -10], [-3, -2, -1, -6, -5, -4]]
+    assert compose.displaced(texture).tolist() == moved
+    assert np.array_equal(compose.borrowed_grain(texture, 2.0), np.clip(moved, -5.5, 5.5))
+    assert np.array_equal(compose.borrowed_grain(texture * 2, 9.0), np.clip(np.array(moved) * 2, -12, 12))
+
+
 @pytest.mark.parametrize(("grain", "tolerance"), [(0.0, 4.0), (2.5, 7.5), (9.0, 12.0)])
 def test_change_counts_above_three_times_the_grain_between_four_and_twelve(grain: float, tolerance: float) -> None:
     rng = np.random.default_rng(1)

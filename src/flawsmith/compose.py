@@ -58,7 +58,7 @@ def square_window(mask: np.ndarray, minimum: int = 128, context: float = 1.5) ->
     """The square around a mask with surroundings, for models of a fixed input size.
 
     The side is `context` times the box's longer side, at least `minimum` pixels where the photograph allows, so that
-    nothing is enlarged needlessly (methods.md, section 1). Not square only where the photograph is smaller.
+    nothing is enlarged needlessly. Not square only where the photograph is smaller.
     """
     return _around(mask, mask.shape, minimum, context, square=True)
 
@@ -107,6 +107,27 @@ def noise_level(image: np.ndarray, mask: np.ndarray | None = None) -> float:
     return float(np.median(np.abs(seen)) / 0.6745 / 6.0) if seen.size else 0.0
 
 
+def fine_texture(image: np.ndarray) -> np.ndarray:
+    """What a narrow blur removes from an image (h, w, 3): its grain and finest edges, float32 around 0."""
+    pixels = image.astype(np.float32)
+    return pixels - cv2.GaussianBlur(pixels, (0, 0), 1.0)
+
+
+def displaced(texture: np.ndarray) -> np.ndarray:
+    """A window's texture (h, w, ...) from half a window away: the same surface's, but of another place."""
+    return np.roll(texture, (texture.shape[0] // 2, texture.shape[1] // 2), axis=(0, 1))
+
+
+def borrowed_grain(texture: np.ndarray, noise: float) -> np.ndarray:
+    """Grain for covered pixels, from another place of the window: its fine `texture` (h, w, 3) without outliers.
+
+    Those are the edges of that place, which must not shine through. `noise` is the grain's standard deviation in grey
+    levels.
+    """
+    limit = min(2.5 * noise + 0.5, 12.0)
+    return np.clip(displaced(texture), -limit, limit)
+
+
 @dataclass(frozen=True)
 class Finished:
     """A window after `finish`: the picture, its label, and why it is refused ("" when it is good)."""
@@ -115,6 +136,11 @@ class Finished:
     label: np.ndarray  # (h, w) bool, inside the requested mask
     scores: dict[str, float]
     rejected: str
+
+
+def change_tolerance(normal: np.ndarray) -> float:
+    """Grey levels above which a difference counts as change: 3 times the grain of a window (h, w, 3), from 4 to 12."""
+    return float(np.clip(3 * noise_level(normal), 4, 12))
 
 
 def changed_region(normal: np.ndarray, painted: np.ndarray, tolerance: float) -> np.ndarray:
@@ -133,16 +159,16 @@ def finish(
     """Turn a painted window into a picture with a verified label.
 
     normal, painted: (h, w, 3) uint8; mask: (h, w) bool, where change was asked for. `tolerance` is the difference in
-    grey levels that counts as change (default: 3 times the window's grain, between 4 and 12). The change is closed
-    over gaps of two pixels, holes are filled and specks removed, always inside the mask; pixels outside the label
-    go back to the photograph. Refused when nothing or nearly nothing changed (`min_share` of the mask), or when the
-    mean difference inside the label is below `min_visibility` grey levels.
+    grey levels that counts as change (default: `change_tolerance`). The change is closed over gaps of two pixels, holes
+    are filled and specks removed, always inside the mask; pixels outside the label go back to the photograph. Refused
+    when nothing or nearly nothing changed (`min_share` of the mask), or when the mean difference inside the label is
+    below `min_visibility` grey levels.
 
     Scores: change_iou (label against mask), visibility (mean difference inside the label), area (label pixels),
     restored (share of changed pixels outside the label that were put back).
     """
     if tolerance is None:
-        tolerance = float(np.clip(3 * noise_level(normal), 4, 12))
+        tolerance = change_tolerance(normal)
     changed = changed_region(normal, painted, tolerance) & mask
     label = _repair(changed, mask)
     image = np.where(label[..., None], painted, normal)

@@ -12,6 +12,7 @@ pytest.importorskip("diffusers")
 
 import thin  # noqa: E402
 
+import fakes  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
 from flawsmith.diffusion.compact.recipe import CompactConfig  # noqa: E402
 from flawsmith.diffusion.compact.words import WordPiece, WordTable  # noqa: E402
@@ -64,6 +65,21 @@ def folder(tiny: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("backbone") / "tiny"
     tiny.save_pretrained(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of one category with two types of defect; not to be written to."""
+    path = tmp_path_factory.mktemp("data")
+    fakes.mvtec_tree(path, "widget", good=3, defects={"crack": 6, "hole": 6}, size=(60, 80))
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder where features of references are kept, of this test alone."""
+    monkeypatch.setenv("FLAWSMITH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""AnomalyXFusion: its parts against their equations, training, and the whole contract on a tiny trained run."""
+"""AnomalyXFusion on a tiny trained run: the whole contract, what reaches the denoiser, training, refusals."""
 
 from __future__ import annotations
 
@@ -17,28 +17,21 @@ pytest.importorskip("diffusers")
 pytest.importorskip("peft")
 
 import small  # noqa: E402
-import thin  # noqa: E402
 from small import samples  # noqa: E402
+from xfusion import masks, windows  # noqa: E402
 
 import fakes  # noqa: E402
+from contract import MASKS, Contract, a_request  # noqa: E402
 from flawsmith import images  # noqa: E402
 from flawsmith.config import GenerateConfig  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.generation import run as generation  # noqa: E402
-from flawsmith.methods.anomalyxfusion.dif_fusion import DifFusion  # noqa: E402
-from flawsmith.methods.anomalyxfusion.in_fusion import InFusion  # noqa: E402
-from flawsmith.methods.anomalyxfusion.location import LocationEncoder, PaperLocationEncoder  # noqa: E402
-from flawsmith.methods.anomalyxfusion.reweighting import weights as reweighting  # noqa: E402
 from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa: E402
-from flawsmith.methods.anomalyxfusion.tokens import SemanticTokens, TextureTokens  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
 from flawsmith.methods.diffusion.appearance import Look, look_of  # noqa: E402
-from flawsmith.records import Sample  # noqa: E402
 from flawsmith.training import run as training  # noqa: E402
-from flawsmith.training.model_fit import Material, TypeWindows  # noqa: E402
 from flawsmith.training.settings import FitConfig, settings_of  # noqa: E402
 from flawsmith.training.windows import step_loss  # noqa: E402
-from methods.test_contract import *  # noqa: F403, E402 - every promise, with the fixture below in place of the classics
 
 settings = partial(small.settings, "anomalyxfusion", {"lora_rank": 2, "mask_steps": 0})
 
@@ -65,6 +58,10 @@ def method(finished: Path) -> Synthesizer:
     return made
 
 
+class TestContract(Contract):
+    """Every promise, on a tiny trained run."""
+
+
 @pytest.fixture
 def fresh(folder: Path) -> AnomalyXFusion:
     made = AnomalyXFusion(str(folder))
@@ -80,110 +77,7 @@ def stirred(made: AnomalyXFusion) -> AnomalyXFusion:
     return made
 
 
-def windows(count: int = 6) -> TypeWindows:
-    normals = [Sample(fakes.photo(90 + s, (60, 80)), np.zeros((60, 80), bool), "widget") for s in range(2)]
-    material = {f"widget/{kind}": Material(samples(kind, count), normals) for kind in ("crack", "hole")}
-    return TypeWindows(material, 32, FitConfig(drop_tokens=0.2, drop_both=0.2))
-
-
-def masks(count: int) -> torch.Tensor:
-    found = torch.zeros(count, 1, 32, 32)
-    for row in range(count):
-        found[row, 0, 4 + row : 12 + row, 6:20] = 1
-    return found
-
-
-# -- parts -----------------------------------------------------------------------------------------------------------
-
-
-def test_sizes_of_the_paper() -> None:
-    """At LDM size, without a byte of memory: 12 tokens of 1280, and the parameter counts the design names."""
-    with torch.device("meta"):
-        semantic = SemanticTokens(512, 1280, 4)
-        location, published = LocationEncoder(1280, base=32), PaperLocationEncoder(1280)
-        texture = TextureTokens(torch.zeros(4, 1280), 512)
-        texture.add("bottle/contamination", None)
-        fusion, step = InFusion(1280, (4, 4, 4), heads=8), DifFusion(1280, (4, 4, 4))
-    counts = {m: sum(p.numel() for p in m.parameters()) for m in (semantic, location, published, fusion, step)}
-    assert counts[semantic] == 512 * 1280 + 1280 == 656_640
-    assert 356e6 * 0.99 < counts[published] < 356e6 * 1.01
-    assert 3e5 < counts[location] < 3e6
-    assert abs(counts[fusion] - 19.7e6) < 0.1e6
-    assert texture.table[0].shape == (4, 1280) and texture.project.weight.shape == (4 * 1280, 512)
-    e = torch.cat([torch.empty(2, 4, 1280, device="meta")] * 3, 1)
-    assert step(fusion(e), torch.empty(2, device="meta")).shape == (2, 12, 1280)
-    assert semantic(torch.empty(2, 512, device="meta")).shape == (2, 4, 1280)
-
-
-def test_location_tells_places_apart_and_refuses_nothing() -> None:
-    encoder = LocationEncoder(32)
-    first, second = encoder(masks(2))
-    assert first.shape == (4, 32) and not torch.allclose(first, second)
-    dot = torch.zeros(1, 1, 512, 512)
-    dot[..., 300, 17] = 1
-    assert not torch.allclose(encoder(dot), encoder(dot.roll(200, -1)))
-    with pytest.raises(FlawsmithError, match="empty"):
-        encoder(torch.zeros(1, 1, 32, 32))
-
-
-def test_texture_starts_at_the_word_and_names_part_ways() -> None:
-    word = torch.randn(4, 8)
-    texture = TextureTokens(word, 5)
-    for name in ("a/x", "a/y"):
-        texture.add(name, torch.randn(5))
-    null = torch.zeros(4, 8)
-    both = texture(["a/x", "a/y"], null)
-    assert torch.equal(both[0], word) and torch.equal(both[1], word)
-    torch.optim.SGD(texture.parameters(), lr=0.1).step(lambda: _backward(texture(["a/x"], null).square().sum()))
-    torch.optim.SGD(texture.parameters(), lr=0.1).step(lambda: _backward((texture(["a/y"], null) - 1).square().sum()))
-    assert not torch.allclose(*texture(["a/x", "a/y"], null))
-    assert torch.equal(texture([""], null)[0], null)
-    with pytest.raises(FlawsmithError, match="a/x"):
-        texture(["a/z"], null)
-
-
-def _backward(loss: torch.Tensor) -> torch.Tensor:
-    loss.backward()
-    return loss
-
-
-def test_in_fusion_starts_as_concatenation_and_then_mixes() -> None:
-    torch.manual_seed(0)
-    fusion, e = InFusion(32, (4, 4, 4), heads=4), torch.randn(2, 12, 32)
-    assert torch.equal(fusion(e), e)
-    optimiser = torch.optim.SGD(fusion.parameters(), lr=1.0)
-    for _ in range(2):  # the first step moves the last layers only
-        optimiser.zero_grad()
-        fusion(e).pow(3).mean().backward()
-        optimiser.step()
-    changed = e.clone()
-    changed[:, :4] += torch.randn(2, 4, 32)
-    assert (fusion(changed)[:, 4:] - fusion(e)[:, 4:]).abs().max() > 1e-6
-
-
-@pytest.mark.parametrize("kind", ["film", "concat"])
-def test_dif_fusion_starts_as_nothing_and_then_depends_on_the_step(kind: str) -> None:
-    torch.manual_seed(0)
-    fusion, x = DifFusion(16, (4, 4, 2), kind), torch.randn(1, 10, 16)
-    early, late = torch.tensor([10]), torch.tensor([900])
-    assert torch.equal(fusion(x, early), x) and torch.equal(fusion(x, late), x)
-    optimiser = torch.optim.SGD(fusion.parameters(), lr=0.1)
-    (fusion(x, early).square().sum() - fusion(x, late).square().sum()).backward()
-    optimiser.step()
-    assert not torch.allclose(fusion(x, early), fusion(x, late))
-
-
-def test_reweighting_by_hand() -> None:
-    normal = torch.zeros(1, 1, 2, 2)
-    latents = torch.tensor([[[[1.0, 2.0], [0.0, 9.0]]]])
-    mask = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
-    share = torch.softmax(torch.tensor([1.0, 0.25]), 0) * 2
-    expected = torch.tensor([[min(1.5, max(1.0, float(share[0]))), 1.0], [1.0, 1.0]])
-    assert torch.allclose(reweighting(latents, normal, mask)[0, 0], expected)
-    assert expected[0, 0] > 1
-
-
-# -- the method ------------------------------------------------------------------------------------------------------
+# -- the method --------------------------------------------------------------------------------------------------------
 
 
 def test_token_counts_and_context(fresh: AnomalyXFusion) -> None:
@@ -335,7 +229,7 @@ def test_the_papers_preset(folder: Path, data: Path, tmp_path: Path) -> None:
 
 
 def test_noise_of_every_step_is_the_requests_own(method: Synthesizer) -> None:
-    request = a_request(method, MASKS["ring"], 3)  # noqa: F405
+    request = a_request(method, MASKS["ring"], 3)
     plain, noisy, again = (
         method.generate([request], sampler="ddim", eta=eta, steps=3)[0].image for eta in (0.0, 1.0, 1.0)
     )
@@ -343,7 +237,7 @@ def test_noise_of_every_step_is_the_requests_own(method: Synthesizer) -> None:
 
 
 def test_reweighting_changes_the_picture_and_leaves_the_denoiser_as_it_was(method: Synthesizer) -> None:
-    request = a_request(method, MASKS["ring"], 3)  # noqa: F405
+    request = a_request(method, MASKS["ring"], 3)
     before = method.generate([request])[0].image
     assert not np.array_equal(method.generate([request], reweight=True)[0].image, before)
     assert np.array_equal(method.generate([request])[0].image, before)
@@ -391,7 +285,7 @@ def parts_on_a_tray() -> np.ndarray:
     return np.clip(picture + noise, 0, 255).astype(np.uint8)
 
 
-# -- refusals --------------------------------------------------------------------------------------------------------
+# -- refusals ----------------------------------------------------------------------------------------------------------
 
 
 def test_untrained_it_says_how_to_train(folder: Path, data: Path, tmp_path: Path) -> None:
@@ -423,61 +317,3 @@ def test_only_support_pictures_are_seen(folder: Path, data: Path, finished: Path
     assert set(seen) == {r.name for r in split.support} and not set(seen) & {r.name for r in split.test}
     with pytest.raises(FlawsmithError, match="leak"):
         leak_check(split.support, [*split.test, split.support[0]])
-
-
-# -- the paper's own stack, tiny ---------------------------------------------------------------------------------------
-
-
-def test_ldm_stack(clip: Path) -> None:
-    """Tokens take the placeholder's place before the encoder, the length stays 77, DDF acts on their places only."""
-    ldm = thin.backbone("ldm")
-    with pytest.raises(FlawsmithError, match="CLIP model"):
-        AnomalyXFusion(ldm)
-    made = AnomalyXFusion(ldm, {"clip": str(clip), "in_fusion": False})
-    made.extend({"widget/hole": samples("hole", 2), "widget/crack": ()})
-    assert made.insertion == "before_encoder" and made.sizes == [4, 4, 4]
-    word = ldm.text_encoder.model.embed_tokens.weight[thin.BERT_WORDS.index("anomaly")]
-    x = made.fuse(["a hole", "a hole"], ["widget/hole"] * 2, masks(2))
-    assert torch.equal(x[0, :4], word.expand(4, -1))  # P = 0: the released code's start
-    assert made.texture.get_buffer("feature_0").abs().sum() > 0
-    keep = torch.tensor([False, False])
-    fused = made.insert(["a hole"] * 2, x, keep)
-    context = made.condition(fused, torch.tensor([10, 900])).context
-    assert context.shape == (2, 77, 16) and torch.equal(context, fused.text)  # DDF at its start
-    ids = ldm.tokenizer("a photo of *", padding="max_length", max_length=77).input_ids
-    embedded = ldm.text_encoder.model.embed_tokens(torch.tensor([ids]))
-    first = ids.index(thin.BERT_WORDS.index("*"))
-    by_hand = torch.cat([embedded[:, :first], x[:1], embedded[:, first + 1 :]], 1)[:, :77]
-    assert torch.allclose(context[:1], ldm.text_encoder(inputs_embeds=by_hand)[0], atol=1e-5)
-    torch.nn.init.normal_(made.dif_fusion.mlp[-1].bias)
-    moved = (made.condition(fused, torch.tensor([10, 900])).context - fused.text).abs().sum(2) > 0
-    assert moved[:, first : first + 12].all() and moved.sum() == 24
-    config = FitConfig(batch_size=4, bf16=False, loss_norm="all", snr_cap=0.0)
-    batch = windows().batch(0, 4)
-    step_loss(ldm, batch, 0, config, made.training_condition).backward()
-    assert all(p.grad is None for module in ldm.modules().values() for p in module.parameters())
-    assert made.semantic.project.weight.grad.abs().sum() > 0 and made.texture.table[0].grad.abs().sum() > 0
-    request = a_request(made, MASKS["ring"], 3)  # noqa: F405
-    made.options = made.parse_options({"steps": 2, "sampler": "ddim"}, made.options)
-    for options in ({}, {"reweight": True, "eta": 1.0}):
-        check(request, made.generate([request], **options)[0])  # noqa: F405
-
-
-def test_clip_features(clip: Path, fresh: AnomalyXFusion) -> None:
-    """An empty caption is nothing, and of a picture only the masked patch counts."""
-    made = AnomalyXFusion(fresh.backbone, {"clip": str(clip)})
-    assert made.insertion == "context" and made.sizes == [4, 4, 4]
-    found = made.features.text(["a hole", ""])
-    assert found.shape == (2, 12) and found[0].abs().sum() > 0 and not found[1].any()
-    image, mask = torch.rand(1, 3, 64, 64) * 2 - 1, torch.zeros(1, 1, 64, 64)
-    mask[..., 20:40, 20:40] = 1
-    elsewhere = torch.where(mask > 0, image, -image)
-    assert torch.equal(made.features.image(image, mask), made.features.image(elsewhere, mask))
-    assert not torch.allclose(made.features.image(image, mask), made.features.image(-image, mask))
-
-
-def test_clip_and_ldm_are_asked_for_by_name(folder: Path) -> None:
-    with pytest.raises(FlawsmithError, match="before_encoder"):
-        AnomalyXFusion(str(folder), {"insertion": "before_encoder"})
-    with pytest.raises(FlawsmithError, match="CLIP"):
-        AnomalyXFusion(str(folder), {"clip": str(folder)})

@@ -17,6 +17,7 @@ import thin  # noqa: E402
 from small import Run, request  # noqa: E402
 
 import fakes  # noqa: E402
+from contract import Contract  # noqa: E402
 from flawsmith import images  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone, fingerprint  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
@@ -26,7 +27,6 @@ from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa:
 from flawsmith.methods.base import Synthesizer  # noqa: E402
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer  # noqa: E402
 from flawsmith.training import support as training_data  # noqa: E402
-from methods.test_contract import *  # noqa: F403, E402 - every promise, on a blending backbone behind a vae
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +50,10 @@ def _few_painted(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def method(folders: dict[str, Path]) -> Synthesizer:
     return DiffusionSynthesizer(str(folders["ldm"]), steps=2)
+
+
+class TestContract(Contract):
+    """Every promise, on a blending backbone behind a VAE."""
 
 
 @pytest.mark.parametrize("kind", thin.KINDS)

@@ -17,6 +17,7 @@ pytest.importorskip("peft")
 from small import Run, request, samples  # noqa: E402
 
 import fakes  # noqa: E402
+from contract import MASKS, Contract, check  # noqa: E402
 from flawsmith import compose, images  # noqa: E402
 from flawsmith.diffusion.adapters import (  # noqa: E402
     add_adapter,
@@ -36,12 +37,15 @@ from flawsmith.methods.diffusion.tiles import only_real_change, reduction, resiz
 from flawsmith.records import Request, Sample  # noqa: E402
 from flawsmith.training.settings import FitConfig  # noqa: E402
 from flawsmith.training.windows import FewShotWindows  # noqa: E402
-from methods.test_contract import *  # noqa: F403, E402 - every promise, with the fixture below in place of the classics
 
 
 @pytest.fixture
 def method(folder: Path) -> Synthesizer:
     return DiffusionSynthesizer(str(folder), steps=2)
+
+
+class TestContract(Contract):
+    """Every promise, on a tiny backbone of our own."""
 
 
 def test_tiles_cover_every_pixel_and_never_shrink_too_far() -> None:
@@ -91,11 +95,11 @@ def on(mask: np.ndarray) -> Request:
     return request(normal=Sample(fakes.photo(0, mask.shape), np.zeros_like(mask), "widget"), mask=mask)
 
 
-@pytest.mark.parametrize("name", MASKS)  # noqa: F405
+@pytest.mark.parametrize("name", MASKS)
 def test_the_whole_image_as_window_keeps_every_promise(folder: Path, name: str) -> None:
-    asked = on(MASKS[name])  # noqa: F405
+    asked = on(MASKS[name])
     (sample,) = DiffusionSynthesizer(str(folder), steps=2, window="full").generate([asked])
-    check(asked, sample)  # noqa: F405
+    check(asked, sample)
     assert sample.info["window"] == [0, 0, *asked.mask.shape] and sample.info["tiles"] == 1
 
 

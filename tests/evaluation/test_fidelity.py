@@ -1,4 +1,4 @@
-"""KID, FID, IS and manifolds against closed forms (evaluation.md, section 9)."""
+"""KID, FID, IS and manifolds against closed forms."""
 
 from __future__ import annotations
 

@@ -112,6 +112,53 @@ def predict(unet: nn.Module, noisy: Tensor, t: Tensor, given: Conditioning, extr
     return unet(x, t, encoder_hidden_states=states, return_dict=False)[0].float()
 
 
+def _noised(scheduler: Any, clean: Tensor, noise: Tensor, step: Tensor) -> Tensor:
+    """Latents (B, C, h, w) at the noise level of one step."""
+    return scheduler.add_noise(clean, noise, step.expand(len(noise)))
+
+
+def _beginning(
+    scheduler: Any,
+    noise: Tensor,
+    num_inference_steps: int,
+    timesteps: Sequence[int] | None,
+    start: Tensor | None,
+    strength: float,
+) -> tuple[Tensor, Tensor]:
+    """The steps that are taken, (n,) descending, and the latents (B, C, h, w) at the first of them."""
+    # on the CPU: a step's number is looked up in tables there
+    if timesteps is None:
+        scheduler.set_timesteps(num_inference_steps)
+    else:
+        scheduler.set_timesteps(timesteps=list(timesteps))
+    steps = scheduler.timesteps
+    if start is None or strength >= 1:
+        return steps, noise * float(getattr(scheduler, "init_noise_sigma", 1.0))
+    steps = steps[len(steps) - max(1, round(len(steps) * strength)) :]
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(len(scheduler.timesteps) - len(steps))
+    return steps, _noised(scheduler, start, noise, steps[0])
+
+
+def _guided(
+    unet: nn.Module,
+    noisy: Tensor,
+    t: Tensor,
+    condition: Condition,
+    unconditional: Condition | None,
+    guidance_scale: float,
+    extra: Tensor | None,
+) -> Tensor:
+    """The denoiser's answer (B, C, h, w) to the condition; with guidance, from the unconditional one and past it."""
+    given = condition(t)
+    if guidance_scale == 1.0 or unconditional is None:
+        return predict(unet, noisy, t, given, extra)
+    both = Conditioning.join(unconditional(t), given)
+    twice = None if extra is None else extra.repeat(2, 1, 1, 1)
+    without, with_ = predict(unet, noisy.repeat(2, 1, 1, 1), t.repeat(2), both, twice).chunk(2)
+    return without + guidance_scale * (with_ - without)
+
+
 @torch.no_grad()
 def denoise(
     unet: nn.Module,
@@ -149,47 +196,20 @@ def denoise(
         raise FlawsmithError("eta above 0 needs step_noise, so that each request draws its own noise.")
     if (known is None) != (mask is None):
         raise FlawsmithError("Known-region blending needs both the known latents and the mask.")
-    batch = len(noise)
-    # on the CPU: a step's number is looked up in tables there
-    if timesteps is None:
-        scheduler.set_timesteps(num_inference_steps)
-    else:
-        scheduler.set_timesteps(timesteps=list(timesteps))
-    steps = scheduler.timesteps
-    x = noise * float(getattr(scheduler, "init_noise_sigma", 1.0))
-    if start is not None and strength < 1:
-        steps = steps[len(steps) - max(1, round(len(steps) * strength)) :]
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(len(scheduler.timesteps) - len(steps))
-        x = scheduler.add_noise(start, noise, steps[:1].expand(batch))
-    guided = guidance_scale != 1.0 and unconditional is not None
+    steps, x = _beginning(scheduler, noise, num_inference_steps, timesteps, start, strength)
     takes_eta = "DDIM" in type(scheduler).__name__
     with autocast(noise.device, bf16):
         for i, step in enumerate(steps):
-            t = step.to(noise.device).expand(batch).long()
-            given = condition(t)
+            t = step.to(noise.device).expand(len(noise)).long()
             seen = scheduler.scale_model_input(x, step)
-            if guided:
-                assert unconditional is not None
-                both = Conditioning.join(unconditional(t), given)
-                pair = predict(
-                    unet,
-                    seen.repeat(2, 1, 1, 1),
-                    t.repeat(2),
-                    both,
-                    None if extra is None else extra.repeat(2, 1, 1, 1),
-                )
-                without, with_ = pair.chunk(2)
-                out = without + guidance_scale * (with_ - without)
-            else:
-                out = predict(unet, seen, t, given, extra)
+            out = _guided(unet, seen, t, condition, unconditional, guidance_scale, extra)
             options: dict[str, Any] = {}
             if takes_eta and eta > 0 and step_noise is not None:
                 # at 1 the class takes the root of a rounding error where the schedule ends in pure noise: not a number
                 options = {"eta": min(eta, 1 - 1e-4), "variance_noise": step_noise(i)}
             x = scheduler.step(out, step, x, return_dict=False, **options)[0]
             if known is not None and mask is not None:
-                kept = known if i + 1 == len(steps) else scheduler.add_noise(known, noise, steps[i + 1].expand(batch))
+                kept = known if i + 1 == len(steps) else _noised(scheduler, known, noise, steps[i + 1])
                 x = mask * x + (1 - mask) * kept
             if progress is not None:
                 progress("", i + 1, len(steps), {})

@@ -1,7 +1,7 @@
 """Feature extractors: pictures to vectors, from any vision model in transformers format. Named and fingerprinted.
 
-Numbers from two extractors are never comparable, so every key carries the extractor's name, and every report its hash
-(evaluation.md, section 1). No torchvision: pictures are resized here, antialiased, and only here.
+Numbers from two extractors are never comparable, so every key carries the extractor's name, and every report its
+hash. No torchvision: pictures are resized here, antialiased, and only here.
 """
 
 from __future__ import annotations

@@ -58,21 +58,13 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
     by_category: dict[str, list[Record]] = {}
     for record in records:
         by_category.setdefault(record.category, []).append(record)
-    normals, supports = {}, {}
-    for category, found in by_category.items():
-        good = [record for record in found if record.is_good]
-        training = [record for record in good if record.split == "train"]
-        if good:
-            normals[category] = training or good
-        defects = [record for record in found if not record.is_good]
-        support = few_shot(defects, shots=config.shots, seed=config.split_seed).support if defects else []
-        supports[category] = [record for record in support if record.masks]
+    normals = {category: good for category, found in by_category.items() if (good := _paintable(found))}
+    supports = {category: _support(config, found) for category, found in by_category.items()}
     if config.references_from is not None:
         supports = dict.fromkeys(supports, _foreign(config))
     own = _own_reference(config, next(iter(by_category)))
     pairs = _pairs(config, synthesizer, normals, by_category, supports, own)
     total = config.n * len(pairs) if config.per_defect else config.n
-    jobs = []
     needs = synthesizer.references != "none"
     # A painter that happens to share a type's name with the data set must not be recorded as having seen its defects.
     looks = needs or synthesizer.learns != "nothing" or config.mask in ("reference", "varied")
@@ -80,42 +72,84 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         raise FlawsmithError(f"{synthesizer.name} reads no references: leave references_from out.")
     if config.references > 1 and synthesizer.references != "many":
         raise FlawsmithError(f"{synthesizer.name} reads one reference per picture, not {config.references}.")
-    count = max(config.references, synthesizer.reference_count)
+    jobs = []
     for index in range(total):
         category, defect = pairs[index % len(pairs)]
-        turn = index // len(pairs)
         references = [own] if own else [r for r in supports[category] if looks and r.defect_type == defect]
         if needs and not references:
             raise FlawsmithError(_no_reference(config, synthesizer, category, defect))
-        walk = hash_seed(config.seed, "reference", category, defect)
-        shown = [_shuffled(references, walk, turn + more) for more in range(count)] if references else []
-        caption = config.prompt or ""
-        if not caption and shown and own is None and config.references_from is None and synthesizer.learns != "nothing":
-            caption = shown[0].caption  # what it was trained with
-        said = caption or synthesizer.default_caption(category, defect)
-        if not said and shown:
-            said = captions.sentence(category, defect)
-        family = mask_choice.choose(synthesizer.default_mask(defect), defect, bool(references), caption)
-        jobs.append(
-            Job(
-                index=index,
-                normal=_shuffled(normals[category], hash_seed(config.seed, "normal", category, defect), turn),
-                reference=shown[0] if shown else None,
-                mask=config.mask or family,
-                defect_type=defect,
-                caption=said,
-                seed=hash_seed(config.seed, index),
-                others=tuple(record for record in dict.fromkeys(shown[1:]) if record != shown[0]),
-            )
-        )
-    everything = sorted(f"{record.name} {record.image.stat().st_size}" for record in records)
+        turn = index // len(pairs)
+        jobs.append(_job(config, synthesizer, index, turn, category, defect, normals[category], references))
     support = list(dict.fromkeys(record for supported in supports.values() for record in supported if looks))
-    description = {
+    description = _description(config, synthesizer, records, pairs, total, support)
+    from_here = needs and not own and config.references_from is None
+    notes = _notes(synthesizer, records, supports, config.defect) if from_here else []
+    return Plan(jobs, description, support, normals, notes)
+
+
+def _paintable(records: Sequence[Record]) -> list[Record]:
+    """The good photographs of one category: those for training, or all where none is."""
+    good = [record for record in records if record.is_good]
+    return [record for record in good if record.split == "train"] or good
+
+
+def _support(config: GenerateConfig, records: Sequence[Record]) -> list[Record]:
+    """The real defects with a mask that a method may see: the few-shot support set of these records."""
+    defects = [record for record in records if not record.is_good]
+    support = few_shot(defects, shots=config.shots, seed=config.split_seed).support if defects else []
+    return [record for record in support if record.masks]
+
+
+def _job(
+    config: GenerateConfig,
+    synthesizer: Synthesizer,
+    index: int,
+    turn: int,
+    category: str,
+    defect: str,
+    normals: list[Record],
+    references: list[Record],
+) -> Job:
+    """The picture that is number `turn` of its category and type: its photograph, references, mask family, words."""
+    count = max(config.references, synthesizer.reference_count)
+    walk = hash_seed(config.seed, "reference", category, defect)
+    shown = [_shuffled(references, walk, turn + more) for more in range(count)] if references else []
+    caption = config.prompt or ""
+    of_the_data = config.reference is None and config.references_from is None
+    if not caption and shown and of_the_data and synthesizer.learns != "nothing":
+        caption = shown[0].caption  # what it was trained with
+    said = caption or synthesizer.default_caption(category, defect)
+    if not said and shown:
+        said = captions.sentence(category, defect)
+    family = mask_choice.choose(synthesizer.default_mask(defect), defect, bool(references), caption)
+    return Job(
+        index=index,
+        normal=_shuffled(normals, hash_seed(config.seed, "normal", category, defect), turn),
+        reference=shown[0] if shown else None,
+        mask=config.mask or family,
+        defect_type=defect,
+        caption=said,
+        seed=hash_seed(config.seed, index),
+        others=tuple(record for record in dict.fromkeys(shown[1:]) if record != shown[0]),
+    )
+
+
+def _description(
+    config: GenerateConfig,
+    synthesizer: Synthesizer,
+    records: Sequence[Record],
+    pairs: list[tuple[str, str]],
+    total: int,
+    support: list[Record],
+) -> dict[str, Any]:
+    """What `generate.json` records: every decision, and by checksum what the decisions were made from."""
+    everything = sorted(f"{record.name} {record.image.stat().st_size}" for record in records)
+    return {
         "flawsmith": __version__,
         "source": config.normal,
         "n": total,
         "digits": max(3, len(str(max(0, (total - 1) // len(pairs))))),
-        "several_categories": len(by_category) > 1,
+        "several_categories": len({record.category for record in records}) > 1,
         "data_set": hashlib.sha256("\n".join(everything).encode()).hexdigest()[:16],
         "types": [list(pair) for pair in pairs],
         "options": synthesizer.options.model_dump(mode="json"),
@@ -127,9 +161,6 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         },
         "licences": _licences([*records, *support]),
     }
-    from_here = needs and not own and config.references_from is None
-    notes = _notes(synthesizer, records, supports, config.defect) if from_here else []
-    return Plan(jobs, description, support, normals, notes)
 
 
 def _mask_support(config: GenerateConfig) -> dict[str, str]:
@@ -210,9 +241,7 @@ def _foreign(config: GenerateConfig) -> list[Record]:
     if config.reference is not None:
         raise FlawsmithError("--reference and references_from were both given: name one photograph or a data set.")
     reader, root = datasets.parse_source(str(config.references_from))
-    found = [r for r in datasets.read(reader, root, group_by=config.group_by) if not r.is_good]
-    support = few_shot(found, shots=config.shots, seed=config.split_seed).support if found else []
-    support = [record for record in support if record.masks]
+    support = _support(config, datasets.read(reader, root, group_by=config.group_by))
     if not support:
         raise FlawsmithError(
             f"{config.references_from} offers no defect with a mask as a reference: name a data set with test/<defect> "

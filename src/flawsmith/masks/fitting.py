@@ -9,8 +9,9 @@ background, which is found only at another rim, and a ring cut by the frame only
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import cv2
 import numpy as np
@@ -62,6 +63,31 @@ class Poses:
         return Warp(((a, b, float(offset[0])), (c, d, float(offset[1]))), options.bend, seed, extent)
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A mask that is to be laid, as points around its middle, and what its surroundings look like at home."""
+
+    middle: np.ndarray  # (2,) x and y of the mask's middle in its own photograph
+    inner: np.ndarray  # (2, n) points of the mask
+    ring: np.ndarray  # (2, m) points around it
+    colours: np.ndarray  # (m, 3) of the ring in the reference
+    framed: np.ndarray  # (m,) bool, whether a ring point lies inside the reference
+    extent: float  # the longer side of the mask's box
+    size: int  # pixels of the mask
+
+    @staticmethod
+    def of(mask: np.ndarray, real: np.ndarray, home: Scene) -> Piece:
+        """From a mask (H, W) bool; where its shape is new, colours are taken beside the `real` defect."""
+        x, y = sample_points(mask)
+        middle = np.array([x.mean(), y.mean()])
+        ring = _ring(mask) - middle[:, None]
+        outside = ring + middle[:, None] if mask is real else _beside(real, ring + middle[:, None])
+        colours, framed = home.colour(outside[0], outside[1])
+        extent = max(4.0, *(float(np.ptp(np.flatnonzero(mask.any(axis=axis)))) for axis in (0, 1)))
+        inner = np.stack([x, y]) - middle[:, None]
+        return Piece(middle, inner, ring, colours, framed, extent, int(np.count_nonzero(mask)))
+
+
 def move(
     reference: Sample,
     ground: Ground,
@@ -85,62 +111,77 @@ def move(
         old, new = Scene(foreground(reference.image)), Scene(ground.allowed)
     else:
         old, new = Scene(reference.image), Scene(image)
-    mask = real
-    if others is not None:
-        shapes = [reshape(real, rng, [other.mask for other in others if other.mask.any()]) for _ in range(SHAPES)]
-        mask = min(shapes, key=lambda shape: _other_part(real, shape, old, new))
-    size = int(np.count_nonzero(mask))
-    x, y = sample_points(mask)
-    middle = np.array([x.mean(), y.mean()])
-    inner = np.stack([x, y]) - middle[:, None]
-    ring = _ring(mask) - middle[:, None]
-    extent = max(4.0, *(float(np.ptp(np.flatnonzero(mask.any(axis=axis)))) for axis in (0, 1)))
+    mask = real if others is None else _reshaped(real, others, old, new, rng)
+    piece = Piece.of(mask, real, old)
     seed = int(rng.integers(0, 2**31))
-    outside = ring + middle[:, None] if mask is real else _beside(real, ring + middle[:, None])
-    here = old.colour(outside[0], outside[1])
-
-    def judge(poses: Poses, points: int) -> tuple[np.ndarray, np.ndarray]:
-        """Share of the mask on the ground and cost in grey levels, both (K,)."""
-        part = slice(None, None, max(1, inner.shape[1] // points))
-        there = poses.place(inner[:, part])
-        share = ground.lookup(there[:, 0], there[:, 1]).mean(axis=1)
-        part = slice(None, None, max(1, ring.shape[1] // points))
-        there = poses.place(ring[:, part])
-        cost = _mismatch((here[0][part], here[1][part]), new.colour(there[:, 0], there[:, 1]))
-        if homes is not None:
-            cost = cost + homes.cost(
-                poses.centres, poses.place(inner[:, :: max(1, inner.shape[1] // ROUGH_POINTS)]), ground
-            )
-        return share, cost + 60 * (1 - share)
-
-    breaks: bool | None = None  # whether the defect breaks its object's edge; found out when it matters
+    breaks = cache(partial(_meets_edge, mask, reference.image))  # looked for when it matters
     for attempt in range(4):
-        poses = _first(old, new, here[0][here[1]], ground, middle, extent, size, rng, options, attempt, image is None)
+        poses = _first(old, new, piece, ground, rng, options, attempt, image is None)
         if homes is not None:
             poses = replace(poses, centres=homes.seek(poses.centres, ground, HOME, rng))
-        share, cost = judge(poses, ROUGH_POINTS)
-        for number in range(ROUNDS):
-            usable = share >= min(0.8, float(share.max()))
-            liked = cost if loose == 0 else cost + rng.exponential(loose, len(cost))
-            chosen = np.argsort(np.where(usable, liked, np.inf), kind="stable")[:KEPT]
-            poses = _changed(poses, chosen, (ground.step + 0.1 * math.sqrt(size)) / (1 + number), rng, options)
-            share, cost = judge(poses, FINE_POINTS)
+        poses, share, cost = _improved(
+            poses, partial(_judge, piece, new, ground, homes), piece, ground, loose, rng, options
+        )
         usable = share >= min(0.85, float(share.max()))
         best = float(cost[usable].min())
         near = np.flatnonzero(usable & (cost <= 1.15 * best + 2 + loose))  # equally plausible places: chance decides
         for index in rng.permutation(near)[:6]:
-            warp = poses.warp(int(index), middle, options, seed, extent)
+            warp = poses.warp(int(index), piece.middle, options, seed, piece.extent)
             drawn = _drawn(mask, warp, ground.allowed)
-            rest, view = _left_at_edge(drawn, ground.allowed, warp.scale * math.sqrt(size))
+            rest, view = _left_at_edge(drawn, ground.allowed, warp.scale * math.sqrt(piece.size))
             if rest.any():
-                breaks = _meets_edge(mask, reference.image) if breaks is None else breaks
-                drawn[view] |= rest & breaks
-            if np.count_nonzero(drawn) >= min(MINIMUM, max(1, 0.5 * size * warp.scale**2)):
+                drawn[view] |= rest & breaks()
+            if np.count_nonzero(drawn) >= min(MINIMUM, max(1, 0.5 * piece.size * warp.scale**2)):
                 return drawn, warp
     raise FlawsmithError(
-        f"No place was found for a reference mask of {size} pixels on an area of {ground.area} pixels: choose a "
+        f"No place was found for a reference mask of {piece.size} pixels on an area of {ground.area} pixels: choose a "
         "smaller reference, a wider region of interest, or --set mask.size."
     )
+
+
+def _reshaped(
+    real: np.ndarray, others: Sequence[Sample], old: Scene, new: Scene, rng: np.random.Generator
+) -> np.ndarray:
+    """A new shape for the real mask, (H, W) bool, mixed with others': of a few, the one on the most similar part."""
+    shapes = [reshape(real, rng, [other.mask for other in others if other.mask.any()]) for _ in range(SHAPES)]
+    return min(shapes, key=lambda shape: _other_part(real, shape, old, new))
+
+
+def _judge(
+    piece: Piece, new: Scene, ground: Ground, homes: Homes | None, poses: Poses, points: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Share of the mask on the ground and cost in grey levels, both (K,), judged by about so many points."""
+    part = slice(None, None, max(1, piece.inner.shape[1] // points))
+    there = poses.place(piece.inner[:, part])
+    share = ground.lookup(there[:, 0], there[:, 1]).mean(axis=1)
+    part = slice(None, None, max(1, piece.ring.shape[1] // points))
+    there = poses.place(piece.ring[:, part])
+    cost = _mismatch((piece.colours[part], piece.framed[part]), new.colour(there[:, 0], there[:, 1]))
+    if homes is not None:
+        rough = piece.inner[:, :: max(1, piece.inner.shape[1] // ROUGH_POINTS)]
+        cost = cost + homes.cost(poses.centres, poses.place(rough), ground)
+    return share, cost + 60 * (1 - share)
+
+
+def _improved(
+    poses: Poses,
+    judge: Callable[[Poses, int], tuple[np.ndarray, np.ndarray]],
+    piece: Piece,
+    ground: Ground,
+    loose: float,
+    rng: np.random.Generator,
+    options: MaskOptions,
+) -> tuple[Poses, np.ndarray, np.ndarray]:
+    """The best poses again with small changes, round by round: they, their share on the ground and their cost."""
+    share, cost = judge(poses, ROUGH_POINTS)
+    for number in range(ROUNDS):
+        usable = share >= min(0.8, float(share.max()))
+        liked = cost if loose == 0 else cost + rng.exponential(loose, len(cost))
+        chosen = np.argsort(np.where(usable, liked, np.inf), kind="stable")[:KEPT]
+        shift = (ground.step + 0.1 * math.sqrt(piece.size)) / (1 + number)
+        poses = _changed(poses, chosen, shift, rng, options)
+        share, cost = judge(poses, FINE_POINTS)
+    return poses, share, cost
 
 
 def _other_part(real: np.ndarray, shape: np.ndarray, old: Scene, new: Scene) -> float:
@@ -185,11 +226,8 @@ def enlargement(share: float) -> float:
 def _first(
     old: Scene,
     new: Scene,
-    ring: np.ndarray,
+    piece: Piece,
     ground: Ground,
-    middle: np.ndarray,
-    extent: float,
-    size: int,
     rng: np.random.Generator,
     options: MaskOptions,
     attempt: int,
@@ -200,12 +238,13 @@ def _first(
     low, high = math.log(options.scale[0]), math.log(options.scale[1])
     scales = np.exp(rng.uniform(low, high, TRIES)) * base
     if options.size is not None:
-        scales = np.full(TRIES, math.sqrt(log_uniform(rng, options.size) * ground.area / size) * 0.9**attempt)
-    reach = math.sqrt(size / math.pi) * float(scales.mean())
+        scales = np.full(TRIES, math.sqrt(log_uniform(rng, options.size) * ground.area / piece.size) * 0.9**attempt)
+    reach = math.sqrt(piece.size / math.pi) * float(scales.mean())
     centres = ground.centres(rng, options.place, reach, TRIES)
+    ring = piece.colours[piece.framed]
     if options.place == "anywhere" and len(ring):
         brighter = float(new.small.mean()) - float(old.small.mean())
-        alike = new.alike(ring, brighter, extent, ground.lookup, rng, TRIES // 2)
+        alike = new.alike(ring, brighter, piece.extent, ground.lookup, rng, TRIES // 2)
         centres[HOME : HOME + len(alike)] = alike
     flips = np.where(rng.random(TRIES) < 0.5, -1.0, 1.0) if options.flip else np.ones(TRIES)
     turn = 180.0 if options.rotate is None else options.rotate
@@ -214,9 +253,9 @@ def _first(
     elif blind:
         angles = rng.uniform(-math.pi, math.pi, TRIES)
     else:
-        angles = turns(old, new, middle, extent, centres, flips, rng)
+        angles = turns(old, new, piece.middle, piece.extent, centres, flips, rng)
     if options.place == "anywhere":
-        home = middle * [new.width / old.width, new.height / old.height]
+        home = piece.middle * [new.width / old.width, new.height / old.height]
         centres[:HOME] = home + rng.normal(0, 0.01 * math.hypot(new.height, new.width), (HOME, 2))
         angles[:HOME], flips[:HOME] = np.radians(np.clip(rng.normal(0, 3, HOME), -turn, turn)), 1.0
     return Poses(centres, scales, angles, flips)

@@ -1,6 +1,6 @@
 """Synthesizer: what every method promises, written once. No torch here.
 
-The promises (checked for every method by tests/methods/test_contract.py):
+The promises (checked for every method by tests/contract.py):
 1. one Sample per Request, in order, at the request's own size;
 2. pixels outside `sample.mask` equal the normal image's, byte for byte;
 3. `sample.mask` lies inside `request.mask`, equals the visibly changed region, and is not empty unless

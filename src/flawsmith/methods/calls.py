@@ -125,6 +125,34 @@ def _allowed(normal: Sample, roi: Any) -> np.ndarray:
     return allowed
 
 
+def _given(masks: Any) -> list[np.ndarray]:
+    """The caller's own masks, each (H, W) bool; none where a family or the method is to draw them."""
+    if masks is None or isinstance(masks, str):
+        return []
+    given = [as_mask(mask) for mask in as_list(masks)]
+    if not given:
+        raise FlawsmithError("The list of masks is empty: pass one, one for each image, or the name of a family.")
+    return given
+
+
+def _facts(method: Painter, options: Any, references: list[Sample]) -> dict[str, Any]:
+    """What every sample of a call records: the method, its options, and the real defects it has seen."""
+    shown = {f"memory/{i}": pixels.array_sha(r.image) for i, r in enumerate(references)}
+    support = {**method.seen(), **shown}
+    return {"method": method.name, "options": options.model_dump(mode="json"), "support": support}
+
+
+def _sorted(results: Sequence[tuple[Request, Sample, int]], category: str, facts: dict[str, Any]) -> Samples:
+    """What `make` returns as Samples, kept and refused, each with the facts that are common and its own."""
+    kept: list[Sample] = []
+    refused: list[Sample] = []
+    for asked, sample, redraws in results:
+        normal = {"file": "", "sha": pixels.array_sha(asked.normal.image)}
+        info = {**facts, "seed": asked.seed, "redraws": redraws, "normal": normal, **sample.info}
+        (refused if "rejected" in info else kept).append(replace(sample, category=category, info=info))
+    return Samples(kept, refused)
+
+
 class OnArrays:
     """What makes a method callable with arrays; every Synthesizer is one."""
 
@@ -162,9 +190,7 @@ class OnArrays:
         if not normals:
             raise FlawsmithError("No image was given: pass one image of a good part, or a list of them.")
         references = [as_reference(item, category, defect_type) for item in as_list(reference)]
-        given = [] if masks is None or isinstance(masks, str) else [as_mask(mask) for mask in as_list(masks)]
-        if not given and not (masks is None or isinstance(masks, str)):
-            raise FlawsmithError("The list of masks is empty: pass one, one for each image, or the name of a family.")
+        given = _given(masks)
         grounds = [np.empty(0)] * len(normals) if given else [_allowed(normal, roi) for normal in normals]
         dials = families.mask_options(mask_options or {})
         kind = captions.parse(prompt).kind if prompt else ""
@@ -186,15 +212,6 @@ class OnArrays:
             caption = prompt or self.default_caption(category, kind)
             return Request(normal, mask, kind, caption, own, now, warp, others)
 
-        support = {f"memory/{i}": pixels.array_sha(r.image) for i, r in enumerate(references)}
-        facts = {"method": self.name, "options": chosen.model_dump(mode="json")}
-        facts["support"] = {**self.seen(), **support}
-        kept: list[Sample] = []
-        refused: list[Sample] = []
         count = len(normals) if n is None else n
-        for asked, sample, redraws in make(lambda r: self.generate(r, **options), request, count, max_redraws):
-            normal = {"file": "", "sha": pixels.array_sha(asked.normal.image)}
-            info = {**facts, "seed": asked.seed, "redraws": redraws, "normal": normal, **sample.info}
-            made = replace(sample, category=category, info=info)
-            (refused if "rejected" in info else kept).append(made)
-        return Samples(kept, refused)
+        results = make(lambda r: self.generate(r, **options), request, count, max_redraws)
+        return _sorted(results, category, _facts(self, chosen, references))

@@ -223,25 +223,10 @@ def pretrain(
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    written = out / "pretrain.json"
-    wanted = json.loads(json.dumps(asdict(config)))
-    before = json.loads(written.read_text(encoding="utf-8")) if written.exists() else wanted
-    if changed := sorted(k for k in {*before, *wanted} - MAY_CHANGE if before.get(k) != wanted.get(k)):
-        raise FlawsmithError(
-            f"{out} holds a run with other settings ({', '.join(changed)}): "
-            "resume with the same, or choose another folder."
-        )
+    wanted = _resumable(config, out / "pretrain.json")
     windows = Windows(shards, config.mix, config.recipe.size)
-    backbone = Backbone.compact(config.recipe, config.seed, text)
-    if start_from is not None:
-        _take_weights(backbone, Backbone.from_pretrained(start_from))
-    if windows.size != backbone.size:
-        raise FlawsmithError(
-            f"Windows are {windows.size} px, the recipe wants {backbone.size}: make shards of that size."
-        )
-    backbone.place(device)
-    backbone.unet.spectrum.copy_(measure_spectrum(backbone, windows))
-    written.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+    backbone = _fresh(config, windows, text, start_from, device)
+    (out / "pretrain.json").write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
     trainer = Trainer(
         _parameters(backbone),
         out,
@@ -250,27 +235,15 @@ def pretrain(
         ema=config.ema,
         clip=config.clip,
     )
-    first = trainer.load()
     last = config.steps if stop_after is None else min(stop_after, config.steps)
-    side = int(backbone.unet.config.sample_size)
-    shape = (config.batch_size, backbone.latent_channels, side, side)
     table = backbone.training_steps() if config.even_in == "noise" else None
-    for module in backbone.modules().values():
-        module.train()
     begun = time.monotonic()
-    for step in range(first, last):
-        batch = windows.batch(config.batch_size, config.seed, step)
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        t = stratified_steps(config.batch_size, generator, table)
-        noise = torch.randn(shape, generator=generator)
-        rate = _rate(step, config)
-        trainer.step(batch_loss(backbone, batch, t, noise, config).mean(), rate)
+    for step in range(trainer.load(), last):
+        rate = _learn(trainer, backbone, windows, config, step, table)
         done = step + 1
         saving = done % config.save_every == 0 or done == last
         if done % 50 == 0 or saving:
-            value, norm = trainer.means()
-            line: dict[str, Any] = {"step": done, "loss": round(value, 5), "norm": round(norm, 3), "lr": rate}
-            line["seconds"] = round(time.monotonic() - begun, 1)
+            line = _figures(trainer, done, rate, time.monotonic() - begun)
             if done % config.held_out_every == 0 or done == config.steps:
                 with trainer.averaged():
                     line |= {k: round(v, 5) for k, v in held_out(backbone, windows, config).items()}
@@ -284,14 +257,61 @@ def pretrain(
             trainer.save()
         if saving:
             with trainer.averaged():
-                backbone.info = {
-                    "recipe": asdict(config.recipe),
-                    "steps": done,
-                    "seed": config.seed,
-                    "windows": len(windows),
-                }
+                backbone.info = {"recipe": asdict(config.recipe), "steps": done, "seed": config.seed}
+                backbone.info["windows"] = len(windows)
                 _export(backbone, out / "backbone")
     return out / "backbone"
+
+
+def _resumable(config: PretrainConfig, written: Path) -> dict[str, Any]:
+    """The settings as they are written down; refused where the folder holds a run with others."""
+    wanted: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    before = json.loads(written.read_text(encoding="utf-8")) if written.exists() else wanted
+    if changed := sorted(k for k in {*before, *wanted} - MAY_CHANGE if before.get(k) != wanted.get(k)):
+        raise FlawsmithError(
+            f"{written.parent} holds a run with other settings ({', '.join(changed)}): "
+            "resume with the same, or choose another folder."
+        )
+    return wanted
+
+
+def _fresh(
+    config: PretrainConfig, windows: Windows, text: Path | None, start_from: Path | str | None, device: str
+) -> Backbone:
+    """A backbone that is to learn on a device, from nothing or from what another has learned, its waves measured."""
+    backbone = Backbone.compact(config.recipe, config.seed, text)
+    if start_from is not None:
+        _take_weights(backbone, Backbone.from_pretrained(start_from))
+    if windows.size != backbone.size:
+        raise FlawsmithError(
+            f"Windows are {windows.size} px, the recipe wants {backbone.size}: make shards of that size."
+        )
+    backbone.place(device)
+    backbone.unet.spectrum.copy_(measure_spectrum(backbone, windows))
+    for module in backbone.modules().values():
+        module.train()
+    return backbone
+
+
+def _learn(
+    trainer: Trainer, backbone: Backbone, windows: Windows, config: PretrainConfig, step: int, table: Tensor | None
+) -> float:
+    """One step, a function of (seed, step); returns its learning rate. `table`: see losses.stratified_steps."""
+    batch = windows.batch(config.batch_size, config.seed, step)
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+    t = stratified_steps(config.batch_size, generator, table)
+    side = int(backbone.unet.config.sample_size)
+    noise = torch.randn((config.batch_size, backbone.latent_channels, side, side), generator=generator)
+    rate = _rate(step, config)
+    trainer.step(batch_loss(backbone, batch, t, noise, config).mean(), rate)
+    return rate
+
+
+def _figures(trainer: Trainer, done: int, rate: float, seconds: float) -> dict[str, Any]:
+    """A line of metrics.jsonl: the means since the last one."""
+    value, norm = trainer.means()
+    figures = {"step": done, "loss": round(value, 5), "norm": round(norm, 3), "lr": rate}
+    return {**figures, "seconds": round(seconds, 1)}
 
 
 def _take_weights(backbone: Backbone, other: Backbone) -> None:

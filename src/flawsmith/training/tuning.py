@@ -85,16 +85,10 @@ def tune(
     trainer.load()
     while trainer.steps < config.steps and not exhausted():
         step = trainer.steps
-        share = max(0.0, (step - config.warmup) / max(1, config.steps - config.warmup))
-        rate = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup))
-        rate *= 0.05 + 0.95 * (1 - share) if config.schedule == "linear" else 1.0
+        rate = _rate(step, config)
         line: dict[str, Any] = {"step": step + 1, "loss": _step(trainer, loss, step, rate, smaller), "lr": rate}
         if trainer.steps % config.evaluate_every == 0 or trainer.steps == config.steps:
-            line["loss"] = round(trainer.means()[0], 5)
-            if held_out:
-                with torch.no_grad(), trainer.averaged():
-                    line["held_out"] = held_out()
-                trainer.judge(line["held_out"], keep=stop_early)
+            line |= _evaluated(trainer, held_out, stop_early)
             trainer.log(line)
         if progress:
             progress("", trainer.steps, config.steps, line)
@@ -105,13 +99,35 @@ def tune(
             trainer.save()
     trainer.save()  # the last state, too, does not tell when it was written
     chosen = trainer.best or trainer.ema
-    with torch.no_grad():
-        for key, parameter in parameters.items():
-            parameter.copy_(chosen[key])
-            parameter.requires_grad_(False)
+    _keep(chosen, parameters)
     stopped = f"no better for {config.patience} evaluations" if exhausted() else "all steps done"
     steps, lowest = trainer.best_step if stop_early else trainer.steps, trainer.best_loss if held_out else None
     return {"steps": steps, "held_out": lowest, "stopped": stopped}
+
+
+def _rate(step: int, config: TuneSettings) -> float:
+    """The learning rate of a step: a warm-up, then constant, or falling linearly to a twentieth."""
+    share = max(0.0, (step - config.warmup) / max(1, config.steps - config.warmup))
+    rate = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup))
+    return rate * (0.05 + 0.95 * (1 - share) if config.schedule == "linear" else 1.0)
+
+
+def _evaluated(trainer: Trainer, held_out: Callable[[], float] | None, keep: bool) -> dict[str, float]:
+    """The mean loss since the last evaluation, and the averages' on what is held out, by which the trainer judges."""
+    figures = {"loss": round(trainer.means()[0], 5)}
+    if held_out:
+        with torch.no_grad(), trainer.averaged():
+            figures["held_out"] = held_out()
+        trainer.judge(figures["held_out"], keep=keep)
+    return figures
+
+
+def _keep(weights: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
+    """Put the chosen weights into the parameters, which are then frozen."""
+    with torch.no_grad():
+        for key, parameter in parameters.items():
+            parameter.copy_(weights[key])
+            parameter.requires_grad_(False)
 
 
 def _step(

@@ -1,7 +1,7 @@
 """Few-shot fitting: a small adapter (LoRA) on the frozen backbone learns one defect type from a handful of pictures.
 
 Batches mix the real defects with normal windows of the same product and painted defects on it: with real ones alone
-five to seven physical parts are copied, not learned (architecture.md, section 14).
+five to seven physical parts are copied, not learned.
 """
 
 from __future__ import annotations

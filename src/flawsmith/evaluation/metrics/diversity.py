@@ -1,7 +1,7 @@
 """How varied generated defects are, and whether they are copies: distances of feature maps.
 
 All functions take rows (N, M) whose squared Euclidean distance is the feature distance (`Features.maps`), or distance
-matrices made from them. Definitions follow evaluation.md, section 2; the key is IC-FD unless LPIPS weights were used.
+matrices made from them. Definitions: docs/evaluation.md, "Pictures"; the key is IC-FD unless LPIPS weights were used.
 """
 
 from __future__ import annotations

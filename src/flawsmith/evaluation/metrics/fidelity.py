@@ -1,6 +1,6 @@
 """How close generated pictures come to real ones in a feature space: KID, FID, IS, precision and recall, density.
 
-Pure functions of feature arrays (see features.py); definitions follow evaluation.md, section 2. None of them says that
+Pure functions of feature arrays (see features.py); definitions: docs/evaluation.md, "Pictures". None of them says that
 a picture is useful: below about 100 real pictures their spread is larger than most differences.
 """
 

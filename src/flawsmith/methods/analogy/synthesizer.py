@@ -118,50 +118,25 @@ def analogy(
         kept = [index for index, one in enumerate(chosen) if is_thin(one.mask)]
         chosen, scales = [chosen[index] for index in kept], [scales[index] for index in kept]
     levels = 1 if thin else int(np.clip(np.log2(max(exemplars.thickness(mask) / 8, 1)), 0, 4))
-    unit = 2**levels
-    margin = RING + RADIUS * unit
-    poses = [exemplars.best_pose(normal, mask, one.image, one.mask, options.light, artwork) for one in chosen]
-    if thin:
-        poses = [(0.0, False)] * len(chosen)
+    margin = RING + RADIUS * 2**levels
+    poses = [(0.0, False)] * len(chosen)
+    if not thin:
+        poses = [exemplars.best_pose(normal, mask, one.image, one.mask, options.light, artwork) for one in chosen]
     cut = [
         exemplars.posed(one.image, one.mask, margin, scale, *pose)
         for one, scale, pose in zip(chosen, scales, poses, strict=True)
     ]
     place = exemplars.posed(normal, mask, margin)
     here, hole = place.image, place.mask
-    rim = ring(hole) & place.seen
-    level = np.maximum(np.median(here[rim], axis=0) if rim.any() else here.mean(axis=(0, 1)), 8.0).astype(np.float32)
-    around = surroundings(here, place.seen & ~grown(hole, 1))
-    divisor = np.ones_like(here) if artwork else shading(around, level) / level
-    target = Lit(here / divisor, around, hole, place.seen)
-    sources, gains = [], []
-    for one in cut:
-        its_rim = ring(one.mask) & one.seen
-        light = gain(here[rim], one.image[its_rim]) if not artwork and rim.any() and its_rim.any() else np.ones(3)
-        image = one.image * light.astype(np.float32)
-        around = surroundings(image, one.seen & ~grown(one.mask, 1))
-        sources.append(Lit(image if artwork else image * level / shading(around, level), around, one.mask, one.seen))
-        gains.append(light)
-    grey = all((lit.values[..., :1] == lit.values).all() for lit in (target, *sources))
-    contrast = np.concatenate([lit.values[grown(lit.mask, 2)] for lit in sources]).std(axis=0).mean()
-    scale = max(float(contrast), 0.02 * float(level.mean()), 1e-3)
-    target, *sources = (_scaled(lit, scale, 1 if grey else 3) for lit in (target, *sources))
-    # A surface without much of its own has nothing to continue: then the exemplar's layout decides.
-    plain = np.concatenate([lit.values[ring(lit.mask) & lit.seen] for lit in sources]).std(axis=0).mean()
-    layout = float(np.clip((1 / max(float(plain), 1e-3)) ** 4, 1, 200))
-    weights = Weights(options.occurrence, options.coherence, layout)
-    if thin:
-        goal = Strip(hole)
-        strips = [Strip(lit.mask, bool(rng.random() < 0.5)) for lit in sources]
-        sides = [lit.unrolled(strip).source(options, strip.along) for lit, strip in zip(sources, strips, strict=True)]
-        side = _padded(target.unrolled(goal).target(options, rng, goal.along), unit)
-        painted, _ = synthesise(side, stacked(sides, margin), levels, rng, weights)
-        painted, reached = goal.give(painted, hole)
-        painted = np.where((reached & hole)[..., None], painted, target.values)
-    else:
-        side = _padded(target.target(options, rng), unit)
-        painted, _ = synthesise(side, stacked([lit.source(options) for lit in sources], margin), levels, rng, weights)
-    result = np.where(hole[..., None], painted[: hole.shape[0], : hole.shape[1]] * scale * divisor, here)
+    target, level, divisor = _lit_target(place, artwork)
+    rim = here[ring(hole) & place.seen]
+    lit = [_lit_source(one, rim, level, artwork) for one in cut]
+    gains = [light for _, light in lit]
+    (target, *sources), scale = _in_contrasts([target, *(source for source, _ in lit)], level)
+    weights = Weights(options.occurrence, options.coherence, _layout(sources))
+    paint = _unrolled if thin else _flat
+    painted = paint(target, sources, margin, levels, weights, rng, options)
+    result = np.where(hole[..., None], painted * scale * divisor, here)
     result = _back(result, normal, place.corner)
     if artwork:
         result = np.where(result >= 128, 255, 0)
@@ -174,6 +149,62 @@ def analogy(
         "turn": [[round(degrees, 1), mirrored] for degrees, mirrored in poses],
     }
     return np.clip(np.rint(result), 0, 255).astype(np.uint8), facts
+
+
+def _lit_target(place: Exemplar, artwork: bool) -> tuple[Lit, np.ndarray, np.ndarray]:
+    """The place freed of its light, its surroundings' level (3,), and the light (h, w, 3), a factor."""
+    here, hole = place.image, place.mask
+    rim = ring(hole) & place.seen
+    level = np.maximum(np.median(here[rim], axis=0) if rim.any() else here.mean(axis=(0, 1)), 8.0).astype(np.float32)
+    around = surroundings(here, place.seen & ~grown(hole, 1))
+    divisor = np.ones_like(here) if artwork else shading(around, level) / level
+    return Lit(here / divisor, around, hole, place.seen), level, divisor
+
+
+def _lit_source(one: Exemplar, rim: np.ndarray, level: np.ndarray, artwork: bool) -> tuple[Lit, np.ndarray]:
+    """An exemplar brought to the exposure of the colours (n, 3) around the target, freed of its light; and the gain."""
+    its_rim = ring(one.mask) & one.seen
+    light = gain(rim, one.image[its_rim]) if not artwork and len(rim) and its_rim.any() else np.ones(3)
+    image = one.image * light.astype(np.float32)
+    around = surroundings(image, one.seen & ~grown(one.mask, 1))
+    values = image if artwork else image * level / shading(around, level)
+    return Lit(values, around, one.mask, one.seen), light
+
+
+def _in_contrasts(lits: list[Lit], level: np.ndarray) -> tuple[list[Lit], float]:
+    """The target and its sources in units of the sources' contrast, and that; grey pictures get one channel."""
+    grey = all((lit.values[..., :1] == lit.values).all() for lit in lits)
+    contrast = np.concatenate([lit.values[grown(lit.mask, 2)] for lit in lits[1:]]).std(axis=0).mean()
+    scale = max(float(contrast), 0.02 * float(level.mean()), 1e-3)
+    return [_scaled(lit, scale, 1 if grey else 3) for lit in lits], scale
+
+
+def _layout(sources: list[Lit]) -> float:
+    """How much the exemplar's layout decides: where a surface has not much of its own, nothing can be continued."""
+    plain = np.concatenate([lit.values[ring(lit.mask) & lit.seen] for lit in sources]).std(axis=0).mean()
+    return float(np.clip((1 / max(float(plain), 1e-3)) ** 4, 1, 200))
+
+
+def _flat(
+    target: Lit, sources: list[Lit], margin: int, levels: int, weights: Weights, rng: np.random.Generator, options: Any
+) -> np.ndarray:
+    """The hole painted with the sources' texture as it lies, (h, w, C) float32."""
+    side = _padded(target.target(options, rng), 2**levels)
+    painted, _ = synthesise(side, stacked([lit.source(options) for lit in sources], margin), levels, rng, weights)
+    return painted[: target.mask.shape[0], : target.mask.shape[1]]
+
+
+def _unrolled(
+    target: Lit, sources: list[Lit], margin: int, levels: int, weights: Weights, rng: np.random.Generator, options: Any
+) -> np.ndarray:
+    """The hole painted along its line, (h, w, C) float32: thin defects are unrolled to strips first, the hole too."""
+    goal = Strip(target.mask)
+    strips = [Strip(lit.mask, bool(rng.random() < 0.5)) for lit in sources]
+    sides = [lit.unrolled(strip).source(options, strip.along) for lit, strip in zip(sources, strips, strict=True)]
+    side = _padded(target.unrolled(goal).target(options, rng, goal.along), 2**levels)
+    painted, _ = synthesise(side, stacked(sides, margin), levels, rng, weights)
+    painted, reached = goal.give(painted, target.mask)
+    return np.where((reached & target.mask)[..., None], painted, target.values)
 
 
 def _near(sample: Sample) -> Sample:
@@ -206,9 +237,8 @@ def _missing_grain(
     missing = math.sqrt(min(wanted, own**2, max(0.0, max(own, real) ** 2 - got**2)))
     if missing <= 0:
         return np.zeros(normal.shape, np.float32)
-    fine = normal.astype(np.float32) - cv2.GaussianBlur(normal.astype(np.float32), (0, 0), 1.0)
-    other = np.roll(fine, (normal.shape[0] // 2, normal.shape[1] // 2), axis=(0, 1))
-    limit = 2.5 * own
+    other = compose.displaced(compose.fine_texture(normal))
+    limit = 2.5 * own  # cuts the share that is added, not the whole as `borrowed_grain` does
     return np.asarray(mask[..., None] * np.clip(other * (missing / own), -limit, limit))
 
 

@@ -1,8 +1,8 @@
 """CopyPaste: a real defect, cut by its mask, matched to its new surroundings and laid on a good part.
 
-The strong simple baseline of this package (methods.md, section 6): the pixels are real, so the defect is; what can go
-wrong is the seam. Exposure and shading are matched by comparing the ring around the defect with the ring around its
-new place, which lie on each other because mask and pixels go through one Warp.
+The strong simple baseline of this package: the pixels are real, so the defect is; what can go wrong is the seam.
+Exposure and shading are matched by comparing the ring around the defect with the ring around its new place, which lie
+on each other because mask and pixels go through one Warp.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def tiles(mask: np.ndarray, size: int, context: float, max_reduction: float) -> 
     """Square windows that together cover a mask (h, w) bool, none reduced by more than `max_reduction`.
 
     A mask that fits one window gets one. A long or large one is walked in overlapping windows, so that a crack keeps
-    its width in pixels (architecture.md, section 14: shrunk cracks become faint and broken).
+    its width in pixels: shrunk cracks become faint and broken.
     """
     whole = compose.square_window(mask, size, context)
     largest = round(size * max_reduction)
@@ -128,11 +128,8 @@ def with_grain(normal: np.ndarray, painted: np.ndarray, mask: np.ndarray) -> np.
     wanted, got = compose.noise_level(normal), compose.noise_level(painted, mask)
     if got >= wanted or wanted <= 0:
         return painted
-    fine = normal.astype(np.float32) - cv2.GaussianBlur(normal.astype(np.float32), (0, 0), 1.0)
-    other = np.roll(fine, (normal.shape[0] // 2, normal.shape[1] // 2), axis=(0, 1))
-    limit = min(2.5 * wanted + 0.5, 12.0)
     missing = float(np.sqrt(1 - (got / wanted) ** 2))
-    grained = painted + missing * np.clip(other, -limit, limit)
+    grained = painted + missing * compose.borrowed_grain(compose.fine_texture(normal), wanted)
     return np.where(mask[..., None], np.clip(np.rint(grained), 0, 255).astype(np.uint8), painted)
 
 

@@ -73,11 +73,8 @@ class Scene:
         if cover is None:
             return picture
         fine = self.photo - blur(self.photo, self.lens)
-        limit = min(2.5 * self.noise + 0.5, 12.0)
-        height, width = self.shape
-        other = np.roll(fine, (height // 2, width // 2), axis=(0, 1))
         weight = cover[..., None]
-        kept = fine * (1 - weight) + np.clip(other, -limit, limit) * weight * grain
+        kept = fine * (1 - weight) + compose.borrowed_grain(fine, self.noise) * weight * grain
         return np.asarray(blur(picture, self.lens) + kept)
 
 
@@ -280,8 +277,7 @@ def elsewhere(scene: Scene) -> np.ndarray:
     """The surface's fine relief from another place of the window, relative brightness (h, w) around 1."""
     grey = scene.photo.mean(axis=2)
     relative = (grey + 8) / (blur(grey, 2.5) + 8)
-    height, width = scene.shape
-    return np.clip(np.roll(relative, (height // 2, width // 2), axis=(0, 1)), 0.75, 1.3)
+    return np.clip(compose.displaced(relative), 0.75, 1.3)
 
 
 def mix(below: np.ndarray, above: np.ndarray, cover: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from flawsmith import compose
 from flawsmith.methods.procedural import colours
 from flawsmith.methods.procedural.relief import Painted, bowl_of
 from flawsmith.methods.procedural.scene import (
@@ -80,12 +81,9 @@ def fill(scene: Scene, rng: np.random.Generator) -> np.ndarray:
             best, cost = shift, error
     if best is None:
         fine = scene.photo - blur(scene.photo, 1.0)
-        limit = min(2.5 * scene.noise + 0.5, 12.0)
         # The blur carries the part's own colour out of the mask: the membrane starts beyond its reach.
         clear = cv2.dilate(wide.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
-        return membrane(soft, wide if clear.all() else clear) + np.clip(
-            np.roll(fine, (height // 2, width // 2), axis=(0, 1)), -limit, limit
-        )
+        return membrane(soft, wide if clear.all() else clear) + compose.borrowed_grain(fine, scene.noise)
     patch = np.roll(scene.photo, (-best[0], -best[1]), axis=(0, 1))
     # The mismatch is known where neither picture shows the part and the roll did not wrap round the window.
     valid = ~(wide | np.roll(wide, (-best[0], -best[1]), axis=(0, 1)))

@@ -1,7 +1,7 @@
 """Procedural: eleven kinds of defect painted from parameters, lit like the photograph, with captions that are true.
 
 No reference: a parametric painter of our own. The shading is Lambert's on a height map per kind, colours are relative
-to the surface, grain and sharpness are the photograph's (painter/scene.py).
+to the surface, grain and sharpness are the photograph's (scene.py).
 """
 
 from __future__ import annotations
@@ -160,9 +160,7 @@ def _visible(
     """
     original = photo.astype(np.float32)
     change = (painted - original)[mask]
-    limit = options.tolerance
-    if limit is None:
-        limit = float(np.clip(3 * compose.noise_level(photo), 4, 12))
+    limit = compose.change_tolerance(photo) if options.tolerance is None else options.tolerance
     wanted = max(1.35 * options.min_visibility, 9 + 14 * severity, 1.4 * limit)
     before = original[mask]
     gain = 1.0

@@ -35,7 +35,7 @@ def change(normal: np.ndarray, picture: np.ndarray, label: np.ndarray) -> dict[s
     if normal.shape != picture.shape:
         raise FlawsmithError(f"The photograph is {normal.shape}, the picture {picture.shape}: they must be equal.")
     difference = images.brightest(cv2.absdiff(normal, picture))
-    changed = difference > float(np.clip(3 * compose.noise_level(normal), 4, 12))
+    changed = difference > compose.change_tolerance(normal)
     union = int((changed | label).sum())
     return {
         "label_IoU": float((changed & label).sum() / union) if union else 1.0,

@@ -62,3 +62,15 @@ def test_real_objects(shared_data, name: str, least: float, most: float) -> None
     pictures = sorted((folder / "train" / "good").iterdir())[::40][:5]
     for path in pictures:
         assert least <= foreground(images.read_image(path)).mean() <= most
+
+
+def test_a_ring_is_seen_through_but_a_small_hole_may_be_a_defect() -> None:
+    rows, columns = np.mgrid[:120, :120] - 60
+    radius = np.hypot(rows, columns)
+    rng = np.random.default_rng(0)
+    for inner, open_ in ((20, True), (4, False)):
+        ring = (radius < 48) & (radius >= inner)
+        image = np.where(ring, 190, 40)[..., None] + rng.normal(0, 3, (120, 120, 1))
+        found = masks.foreground(np.repeat(np.clip(image, 0, 255).astype(np.uint8), 3, axis=2))
+        assert found[ring].mean() > 0.99 and found[radius > 54].mean() == 0
+        assert found[radius < inner - 3].mean() == (0 if open_ else 1)

@@ -13,6 +13,7 @@ import numpy as np
 from flawsmith import images
 
 REDUCED = 192  # longest side of the copy that is segmented
+OPENING = 0.02  # of the object: a smaller place of the background's colours may be a hole that is a defect
 RARE = 0.12  # a colour on less of the frame than this is not background: the object reaches the frame there
 
 
@@ -78,8 +79,17 @@ def _product(small: np.ndarray) -> np.ndarray | None:
     filled = cv2.drawContours(np.zeros((height, width), np.uint8), outline, -1, 1, cv2.FILLED)
     if not _sharp(lab, filled):
         return None
+    filled -= _openings(levels <= limit, filled)
     # The blurred rim belongs to the object: a defect that breaks the edge must not leave a hair of it standing.
     return cv2.dilate(filled, np.ones((3, 3), np.uint8)).astype(bool)
+
+
+def _openings(background: np.ndarray, filled: np.ndarray) -> np.ndarray:
+    """Where the background is seen through the object, as in a ring: large places of its colours, uint8 0 or 1."""
+    seen = cv2.morphologyEx((background & (filled > 0)).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(seen, connectivity=8)
+    large = [part for part in range(1, count) if stats[part, cv2.CC_STAT_AREA] >= OPENING * filled.sum()]
+    return np.isin(parts, large).astype(np.uint8)
 
 
 def _sharp(lab: np.ndarray, filled: np.ndarray) -> bool:

@@ -71,6 +71,6 @@ def test_a_ring_is_seen_through_but_a_small_hole_may_be_a_defect() -> None:
     for inner, open_ in ((20, True), (4, False)):
         ring = (radius < 48) & (radius >= inner)
         image = np.where(ring, 190, 40)[..., None] + rng.normal(0, 3, (120, 120, 1))
-        found = masks.foreground(np.repeat(np.clip(image, 0, 255).astype(np.uint8), 3, axis=2))
+        found = foreground(np.repeat(np.clip(image, 0, 255).astype(np.uint8), 3, axis=2))
         assert found[ring].mean() > 0.99 and found[radius > 54].mean() == 0
         assert found[radius < inner - 3].mean() == (0 if open_ else 1)

@@ -112,7 +112,12 @@ def _learned(folder: Path, data: Path, few: Path, seed: int, progress: Progress 
         if method != "inpaint":
             fitted = folder / "runs" / method
             settings = TrainConfig(
-                method=method, data=washers, out=fitted, steps=FIT_STEPS, seed=seed, options={"patience": 0}
+                method=method,
+                data=washers,
+                out=fitted,
+                steps=FIT_STEPS,
+                seed=seed,
+                options={"patience": 0, "mask_steps": 0},
             )
             training.train(settings, under(progress, f"{method}, fit"))
             values["method"] = str(fitted)

@@ -91,7 +91,7 @@ def run(folder: Path, n: int = 44, seed: int = 0, progress: Progress | None = No
     if find_spec("diffusers") and find_spec("torch"):
         made += _learned(folder, data, few, seed, progress)
     sheet, page = folder / "contact-sheet.png", folder / "index.html"
-    images.write_image(sheet, report.overview(made, count=3))
+    images.write_image(sheet, report.overview(made, count=2, cell=128))
     report.page(made, page, "flawsmith demo", count=8)
     return {"contact sheet": sheet, "page": page, "pictures": folder / "out"}
 

@@ -27,7 +27,7 @@ from surfaces import render
 from flawsmith import captions, compose, images, masks
 from flawsmith.methods.procedural.synthesizer import MASK_OF, Procedural
 from flawsmith.records import Request, Sample
-from flawsmith.training.shards import Note, Window, write_shards
+from flawsmith.training.shards import Note, TrainingWindow, write_shards
 
 SIZE = 128
 log = logging.getLogger("make_windows")
@@ -149,7 +149,7 @@ def around(rng: np.random.Generator, mask: np.ndarray) -> compose.Window:
     return moved if holds else chosen
 
 
-def real_windows(data: Path, seed: int, crops: int) -> Iterator[Window]:
+def real_windows(data: Path, seed: int, crops: int) -> Iterator[TrainingWindow]:
     """Real defects, several crops each, and windows of good parts."""
     for index, (name, (kind, colour, sentences)) in enumerate(REAL.items()):
         root = data / name
@@ -163,7 +163,7 @@ def real_windows(data: Path, seed: int, crops: int) -> Iterator[Window]:
                     side = int(min(*image.shape[:2], rng.integers(SIZE, 2 * SIZE + 1)))
                     top, left = (int(rng.integers(0, n - side + 1)) for n in image.shape[:2])
                     (clean,) = cut(compose.Window(top, left, top + side, left + side), image)
-                    yield Window(
+                    yield TrainingWindow(
                         clean, clean, np.zeros((SIZE, SIZE), bool), Note("no defect", "", "", name, group, split)
                     )
                 continue
@@ -181,12 +181,12 @@ def real_windows(data: Path, seed: int, crops: int) -> Iterator[Window]:
                 picture, covered = cut(view, image, mask)
                 if covered.sum() < 12 or covered.mean() > 0.75:
                     continue
-                yield Window(
+                yield TrainingWindow(
                     picture, picture, covered, Note(str(rng.choice(sentences)), kind, colour, name, group, split)
                 )
 
 
-def procedural_windows(data: Path, seed: int, count: int) -> Iterator[Window]:
+def procedural_windows(data: Path, seed: int, count: int) -> Iterator[TrainingWindow]:
     """Painted defects on good photographs (40 %, training groups only) and on rendered surfaces (60 %)."""
     painter = Procedural()
     photos = [
@@ -236,7 +236,7 @@ def procedural_windows(data: Path, seed: int, count: int) -> Iterator[Window]:
         made += 1
         if made % 1000 == 0:
             log.info("%d procedural windows of %d tries", made, tried)
-        yield Window(image, clean, covered, Note(caption, kind, colour, "procedural", f"{name}/{tried}", split))
+        yield TrainingWindow(image, clean, covered, Note(caption, kind, colour, "procedural", f"{name}/{tried}", split))
 
 
 def main() -> None:
@@ -253,7 +253,7 @@ def main() -> None:
     if not (real / "summary.json").exists():
         counts: Counter[str] = Counter()
 
-        def counted() -> Iterator[Window]:
+        def counted() -> Iterator[TrainingWindow]:
             for window in real_windows(args.data, args.seed, args.crops):
                 counts[f"{window.note.source}/{window.note.kind or 'good'}/{window.note.split}"] += 1
                 yield window

@@ -59,6 +59,13 @@ def leaves(folder: Path, relative: str) -> bool:
     return not Path(os.path.realpath(folder / relative)).is_relative_to(os.path.realpath(folder))
 
 
+def inside(folder: Path, relative: str, file: str) -> Path:
+    """`folder / relative`, a path that `file` in the folder names. Raises FlawsmithError where it would lead out."""
+    if leaves(folder, relative):
+        raise FlawsmithError(f"Path {relative!r} in {folder / file} leaves its folder: the file is not safe.")
+    return folder / relative
+
+
 def parse_json(text: str | bytes, kind: type = dict) -> Any:
     """The value of a JSON text, an object unless `kind` says otherwise.
 

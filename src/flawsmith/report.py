@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from flawsmith import compose, datasets, images, inputs
-from flawsmith.datasets.writer import CONFIG, inside, read_manifest
+from flawsmith.datasets.writer import CONFIG, MANIFEST, read_manifest
 from flawsmith.errors import FlawsmithError
 
 COLUMNS = ("normal", "mask", "defect", "zoom: normal", "zoom: defect")
@@ -45,8 +45,8 @@ def row(out: Path, line: dict[str, Any], normal_root: Path | None, cell: int = 1
 
     The mask shows where the zoom lies. The normal is blank when it cannot be found.
     """
-    image = images.read_image(inside(out, line["image"]))
-    mask = images.read_mask(inside(out, line["mask"]))
+    image = images.read_image(inputs.inside(out, line["image"], MANIFEST))
+    mask = images.read_mask(inputs.inside(out, line["mask"], MANIFEST))
     normal = np.full_like(image, 235)
     source = normal_root / line["normal"]["file"] if normal_root else None
     if source is not None and source.is_file():

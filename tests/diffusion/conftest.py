@@ -16,7 +16,7 @@ import fakes  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
 from flawsmith.diffusion.compact.recipe import CompactConfig  # noqa: E402
 from flawsmith.diffusion.compact.words import WordPiece, WordTable  # noqa: E402
-from flawsmith.training.shards import Note, Window, write_shards  # noqa: E402
+from flawsmith.training.shards import Note, TrainingWindow, write_shards  # noqa: E402
 
 TINY = CompactConfig(
     size=32,
@@ -104,7 +104,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
             str(i),
             "val" if i % 5 == 0 else "train",
         )
-        made.append(Window(image, clean, mask, note))
+        made.append(TrainingWindow(image, clean, mask, note))
     folder = tmp_path_factory.mktemp("shards")
     write_shards(folder, made, per_shard=15)
     return folder

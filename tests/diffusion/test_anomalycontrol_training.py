@@ -130,10 +130,10 @@ def test_the_mask_channel_is_zero_or_one_in_training_and_in_sampling(folder: Pat
     backbone = made.backbone
     given: list[torch.Tensor] = []
 
-    def look(module: Any, arguments: tuple, keywords: dict) -> None:
+    def appearance(module: Any, arguments: tuple, keywords: dict) -> None:
         given.append(arguments[0].detach())
 
-    hook = backbone.unet.register_forward_pre_hook(look, with_kwargs=True)
+    hook = backbone.unet.register_forward_pre_hook(appearance, with_kwargs=True)
     picture(made, request())
     sampled, given[:] = list(given), []
     noise = torch.zeros(3, backbone.latent_channels, 8, 8)

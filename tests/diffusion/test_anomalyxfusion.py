@@ -28,7 +28,7 @@ from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.generation import run as generation  # noqa: E402
 from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
-from flawsmith.methods.diffusion.appearance import Look, look_of  # noqa: E402
+from flawsmith.methods.diffusion.appearance import AppearanceStats, appearance_of  # noqa: E402
 from flawsmith.training import run as training  # noqa: E402
 from flawsmith.training.settings import FitConfig, settings_of  # noqa: E402
 from flawsmith.training.windows import step_loss  # noqa: E402
@@ -140,14 +140,14 @@ def test_ddf_acts_after_training_and_not_on_dropped_rows(finished: Path) -> None
 
 def test_without_a_reference_the_look_is_one_that_the_card_remembers(finished: Path) -> None:
     made = AnomalyXFusion.from_pretrained(finished)
-    looks = made.card["learned"]["widget/hole"]["looks"]
-    assert len(looks) == len(made.card["learned"]["widget/hole"]["support"])
-    bare = [small.request(seed, reference=None) for seed in range(len(looks))]
+    appearances = made.card["learned"]["widget/hole"]["appearances"]
+    assert len(appearances) == len(made.card["learned"]["widget/hole"]["support"])
+    bare = [small.request(seed, reference=None) for seed in range(len(appearances))]
     given = {"steps": 2, "min_visibility": 0, "min_share": 0}
     for asked in bare:
-        assert made.look(made._canvas(asked, made.options)) == Look(**looks[asked.seed])
+        assert made.appearance(made._canvas(asked, made.options)) == AppearanceStats(**appearances[asked.seed])
         shown = made._canvas(replace(asked, reference=small.reference(1)), made.options)
-        assert made.look(shown) == look_of(small.reference(1))
+        assert made.appearance(shown) == appearance_of(small.reference(1))
     plain = made.generate(bare[:1], contrast=0.0, **given)[0].image
     assert not np.array_equal(made.generate(bare[:1], **given)[0].image, plain)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flawsmith import images
-from flawsmith.datasets.writer import inside, read_manifest
+from flawsmith import images, inputs
+from flawsmith.datasets.writer import MANIFEST, read_manifest
 from flawsmith.evaluation.judge import ALL, Judge
 from flawsmith.evaluation.metrics import diversity, fidelity, labels
 from flawsmith.evaluation.results import Value
@@ -58,6 +58,6 @@ def untouched(out: Path, roots: Sequence[Path]) -> list[Sample]:
     for line in read_manifest(out):
         normal = labels.photograph(roots, line) if line["status"] == "kept" else None
         if normal is not None:
-            mask = images.read_mask(inside(out, line["mask"]))
+            mask = images.read_mask(inputs.inside(out, line["mask"], MANIFEST))
             found.append(Sample(normal, mask, line["category"], line["defect_type"]))
     return found

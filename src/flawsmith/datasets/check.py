@@ -67,7 +67,7 @@ def check(
         findings += check_files.stray(root, records, category, group_by)
     facts: list[Facts] = []
     for done, record in enumerate(records, start=1):
-        one, found = check_pictures.look(record)
+        one, found = check_pictures.inspect(record)
         facts.append(one)
         findings += found
         if progress:

@@ -34,7 +34,7 @@ class Facts:
     fingerprint: leaks.Print | None = None
 
 
-def look(record: Record) -> tuple[Facts, list[Finding]]:
+def inspect(record: Record) -> tuple[Facts, list[Finding]]:
     """Read one picture and its masks; nothing of them stays in memory."""
     findings: list[Finding] = []
     mode, orientation = _header(record.image)

@@ -139,10 +139,10 @@ class Writer:
         if line["status"] != "kept":
             return True
         for key in ("image", "mask"):
-            path = inside(self.out, line[key])
+            path = inputs.inside(self.out, line[key], MANIFEST)
             if not path.is_file() or images.file_sha(path) != line[f"{key}_sha"]:
                 return False
-        return inside(self.out, line["prompt"]).is_file()
+        return inputs.inside(self.out, line["prompt"], MANIFEST).is_file()
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -153,7 +153,9 @@ class Writer:
         if image_png is not None and mask_png is not None:
             prompt = (line["caption"].strip() + "\n").encode("utf-8")
             for key, content in (("image", image_png), ("mask", mask_png), ("prompt", prompt)):
-                images.write_bytes(inside(self.out, line[key]), content, self.out / PARTIAL, durable=False)
+                images.write_bytes(
+                    inputs.inside(self.out, line[key], MANIFEST), content, self.out / PARTIAL, durable=False
+                )
         raw = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8")
         try:
             with open(self.out / MANIFEST, "ab") as file:
@@ -191,13 +193,6 @@ def _line(row: bytes) -> dict[str, Any]:
     if not all(isinstance(line[key], str) for key in texts) or not all(isinstance(part, dict) for part in parts):
         raise ValueError("it holds values of another kind")
     return line
-
-
-def inside(folder: Path, relative: str) -> Path:
-    """`folder / relative`, refused when a hand-made manifest would lead out of the folder."""
-    if inputs.leaves(folder, relative):
-        raise FlawsmithError(f"Path {relative!r} in {folder / MANIFEST} leaves its folder: the manifest is not safe.")
-    return folder / relative
 
 
 def _pretty(value: dict[str, Any]) -> bytes:

@@ -79,7 +79,7 @@ def evaluate(
     if extractor is not None:
         asked = sorted(set(config.metrics) & set(pictures.METRICS))
 
-        def look() -> list[Value]:
+        def judged() -> list[Value]:
             judge = pictures.Judge(
                 extractor,
                 [r for r in division.support if not r.is_good],
@@ -89,7 +89,7 @@ def evaluate(
             )
             return judge.values(generated)
 
-        values += part(f"pictures {','.join(asked)}", look)
+        values += part(f"pictures {','.join(asked)}", judged)
     values += _downstream(config, division, generated, segmenting, classifying, papers, part, progress, notes)
     about = {
         "command": command,

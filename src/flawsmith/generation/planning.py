@@ -67,20 +67,20 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
     total = config.n * len(pairs) if config.per_defect else config.n
     needs = synthesizer.references != "none"
     # A painter that happens to share a type's name with the data set must not be recorded as having seen its defects.
-    looks = needs or synthesizer.learns != "nothing" or config.mask in ("reference", "varied")
-    if config.references_from is not None and not looks:
+    sees_support = needs or synthesizer.learns != "nothing" or config.mask in ("reference", "varied")
+    if config.references_from is not None and not sees_support:
         raise FlawsmithError(f"{synthesizer.name} reads no references: leave references_from out.")
     if config.references > 1 and synthesizer.references != "many":
         raise FlawsmithError(f"{synthesizer.name} reads one reference per picture, not {config.references}.")
     jobs = []
     for index in range(total):
         category, defect = pairs[index % len(pairs)]
-        references = [own] if own else [r for r in supports[category] if looks and r.defect_type == defect]
+        references = [own] if own else [r for r in supports[category] if sees_support and r.defect_type == defect]
         if needs and not references:
             raise FlawsmithError(_no_reference(config, synthesizer, category, defect))
         turn = index // len(pairs)
         jobs.append(_job(config, synthesizer, index, turn, category, defect, normals[category], references))
-    support = list(dict.fromkeys(record for supported in supports.values() for record in supported if looks))
+    support = list(dict.fromkeys(record for supported in supports.values() for record in supported if sees_support))
     description = _description(config, synthesizer, records, pairs, total, support)
     from_here = needs and not own and config.references_from is None
     notes = _notes(synthesizer, records, supports, config.defect) if from_here else []

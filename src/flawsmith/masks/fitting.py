@@ -22,7 +22,7 @@ from flawsmith.masks.homes import Homes
 from flawsmith.masks.options import MINIMUM, MaskOptions, log_uniform
 from flawsmith.masks.placement import Ground, sample_points
 from flawsmith.masks.reshape import reshape
-from flawsmith.masks.scene import Scene, turns
+from flawsmith.masks.scene import Surroundings, turns
 from flawsmith.masks.segment import foreground
 from flawsmith.records import Sample
 from flawsmith.warp import BEND_SHARE, Warp
@@ -76,7 +76,7 @@ class Piece:
     size: int  # pixels of the mask
 
     @staticmethod
-    def of(mask: np.ndarray, real: np.ndarray, home: Scene) -> Piece:
+    def of(mask: np.ndarray, real: np.ndarray, home: Surroundings) -> Piece:
         """From a mask (H, W) bool; where its shape is new, colours are taken beside the `real` defect."""
         x, y = sample_points(mask)
         middle = np.array([x.mean(), y.mean()])
@@ -108,9 +108,9 @@ def move(
     loose = 0.0 if others is None else LOOSE * spread
     homes = Homes.of([reference, *(others or [])], spread) if spread < 1 else None
     if image is None:
-        old, new = Scene(foreground(reference.image)), Scene(ground.allowed)
+        old, new = Surroundings(foreground(reference.image)), Surroundings(ground.allowed)
     else:
-        old, new = Scene(reference.image), Scene(image)
+        old, new = Surroundings(reference.image), Surroundings(image)
     mask = real if others is None else _reshaped(real, others, old, new, rng)
     piece = Piece.of(mask, real, old)
     seed = int(rng.integers(0, 2**31))
@@ -140,7 +140,7 @@ def move(
 
 
 def _reshaped(
-    real: np.ndarray, others: Sequence[Sample], old: Scene, new: Scene, rng: np.random.Generator
+    real: np.ndarray, others: Sequence[Sample], old: Surroundings, new: Surroundings, rng: np.random.Generator
 ) -> np.ndarray:
     """A new shape for the real mask, (H, W) bool, mixed with others': of a few, the one on the most similar part."""
     shapes = [reshape(real, rng, [other.mask for other in others if other.mask.any()]) for _ in range(SHAPES)]
@@ -148,7 +148,7 @@ def _reshaped(
 
 
 def _judge(
-    piece: Piece, new: Scene, ground: Ground, homes: Homes | None, poses: Poses, points: int
+    piece: Piece, new: Surroundings, ground: Ground, homes: Homes | None, poses: Poses, points: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Share of the mask on the ground and cost in grey levels, both (K,), judged by about so many points."""
     part = slice(None, None, max(1, piece.inner.shape[1] // points))
@@ -184,7 +184,7 @@ def _improved(
     return poses, share, cost
 
 
-def _other_part(real: np.ndarray, shape: np.ndarray, old: Scene, new: Scene) -> float:
+def _other_part(real: np.ndarray, shape: np.ndarray, old: Surroundings, new: Surroundings) -> float:
     """How differently coloured the product is under a shape and under the real one, were both at the reference's place.
 
     A ring of glass that broke is replaced by a shape on the ring, not by one that hangs over the opening.
@@ -224,8 +224,8 @@ def enlargement(share: float) -> float:
 
 
 def _first(
-    old: Scene,
-    new: Scene,
+    old: Surroundings,
+    new: Surroundings,
     piece: Piece,
     ground: Ground,
     rng: np.random.Generator,

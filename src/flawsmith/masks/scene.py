@@ -16,7 +16,7 @@ COHERENT = 0.15  # above it a surface has a direction (grinding marks, tracks, a
 Lookup = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-class Scene:
+class Surroundings:
     """Softened colours and directions of an (H, W, 3) uint8 photograph or (H, W) bool area, at points in its pixels."""
 
     def __init__(self, image: np.ndarray) -> None:
@@ -86,8 +86,8 @@ class Scene:
 
 
 def turns(
-    old: Scene,
-    new: Scene,
+    old: Surroundings,
+    new: Surroundings,
     middle: np.ndarray,
     extent: float,
     centres: np.ndarray,

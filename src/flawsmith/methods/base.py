@@ -192,10 +192,3 @@ def read_card(folder: Path) -> dict[str, Any]:
             f"{path} is not a flawsmith checkpoint card ({error}): name the folder of a trained run."
         ) from error
     return card
-
-
-def inside(folder: Path, relative: str) -> Path:
-    """`folder / relative`, refused when a stranger's card would lead out of the folder."""
-    if inputs.leaves(folder, relative):
-        raise FlawsmithError(f"Path {relative!r} in {folder / 'card.json'} leaves its folder: the card is not safe.")
-    return folder / relative

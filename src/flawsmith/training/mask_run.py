@@ -117,7 +117,7 @@ def train(
 
     material, seen = {}, {}
     for category, defect in missing:
-        support = training_data.support_of(config, records, category, defect)
+        support = training_data.seen_of(config, records, category, defect)
         samples = [record.load() for record in support]
         material[f"{category}/{defect}"] = [(s, foreground(s.image)) for s in samples if s.mask.any()]
         seen[f"{category}/{defect}"] = {record.name: images.file_sha(record.image) for record in support}

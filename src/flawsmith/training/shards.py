@@ -35,7 +35,7 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Window:
+class TrainingWindow:
     """One training window; `clean` equals `image` outside the mask, and everywhere where no clean picture
     exists.
     """
@@ -46,13 +46,13 @@ class Window:
     note: Note
 
 
-def write_shards(folder: Path | str, windows: Iterable[Window], per_shard: int = 1000, start: int = 0) -> int:
+def write_shards(folder: Path | str, windows: Iterable[TrainingWindow], per_shard: int = 1000, start: int = 0) -> int:
     """Write `windows-NNNN.npz` and `windows-NNNN.json` from shard number `start` on; returns the number of
     windows.
     """
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    held: list[Window] = []
+    held: list[TrainingWindow] = []
     count = 0
 
     def flush() -> None:
@@ -144,11 +144,11 @@ class Windows:
         real = "" if note.source == "procedural" else note.source
         return note.split, real, note.kind, note.colour
 
-    def window(self, row: int) -> Window:
+    def window(self, row: int) -> TrainingWindow:
         shard = int(np.searchsorted(self._start, row, side="right")) - 1
         local = row - int(self._start[shard])
         image, clean, mask = (self._arrays[key][shard][local] for key in ("image", "clean", "mask"))
-        return Window(image, clean, mask, self.notes[row])
+        return TrainingWindow(image, clean, mask, self.notes[row])
 
     def _row(self, rng: np.random.Generator, split: str, pool: str) -> int:
         choices = [p for p in (pool, "drawn", "real") if len(self.pools.get((split, p), ()))]

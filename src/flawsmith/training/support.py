@@ -33,7 +33,7 @@ def wanted(config: TrainConfig, records: Sequence[Record]) -> list[tuple[str, st
     for category, defect in found:
         if config.defect and defect not in config.defect:
             continue
-        if not support_of(config, records, category, defect):
+        if not seen_of(config, records, category, defect):
             if config.defect:
                 raise FlawsmithError(
                     f"{category}/{defect} offers no picture with a mask to learn from: raise --shots, or add masks."
@@ -48,7 +48,7 @@ def wanted(config: TrainConfig, records: Sequence[Record]) -> list[tuple[str, st
     return pairs
 
 
-def support_of(config: TrainConfig, records: Sequence[Record], category: str, defect: str) -> list[Record]:
+def seen_of(config: TrainConfig, records: Sequence[Record], category: str, defect: str) -> list[Record]:
     """The real defects of a type that a method may see: those of the few-shot split that have masks."""
     defects = [r for r in records if r.category == category and not r.is_good]
     split = few_shot(defects, shots=config.shots, seed=config.split_seed)
@@ -60,7 +60,7 @@ def missing(
 ) -> tuple[list[Record], dict[str, str]] | None:
     """The support of a type and its hashes, or None when the run has learned it already, from the same pictures."""
     key = f"{category}/{defect}"
-    support = support_of(config, records, category, defect)
+    support = seen_of(config, records, category, defect)
     seen = {record.name: images.file_sha(record.image) for record in support}
     if key not in card["learned"] or not (config.out / card["learned"][key]["file"]).is_file():
         return support, seen

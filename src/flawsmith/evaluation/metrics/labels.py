@@ -16,7 +16,7 @@ import numpy as np
 
 from flawsmith import compose, datasets, images, inputs
 from flawsmith.datasets.leaks import Print, fingerprint, near
-from flawsmith.datasets.writer import CONFIG, MANIFEST, inside, read_manifest
+from flawsmith.datasets.writer import CONFIG, MANIFEST, read_manifest
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation.results import Value
 from flawsmith.records import Record
@@ -109,7 +109,10 @@ def _measure(out: Path, roots: Sequence[Path], line: dict[str, Any]) -> dict[str
     normal = photograph(roots, line)
     if normal is None:
         return None
-    picture, label = images.read_image(inside(out, line["image"])), images.read_mask(inside(out, line["mask"]))
+    picture, label = (
+        images.read_image(inputs.inside(out, line["image"], MANIFEST)),
+        images.read_mask(inputs.inside(out, line["mask"], MANIFEST)),
+    )
     asked = line.get("scores", {}).get("change_iou")
     return {**change(normal, picture, label), **({} if asked is None else {"label_over_mask": float(asked)})}
 

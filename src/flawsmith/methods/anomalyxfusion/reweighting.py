@@ -71,14 +71,14 @@ def reweighted(unet: Any, slots: tuple[int, int], normal: Tensor, mask: Tensor) 
     """
     state: dict[str, Any] = {"slots": slots, "map": None}
 
-    def look(module: nn.Module, given: tuple[Any, ...]) -> None:
+    def appearance(module: nn.Module, given: tuple[Any, ...]) -> None:
         latents = given[0][: len(normal), : normal.shape[1]]
         state["map"] = weights(latents, normal, mask)
 
     before = dict(unet.attn_processors)
     changed = {name: _Reweighted(state) if name.endswith("attn2.processor") else p for name, p in before.items()}
     unet.set_attn_processor(changed)
-    handle = unet.register_forward_pre_hook(look)
+    handle = unet.register_forward_pre_hook(appearance)
     try:
         yield
     finally:

@@ -28,7 +28,7 @@ from flawsmith.methods.anomalyxfusion.location import COUNT, LocationEncoder, Pa
 from flawsmith.methods.anomalyxfusion.reweighting import reweighted
 from flawsmith.methods.anomalyxfusion.tokens import NullTokens, SemanticTokens, TextureTokens
 from flawsmith.methods.base import Learns
-from flawsmith.methods.diffusion.appearance import Look, look_of
+from flawsmith.methods.diffusion.appearance import AppearanceStats, appearance_of
 from flawsmith.methods.diffusion.options import DiffusionConfig, DiffusionOptions
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.methods.diffusion.tiles import Canvas
@@ -133,15 +133,15 @@ class AnomalyXFusion(DiffusionSynthesizer):
                 f"insertion=before_encoder needs a text encoder that takes embeddings (LDM text2img-large), "
                 f"{backbone.source} has none: use insertion=context."
             )
-        look = self.features.tokens if isinstance(self.features, OwnFeatures) else config.tokens
-        self.sizes = [look, COUNT, *([config.tokens] if config.text else [])]
+        appearance = self.features.tokens if isinstance(self.features, OwnFeatures) else config.tokens
+        self.sizes = [appearance, COUNT, *([config.tokens] if config.text else [])]
         # The compact backbone has places for what a reference says: there the texture tokens stand, and null ones are
         # its own "no reference". Elsewhere texture starts from a word, and null from nothing.
         word = torch.zeros(1, width) if own else self._word("anomaly")
         null = torch.zeros(sum(self.sizes), width)
         if own:
-            null[:look] = backbone.reader.absent(1)[0]
-        self.texture = TextureTokens(word.expand(look, -1), self.features.image_width, identity=own)
+            null[:appearance] = backbone.reader.absent(1)[0]
+        self.texture = TextureTokens(word.expand(appearance, -1), self.features.image_width, identity=own)
         self.null = NullTokens(null)
         self.location = PaperLocationEncoder(width) if config.location == "paper" else LocationEncoder(width)
         self.semantic = SemanticTokens(self.features.text_width, width, config.tokens) if config.text else None
@@ -184,16 +184,16 @@ class AnomalyXFusion(DiffusionSynthesizer):
 
     def remember(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """The looks of up to LOOKS pictures, so that contrast and colours are known where no defect picture is."""
-        return {"looks": [asdict(look_of(sample)) for sample in samples if sample.mask.any()][:LOOKS]}
+        return {"appearances": [asdict(appearance_of(sample)) for sample in samples if sample.mask.any()][:LOOKS]}
 
-    def look(self, canvas: Canvas) -> Look | None:
+    def appearance(self, canvas: Canvas) -> AppearanceStats | None:
         """Of the request's reference where it has one, else one of those that the card remembers."""
-        shown, request = super().look(canvas), canvas.request
+        shown, request = super().appearance(canvas), canvas.request
         if shown is not None:
             return shown
         learned = self.card["learned"].get(self.known(request.normal.category, request.defect_type), {})
-        looks = learned.get("looks", ())
-        return Look(**looks[request.seed % len(looks)]) if looks else None
+        appearances = learned.get("appearances", ())
+        return AppearanceStats(**appearances[request.seed % len(appearances)]) if appearances else None
 
     def own(self, name: str) -> list[str]:
         return [f"texture.table.{self.texture.index(name)}"]

@@ -14,7 +14,7 @@ from flawsmith.records import Sample
 
 
 @dataclass(frozen=True)
-class Look:
+class AppearanceStats:
     """What is kept of a real defect: few enough numbers for a run's card, and no picture. All are shares of the level
     of the surroundings continued into it: 0.3 of brightness is 30 % lighter or darker.
     """
@@ -24,17 +24,17 @@ class Look:
     curve: list[list[float]]  # (K, 3): mean colour in classes of equal size, from the darkest to the brightest
 
 
-def look_of(reference: Sample) -> Look:
+def appearance_of(reference: Sample) -> AppearanceStats:
     """Measure a reference, whose mask is not empty."""
     shown = compose.square_window(reference.mask, 64, 1.5).slices
     _, relief = _relief(reference.image[shown], reference.image[shown], reference.mask[shown])
     light, colour = _parts(relief[reference.mask[shown]])
     curve = _curve(light[:, 0], colour)
-    return Look(_size(light), _size(colour - _along(curve, light[:, 0])), curve.round(5).tolist())
+    return AppearanceStats(_size(light), _size(colour - _along(curve, light[:, 0])), curve.round(5).tolist())
 
 
 def match_contrast(
-    normal: np.ndarray, painted: np.ndarray, mask: np.ndarray, look: Look, strength: float
+    normal: np.ndarray, painted: np.ndarray, mask: np.ndarray, appearance: AppearanceStats, strength: float
 ) -> np.ndarray:
     """Give the painted defect a reference's contrast, by at most a factor of 3 up and 2 down, and its colours.
 
@@ -49,9 +49,9 @@ def match_contrast(
     """
     around, found = _relief(painted, normal, mask)
     light, colour = _parts(found[mask])
-    gain = float(np.clip(look.light / max(_size(light), 1e-4), 0.5, 3.0)) ** strength
-    left = min(1.0, look.rest / max(_size(colour), 1e-4))
-    hue = _along(np.asarray(look.curve, np.float32), light[:, 0])
+    gain = float(np.clip(appearance.light / max(_size(light), 1e-4), 0.5, 3.0)) ** strength
+    left = min(1.0, appearance.rest / max(_size(colour), 1e-4))
+    hue = _along(np.asarray(appearance.curve, np.float32), light[:, 0])
     change = np.zeros_like(found)
     change[mask] = (gain - 1) * light + strength * (hue + (left - 1) * colour)
     scaled = painted.astype(np.float32) + change * around

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from flawsmith import images, methods
+from flawsmith import images, inputs, methods
 from flawsmith.diffusion.adapters import load_adapter, merge_adapter, save_adapter
 from flawsmith.diffusion.backbone import Backbone, fingerprint
 from flawsmith.errors import FlawsmithError, unknown
@@ -60,7 +60,7 @@ def load(kind: Callable[..., Kind], folder: Path, device: str | None = None, mem
     if made.learns == "adapters":
         for number, (key, entry) in enumerate(made.card["learned"].items()):
             made.adapters[key] = f"adapter{number}"
-            load_adapter(made.backbone, made.adapters[key], base.inside(folder, entry["file"]))
+            load_adapter(made.backbone, made.adapters[key], inputs.inside(folder, entry["file"], "card.json"))
     return made
 
 

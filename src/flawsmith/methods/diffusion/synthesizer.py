@@ -32,7 +32,7 @@ from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods import base
 from flawsmith.methods.classic.patches import is_grey
 from flawsmith.methods.diffusion import sketches
-from flawsmith.methods.diffusion.appearance import Look, look_of, match_contrast
+from flawsmith.methods.diffusion.appearance import AppearanceStats, appearance_of, match_contrast
 from flawsmith.methods.diffusion.options import FAST, REFERENCE, DiffusionConfig, DiffusionOptions
 from flawsmith.methods.diffusion.tiles import Canvas, only_real_change, paste, reduction, resized, tiles, with_grain
 from flawsmith.records import Request, Sample
@@ -204,10 +204,10 @@ class DiffusionSynthesizer(base.Synthesizer):
         """How far the contrast of what was painted follows the reference's (or the sketch's), 0 to 1."""
         return float(options.contrast)
 
-    def look(self, canvas: Canvas) -> Look | None:
+    def appearance(self, canvas: Canvas) -> AppearanceStats | None:
         """Whose contrast and colours the painted defect takes: the reference's, or a sketch's where a name is all."""
         shown = canvas.exemplar
-        return look_of(shown) if shown is not None and shown.mask.any() else None
+        return appearance_of(shown) if shown is not None and shown.mask.any() else None
 
     def remember(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """What the card keeps of a learned type's pictures, beside the weights."""
@@ -357,9 +357,9 @@ class DiffusionSynthesizer(base.Synthesizer):
         if is_grey(normal):  # a grey camera sees no colour
             painted = np.repeat(painted.mean(axis=2, keepdims=True).round().astype(np.uint8), 3, axis=2)
         strength = self.contrast_strength(options)
-        look = self.look(canvas) if strength and canvas.mask.any() else None
-        if look is not None:
-            painted = match_contrast(normal, painted, canvas.mask, look, strength)
+        appearance = self.appearance(canvas) if strength and canvas.mask.any() else None
+        if appearance is not None:
+            painted = match_contrast(normal, painted, canvas.mask, appearance, strength)
         if options.keep_grain:
             painted = with_grain(normal, painted, canvas.mask)
         painted = only_real_change(normal, painted, canvas.mask, options.threshold)

@@ -7,7 +7,7 @@ import numpy as np
 
 from flawsmith.methods.procedural import colours
 from flawsmith.methods.procedural.relief import Painted
-from flawsmith.methods.procedural.scene import Look, Scene, blur, clouds, mix, smooth_step
+from flawsmith.methods.procedural.scene import DefectParams, Scene, blur, clouds, mix, smooth_step
 from flawsmith.methods.procedural.structure import membrane
 
 
@@ -20,7 +20,7 @@ def opens(scene: Scene, background: np.ndarray) -> bool:
     return float(background[ring].mean()) > 0.18
 
 
-def broken_off(scene: Scene, look: Look, background: np.ndarray, rng: np.random.Generator) -> Painted:
+def broken_off(scene: Scene, params: DefectParams, background: np.ndarray, rng: np.random.Generator) -> Painted:
     """The object ends inside the mask: a ragged edge, a strip of fracture face, then the background with a soft shadow.
 
     background: (h, w) bool, True where the photograph shows what is behind the object.
@@ -32,8 +32,8 @@ def broken_off(scene: Scene, look: Look, background: np.ndarray, rng: np.random.
     away = cv2.distanceTransform((~part).astype(np.uint8), cv2.DIST_L2, 5).astype(np.float32)
     reach = float(np.clip(0.25 * scene.radius, 1.0, 7.0))
     ragged = away - reach * np.clip(0.6 + 0.6 * clouds(scene.shape, max(4.0, scene.radius), rng, 4, 0.6), 0, 2)
-    ragged = ragged - 0.35 * scene.radius * (1 - look.severity)  # a lesser break goes less deep
-    open_ = smooth_step((ragged - 0.5) / (1.0 + look.softness)).astype(np.float32)
+    ragged = ragged - 0.35 * scene.radius * (1 - params.severity)  # a lesser break goes less deep
+    open_ = smooth_step((ragged - 0.5) / (1.0 + params.softness)).astype(np.float32)
     behind = _background(scene, background, rng)
     # What stands above the background keeps light from it close by.
     thick = float(np.clip((0.06 + 0.12 * rng.random()) * scene.radius, 1.0, 6.0))
@@ -48,7 +48,9 @@ def broken_off(scene: Scene, look: Look, background: np.ndarray, rng: np.random.
     facing = np.clip(x * across + y * down, -1, 1)
     near = part & cv2.dilate(scene.mask.astype(np.uint8), np.ones((15, 15), np.uint8)).astype(bool)
     own = scene.photo[near if near.any() else part].mean(axis=0)
-    material = colours.pigment(scene, look.colour, rng) if look.colour else 0.7 * own + 0.12 * colours.luminance(own)
+    material = (
+        colours.pigment(scene, params.colour, rng) if params.colour else 0.7 * own + 0.12 * colours.luminance(own)
+    )
     grit = clouds(scene.shape, 4.0, rng, 3, 0.7)
     face = material * ((1 + 0.45 * facing) * (1 + 0.1 * grit))[..., None]
     width = thick * np.clip(1 + 0.5 * clouds(scene.shape, max(5.0, scene.radius), rng, 2), 0.2, 2)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from flawsmith.methods.procedural import lines, relief, structure, surface
-from flawsmith.methods.procedural.scene import Look, Scene
+from flawsmith.methods.procedural.scene import DefectParams, Scene
 
-Painter = Callable[[Scene, Look, np.random.Generator], tuple[np.ndarray, np.ndarray | None]]
+Painter = Callable[[Scene, DefectParams, np.random.Generator], tuple[np.ndarray, np.ndarray | None]]
 
 PAINTERS: dict[str, Painter] = {
     "scratch": lines.scratch,

@@ -7,7 +7,7 @@ import numpy as np
 
 from flawsmith.methods.procedural import colours
 from flawsmith.methods.procedural.scene import (
-    Look,
+    DefectParams,
     Scene,
     blur,
     clouds,
@@ -41,18 +41,18 @@ def bowl_of(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     return smooth_step((deep * wavy - start) / (0.95 * top)) * edge(scene.inside, 2.5, radius)
 
 
-def dent(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
+def dent(scene: Scene, params: DefectParams, rng: np.random.Generator) -> Painted:
     """A bowl pressed into the surface: the texture stays, warped a little; only the light on it changes."""
     radius = scene.radius
     bowl = bowl_of(scene, rng).astype(np.float32)
-    depth = max(radius, 1.5) * (0.06 + 0.36 * look.severity)
+    depth = max(radius, 1.5) * (0.06 + 0.36 * params.severity)
     picture = _warped(scene.photo, bowl, 4 * depth) if radius >= 3 else scene.photo
-    if look.colour:
-        colour = colours.pigment(scene, look.colour, rng)
-        tint = colours.absorbed(scene, colour, bowl * (0.35 + 0.4 * look.severity))
+    if params.colour:
+        colour = colours.pigment(scene, params.colour, rng)
+        tint = colours.absorbed(scene, colour, bowl * (0.35 + 0.4 * params.severity))
         picture = picture + (tint - scene.photo)
     # Little sky is seen from the bottom of a bowl: it is darker all over.
-    picture = picture * (1 - (0.03 + 0.17 * look.severity) * bowl)[..., None]
+    picture = picture * (1 - (0.03 + 0.17 * params.severity) * bowl)[..., None]
     return lit(picture, scene, -depth * bowl, 1.0, gloss=0.2), None
 
 
@@ -67,23 +67,23 @@ def _warped(photo: np.ndarray, bowl: np.ndarray, strength: float) -> np.ndarray:
     )
 
 
-def hole(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
+def hole(scene: Scene, params: DefectParams, rng: np.random.Generator) -> Painted:
     """A pit with steep walls: dark inside, the wall facing the light is lit, the other throws its shadow."""
     radius = scene.radius
     inside = rough_inside(scene, rng, 0.1)
-    open_ = edge(inside, 1.0 + 1.2 * look.softness, radius).astype(np.float32)
+    open_ = edge(inside, 1.0 + 1.2 * params.softness, radius).astype(np.float32)
     wall = float(np.clip(0.28 * radius, 0.8, 6.0))
     floor = smooth_step(inside / wall)
     uneven = clouds(scene.shape, max(3.0, 0.6 * radius), rng, octaves=4, rough=0.6)
-    share = colours.strength(look.severity)
-    colour = colours.pigment(scene, look.colour or "dark", rng, share)
+    share = colours.strength(params.severity)
+    colour = colours.pigment(scene, params.colour or "dark", rng, share)
     tone = colour * (elsewhere(scene) * (1 + 0.14 * uneven * min(1.0, radius / 6)))[..., None]
     x, y, _ = scene.light
     if radius >= 1.5:
         # The near wall's shadow: all points from which the way to the light leaves the opening.
-        reach = float(np.clip((0.3 + 0.6 * look.severity) * radius, 1.0, 16.0))
+        reach = float(np.clip((0.3 + 0.6 * params.severity) * radius, 1.0, 16.0))
         shadow = 1 - moved(open_, (-x * reach, -y * reach))
-        tone = tone * (1.22 - (0.3 + 0.4 * look.severity) * blur(shadow, max(0.6, 0.22 * reach)))[..., None]
+        tone = tone * (1.22 - (0.3 + 0.4 * params.severity) * blur(shadow, max(0.6, 0.22 * reach)))[..., None]
         # The walls are still the surface's own material.
         skin = scene.level * (0.75 * share + (1 - share))
         tone = mix(tone, np.broadcast_to(skin, tone.shape), 0.55 * (1 - floor))
@@ -98,14 +98,14 @@ def hole(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     return picture, open_
 
 
-def chip(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
+def chip(scene: Scene, params: DefectParams, rng: np.random.Generator) -> Painted:
     """A flake broken out: rough, faceted fresh material below a sharp edge."""
     radius = scene.radius
     inside = rough_inside(scene, rng, 0.12, max(3.0, 0.5 * radius))
-    open_ = edge(inside, 0.9 + 0.7 * look.softness, radius).astype(np.float32)
-    height = _facets(scene, rng) * (0.15 + 0.75 * look.severity)
+    open_ = edge(inside, 0.9 + 0.7 * params.softness, radius).astype(np.float32)
+    height = _facets(scene, rng) * (0.15 + 0.75 * params.severity)
     # The grain of a break: steps and hackles at all sizes down to a pixel.
-    rough = float(rng.uniform(0.15, 1.2)) * (0.3 + 0.8 * look.severity)  # from a clean cleavage to a torn break
+    rough = float(rng.uniform(0.15, 1.2)) * (0.3 + 0.8 * params.severity)  # from a clean cleavage to a torn break
     height += (
         rough
         * clouds(scene.shape, float(np.clip(0.3 * radius, 3.0, 8.0)), rng, octaves=3, rough=0.7)
@@ -113,18 +113,18 @@ def chip(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     )
     height = height * open_
     step = np.clip(inside / max(1.0, min(2.5, 0.3 * radius)), 0, 1).astype(np.float32)
-    height -= step * (0.3 + 2.8 * look.severity)
-    share = colours.strength(look.severity)
-    colour = colours.pigment(scene, look.colour, rng, share)
-    if not look.colour:
+    height -= step * (0.3 + 2.8 * params.severity)
+    share = colours.strength(params.severity)
+    colour = colours.pigment(scene, params.colour, rng, share)
+    if not params.colour:
         colour = colour * (1 + share * float(rng.choice([-0.35, 0.25])))
     # Fresh material is less tinted than the skin that covered it.
-    if look.colour not in colours.CHROMATIC:
+    if params.colour not in colours.CHROMATIC:
         colour = colour + 0.35 * (colours.luminance(colour) - colour)
     mottle = clouds(scene.shape, max(3.0, 0.8 * radius), rng, octaves=3)
     body = np.broadcast_to(colour, scene.photo.shape) * (elsewhere(scene) * (1 + 0.08 * mottle))[..., None]
     body = lit(body, scene, blur(height.astype(np.float32), 0.5), 0.9, gloss=0.06 + 0.7 * float(rng.random()) ** 4)
-    return mix(scene.photo, np.clip(body, 0, 255), open_ * (0.88 + 0.1 * look.severity)), open_
+    return mix(scene.photo, np.clip(body, 0, 255), open_ * (0.88 + 0.1 * params.severity)), open_
 
 
 def _facets(scene: Scene, rng: np.random.Generator) -> np.ndarray:

@@ -16,7 +16,7 @@ from flawsmith import compose
 
 
 @dataclass(frozen=True)
-class Look:
+class DefectParams:
     """The drawn parameters of one defect: `colour` a key of captions.COLOURS or "", severity and softness 0..1."""
 
     kind: str

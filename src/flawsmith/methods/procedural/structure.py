@@ -9,7 +9,7 @@ from flawsmith import compose
 from flawsmith.methods.procedural import colours
 from flawsmith.methods.procedural.relief import Painted, bowl_of
 from flawsmith.methods.procedural.scene import (
-    Look,
+    DefectParams,
     Scene,
     blur,
     clouds,
@@ -95,9 +95,9 @@ def fill(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(patch + membrane(mismatch, ~valid))
 
 
-def missing_part(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
+def missing_part(scene: Scene, params: DefectParams, rng: np.random.Generator) -> Painted:
     """The surroundings continued over the region, with a sunken footprint where nothing else tells of the loss."""
-    open_ = edge(scene.inside, 1.5 + 1.5 * look.softness, scene.radius)
+    open_ = edge(scene.inside, 1.5 + 1.5 * params.softness, scene.radius)
     without = fill(scene, rng)
     picture = mix(scene.photo, without, open_)
     seen = float(np.abs(blur(without - scene.photo, 2.0)).mean(axis=2)[scene.mask].mean())
@@ -105,24 +105,26 @@ def missing_part(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     footprint = float(np.clip((40 - seen) / 30, 0.3 * float(rng.random()), 1))
     inside = rough_inside(scene, rng, 0.06)
     floor = smooth_step(inside / float(np.clip(0.12 * scene.radius, 1.0, 3.0))).astype(np.float32)
-    drop = footprint * (0.08 + 0.56 * look.severity) * (0.2 if look.colour else 1.0)
+    drop = footprint * (0.08 + 0.56 * params.severity) * (0.2 if params.colour else 1.0)
     mottle = clouds(scene.shape, max(4.0, 0.8 * scene.radius), rng, octaves=3)
     picture = picture * (1 - drop * floor * (1 + 0.12 * mottle))[..., None]
     x, y, _ = scene.light
     reach = float(np.clip(0.22 * scene.radius, 1.0, 6.0))
     shadow = blur(1 - moved(floor, (-x * reach, -y * reach)), max(0.6, 0.3 * reach)) * floor
-    picture = picture * (1 - footprint * (0.12 + 0.43 * look.severity) * shadow)[..., None]
+    picture = picture * (1 - footprint * (0.12 + 0.43 * params.severity) * shadow)[..., None]
     # The edge of the socket is higher here and lower there.
-    height = -blur(floor, max(0.8, scene.lens)) * footprint * (0.3 + 1.6 * look.severity)
+    height = -blur(floor, max(0.8, scene.lens)) * footprint * (0.3 + 1.6 * params.severity)
     height = height * np.clip(0.8 + 0.4 * clouds(scene.shape, max(6.0, scene.radius), rng, octaves=1), 0.2, 1.5)
     picture = lit(picture, scene, height, 0.8, gloss=0.06)
-    if look.colour:
-        tint = colours.absorbed(scene, colours.pigment(scene, look.colour, rng), floor * (0.5 + 0.5 * look.severity))
+    if params.colour:
+        tint = colours.absorbed(
+            scene, colours.pigment(scene, params.colour, rng), floor * (0.5 + 0.5 * params.severity)
+        )
         picture = picture + (tint - scene.photo)
     return picture, None
 
 
-def bend(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
+def bend(scene: Scene, params: DefectParams, rng: np.random.Generator) -> Painted:
     """The region pushed or twisted: its texture slides along a smooth field, and the fold it makes takes the light."""
     radius = scene.radius
     hold = bowl_of(scene, rng).astype(np.float32)
@@ -131,8 +133,8 @@ def bend(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     middle_y = float((rows * scene.mask).sum() / scene.mask.sum())
     angle = float(rng.uniform(0, 2 * np.pi))
     # The slope of the bump is at most 1.6 / radius: below a reach of 0.6 radius the field does not fold over.
-    reach = radius * (0.2 + 0.35 * look.severity)
-    turn = float(rng.choice([-1.0, 1.0])) * (0.15 + 0.4 * look.severity) * float(rng.uniform(0.3, 1.0))
+    reach = radius * (0.2 + 0.35 * params.severity)
+    turn = float(rng.choice([-1.0, 1.0])) * (0.15 + 0.4 * params.severity) * float(rng.uniform(0.3, 1.0))
     move_x = hold * (np.cos(angle) * reach) + turn * hold * -(rows - middle_y)
     move_y = hold * (np.sin(angle) * reach) + turn * hold * (columns - middle_x)
     picture = cv2.remap(
@@ -145,9 +147,11 @@ def bend(scene: Scene, look: Look, rng: np.random.Generator) -> Painted:
     across = ((columns - middle_x) * np.cos(angle) + (rows - middle_y) * np.sin(angle)) / max(1.0, radius)
     # One fold across the push: a ridge in front, a valley behind.
     fold = across * np.exp(-2.5 * across * across) * hold + 0.3 * hold
-    height = fold.astype(np.float32) * max(radius, 2.0) * (0.1 + 0.65 * look.severity)
+    height = fold.astype(np.float32) * max(radius, 2.0) * (0.1 + 0.65 * params.severity)
     picture = np.clip(picture, 0, 255)
-    if look.colour:
-        tint = colours.absorbed(scene, colours.pigment(scene, look.colour, rng), hold * (0.45 + 0.5 * look.severity))
+    if params.colour:
+        tint = colours.absorbed(
+            scene, colours.pigment(scene, params.colour, rng), hold * (0.45 + 0.5 * params.severity)
+        )
         picture = picture + (tint - scene.photo)
     return lit(picture, scene, height, 0.9, gloss=0.2), None

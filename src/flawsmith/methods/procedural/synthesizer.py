@@ -23,7 +23,7 @@ from flawsmith.methods.procedural import strokes
 from flawsmith.methods.procedural.breaks import broken_off, opens
 from flawsmith.methods.procedural.colours import CHROMATIC, draw_colour
 from flawsmith.methods.procedural.painters import PAINTERS
-from flawsmith.methods.procedural.scene import Look, contour, mix, survey
+from flawsmith.methods.procedural.scene import DefectParams, contour, mix, survey
 from flawsmith.records import Request
 
 SEVERITY_SPAN = {"faint": (0.08, 0.29), "strong": (0.71, 1.0), "": (0.1, 1.0)}
@@ -126,11 +126,11 @@ class Procedural(base.Synthesizer):
             colour = draw_colour(kind, scene, rng, pits)
             if severity < 0.4:  # a faint trace of black is merely dark: nobody would call it black
                 colour = {"black": "dark", "white": "bright"}.get(colour, colour)
-        look = Look(kind, colour, severity, asked.shape, softness)
+        params = DefectParams(kind, colour, severity, asked.shape, softness)
         if background is not None:
-            picture, cover = broken_off(scene, look, background, rng)
+            picture, cover = broken_off(scene, params, background, rng)
         else:
-            picture, cover = PAINTERS[kind](scene, look, rng)
+            picture, cover = PAINTERS[kind](scene, params, rng)
         painted = scene.develop(picture, cover, options.grain)
         painted = mix(scene.photo, painted, contour(inside, scene.radius))
         if scene.grey and colour not in CHROMATIC:

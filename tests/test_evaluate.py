@@ -72,7 +72,7 @@ def test_a_folder_is_judged_whole_and_the_same_command_resumes(
     for metric in ("image_AUROC", "pixel_AUROC", "pixel_AP", "pixel_AUPR", "pixel_AUPRO", "pixel_F1Max", "pixel_IoU"):
         for kind in ("crack", "hole", "all", "mean"):
             for seed in (0, 1):
-                assert 0 <= values[f"{metric}/light-unet/val-selected", kind, seed]["value"] <= 1
+                assert 0 <= values[f"{metric}/pyramid-mobilenet/val-selected", kind, seed]["value"] <= 1
     assert values["accuracy/small-resnet/val-selected", "all", 0]["settings"]["majority"] == 0.5
     assert (out / "segmenter.safetensors").is_file() and (out / "results.csv").read_text().startswith("key,value")
     monkeypatch.setattr(segmentation, "train", lambda *_: pytest.fail("trained again"))
@@ -193,6 +193,8 @@ def test_arms_are_paired_resumed_and_judged_in_words(
     original, trained = segmentation.train, []
 
     def counted(*given, **named):
+        if given[3].steps != 6:  # how long a step takes, for the plan
+            return original(*given, **named)
         trained.append(1)
         if len(trained) == 4:
             raise RuntimeError("the power went out")
@@ -220,17 +222,17 @@ def test_arms_are_paired_resumed_and_judged_in_words(
         ),
     }
     for name in ("copypaste", "procedural"):  # every value of the third row is that of the share validation likes best
-        for seed in (0, 1):
-            rows = {
-                share: {
-                    (v["key"], v["type"]): v["value"]
-                    for v in content["values"]
-                    if v["method"] == f"2 real + {name}, share {share}" and v["seed"] == seed
-                }
-                for share in (0.25, 0.5, "by validation")
+        rows = {
+            share: {
+                (v["key"], v["type"], v["seed"]): v["value"]
+                for v in content["values"]
+                if v["method"] == f"2 real + {name}, share {share}"
             }
-            liked = {share: rows[share]["validation_pixel_AP/light-unet", "mean"] for share in (0.25, 0.5)}
-            assert rows["by validation"] == rows[max(liked, key=liked.__getitem__)]
+            for share in (0.25, 0.5, "by validation")
+        }
+        key = "validation_pixel_AP/light-unet", "mean"
+        liked = {share: rows[share][(*key, 0)] + rows[share][(*key, 1)] for share in (0.25, 0.5)}
+        assert rows["by validation"] == rows[max(liked, key=liked.__getitem__)]
     aps = [v for v in content["values"] if v["key"].startswith("pixel_AP/") and v["type"] == "mean"]
     assert len(aps) == 16 and {v["seed"] for v in aps} == {0, 1}
     sentences = content["verdicts"]

@@ -311,6 +311,41 @@ def test_pictures_made_elsewhere_are_an_arm(compare: Callable[..., tuple[int, st
     assert "2 real + theirs, share 0.9" in values
 
 
+def test_a_picture_that_looks_like_a_judged_one_is_left_out_with_a_note(
+    compare: Callable[..., tuple[int, str, str]], made: Path, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs"
+    shutil.copytree(made / "pasted", theirs)
+    for name in ("manifest.jsonl", "generate.json"):  # what went into it is not known
+        (theirs / name).unlink()
+    real = read_real(CompareConfig(real=f"mvtec_ad:{made / 'data/widget'}", out=made / "unused"))
+    judged = next(r for r in comparison.divide(real, 0).test if r.defect_type == "crack")
+    painted = sorted((theirs / "test" / "crack").glob("*.png"))
+    brighter = np.clip(images.read_image(judged.image).astype(int) + 6, 0, 255).astype(np.uint8)
+    images.write_image(painted[0], brighter)
+    count = len(list((theirs / "test").rglob("*.png")))
+    arguments = ["--arms", f"real,theirs={theirs}", "--seeds", "0", "--shots", "2"]
+    for _ in range(2):  # the note is there after a resumed run as well
+        code, _, err = compare(*arguments)
+        assert code == 0, err
+        content = results(tmp_path / "out")
+        assert any("theirs: 1 images that look like a test image are left out" in note for note in content["notes"])
+    rows = [v for v in content["values"] if v["key"].startswith("pixel_AP/") and v["type"] == "crack"]
+    trained = {v["n_generated"] for v in rows if "theirs" in v["method"]}
+    assert trained == {count - 1}
+
+
+def test_the_plan_is_told_before_the_start(compare: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    arguments = ["--arms", "real,procedural", "--shots", "2"]
+    code, _, err = compare(*arguments, "--seeds", "0")
+    told = " ".join(err.split())
+    assert code == 0
+    assert told.startswith("Plan: 2 arms, 1 seeds, 1 numbers of shots: 2 networks. Training takes about"), err
+    more = " ".join(compare(*arguments, "--seeds", "0,1")[2].split())
+    assert "4 networks, 2 of them there. Training takes about" in more
+    assert "4 networks, all of them there." in compare(*arguments, "--seeds", "0,1")[2]
+
+
 def test_an_arm_that_leaks_is_refused(compare: Callable[..., tuple[int, str, str]], made: Path, tmp_path: Path) -> None:
     stolen = tmp_path / "stolen"
     for kind in ("crack", "hole"):  # real defects under another name: some of them are judged by

@@ -289,7 +289,7 @@ class Run:
             if name in self.ledger:
                 count = self.ledger[name]["count"]
                 found.append(
-                    f"seed {source.seed}, {one.name}: {count} pictures that look like a test picture are left out."
+                    f"seed {source.seed}, {one.name}: {count} images that look like a test image are left out."
                 )
         return found
 

@@ -199,6 +199,7 @@ def load(source: str | Path, size: int | None = None) -> Extractor:
         return CompactExtractor(backbone.reference, "compact-smoke", Preprocessing(backbone.size, half, half), True)
     import transformers
 
+    transformers.logging.disable_progress_bar()  # for a tenth of a second
     try:
         config = transformers.AutoConfig.from_pretrained(source)
         named = (getattr(config, "architectures", None) or [""])[0]

@@ -106,8 +106,8 @@ def test_three_seeds_are_wider_than_their_own_spread() -> None:
     own = 100 * differences(better, worse)
     found = verdict.compare(better, worse, draws=300)
     assert found.mean == pytest.approx(np.mean(own))
-    student = 4.303 * np.std(own, ddof=1) / 3**0.5
-    assert (found.high - found.low) / 2 > student  # the test pictures are few as well
+    student = 4.302 * np.std(own, ddof=1) / 3**0.5
+    assert (found.high - found.low) / 2 > student  # whatever the test parts add
 
 
 @pytest.mark.slow

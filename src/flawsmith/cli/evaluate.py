@@ -212,7 +212,9 @@ def _run(settings: Any, compare: bool) -> None:
                 shown = what
             bar.update(tasks[whole], completed=done, total=total)
 
-        values, sentences = function(settings, command, tell)
+        values, sentences = function(
+            settings, command, tell, *([lambda line: typer.echo(line, err=True)] if compare else [])
+        )
     terminal.table(str(settings.out), _rows(values, COMPARED if compare else SHOWN))
     for sentence in sentences if compare else ():
         typer.echo(sentence)

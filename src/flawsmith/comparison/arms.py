@@ -16,7 +16,7 @@ from flawsmith import datasets, images
 from flawsmith.config import CompareConfig, GenerateConfig, TrainConfig
 from flawsmith.diffusion.compact import SHIPPED
 from flawsmith.errors import FlawsmithError, unknown
-from flawsmith.evaluation.protocol import Division, refuse_leaks, used_by
+from flawsmith.evaluation.protocol import Division, lookalikes, refuse_leaks, used_by
 from flawsmith.generation import run as generation
 from flawsmith.methods import METHODS
 from flawsmith.records import Progress, Record, under
@@ -25,7 +25,7 @@ from flawsmith.training import run as training
 from flawsmith.training.settings import settings_of
 
 REAL = "real"
-BY_VALIDATION = "by validation"  # in place of a share: per seed the one of --ratios that validation likes best
+BY_VALIDATION = "by validation"  # in place of a share: the one of --ratios that validation likes best
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ class Source:
     seed: int
     progress: Progress | None
     made: dict[str, list[Record]] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)  # method -> pictures that look like a judged defect
 
     def pictures(self, one: Arm) -> list[Record]:
         """The generated defect pictures of an arm."""
@@ -108,6 +109,9 @@ class Source:
                 out = self._generate(method) if out is None else out
                 records = [r for r in datasets.read("mvtec_ad", out) if not r.is_good and r.masks]
                 records = [r for r in records if any(images.read_mask(path).any() for path in r.masks)]
+                alike = set(lookalikes([record.image for record in records], self.division))
+                records = [record for record in records if record.image not in alike]
+                self.left_out[method] = len(alike)
                 refuse_leaks(used_by(out, [record.image for record in records]), self.support, self.division)
                 self.made[method] = records
             found += self.made[method]

@@ -9,10 +9,12 @@ number of shots. Reference: docs/evaluation.md, "Does it help?".
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save
@@ -27,8 +29,9 @@ from flawsmith.diffusion.devices import refuse_device
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation import features, results
 from flawsmith.evaluation import judge as pictures
-from flawsmith.evaluation.detectors import downstream
+from flawsmith.evaluation.detectors import downstream, expected, heads
 from flawsmith.evaluation.detectors.classification import ClassificationConfig
+from flawsmith.evaluation.detectors.encoder import fingerprint
 from flawsmith.evaluation.detectors.segmentation import SegmentationConfig
 from flawsmith.evaluation.protocol import VALIDATION, Division, Real, read_real, use
 from flawsmith.evaluation.results import Ledger, Value, as_values
@@ -43,30 +46,38 @@ BY_TEXT = ("perlin", "cutpaste", "procedural")  # the same without any real defe
 
 
 def compare(
-    config: CompareConfig, command: str = "", progress: Progress | None = None
+    config: CompareConfig,
+    command: str = "",
+    progress: Progress | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> tuple[list[Value], list[str]]:
     """Run every missing part and write results.json, .csv and .md to `config.out`: (values, verdict sentences).
 
-    A killed run loses the part it was in; the same command resumes. Raises FlawsmithError for a leak, an unknown arm or
+    `announce` is told the plan first: what is there, what is to be trained, how long that takes. A killed run loses the
+    part it was in; the same command resumes. Raises FlawsmithError for a leak, an unknown arm or
     setting, before anything slow.
     """
     check_metrics(config.metrics)
     refuse_device(config.device)
     arms = [parse(text) for text in config.arms]
     check_settings(config, arms)
-    segmenting = overlay(SegmentationConfig(device=config.device), config.segmentation, "Segmentation")
+    segmenting = heads.settings_of(
+        config.segmentation, config.features if "segmentation" in config.metrics else "compact", config.device
+    )
     classifying = overlay(ClassificationConfig(device=config.device), config.classification, "Classification")
     wanted = sorted(set(config.metrics) & set(pictures.METRICS))
     extractor = features.load(config.features).to(config.device) if wanted else None
     real = read_real(config)
+    divisions = {seed: divide(real, seed) for seed in config.seeds}
     ledger = Ledger(config.out)
     whole = Run(config, arms, segmenting, classifying, wanted, extractor, ledger, progress)
+    if announce:
+        announce(whole.plan(divisions))
     values: list[Value] = []
     notes: list[str] = []
     for seed in config.seeds:  # outermost, so that a stopped comparison holds whole pairs
-        division = divide(real, seed)
         for shots in config.shots:
-            values += whole.part(division, seed, shots, notes)
+            values += whole.part(divisions[seed], seed, shots, notes)
     values += whole.by_validation(notes)
     notes = list(dict.fromkeys(notes))
     sentences = whole.verdicts()
@@ -127,21 +138,59 @@ class Run:
             return self.config.ratios
         return (1.0,) if one.methods else (0.0,)
 
-    def part(self, division: Division, seed: int, shots: int | str, notes: list[str]) -> list[Value]:
-        """All arms of one seed and number of shots."""
+    def _begin(self, division: Division, seed: int, shots: int | str) -> tuple[str, Source, list[Record]]:
+        """The identity of one seed and number of shots, where its pictures come from, and its normal photographs."""
         support = support_of(division, shots, seed)
         order = np.random.default_rng(seed).permutation(len(division.normals))[: self.config.normals]
         normals = [division.normals[i] for i in sorted(order)]
-        types = division.types
+        identity = self._identity(division, support, normals, seed)
+        folder = self.config.out / "work" / f"seed{seed}-{shots}-{identity[:8]}"
+        return identity, Source(self.config, folder, folder, division, support, seed, self.progress), normals
+
+    def plan(self, divisions: dict[int, Division]) -> str:
+        """What there is to do, for people: networks, how many of them are there already, and how long the others take.
+
+        A network's time is the mean of those that this results folder holds, or else that of a few steps.
+        """
+        left, known = 0, []
+        for (seed, division), shots in itertools.product(divisions.items(), self.config.shots):
+            identity, source, normals = self._begin(division, seed, shots)
+            for one in (one for one in self.arms if self._fits(one, shots)):
+                for share in self._shares(one, shots):
+                    for what, _, part in self._named(identity, one, source, shots, share):
+                        left += part not in self.ledger
+                        found = self._values(part) if part in self.ledger else []
+                        known += [v.value for v in found if v.key == f"seconds/{what}" and v.value is not None]
+        arms, seeds, shot = len(self.arms), len(divisions), len(self.config.shots)
+        told = f"Plan: {arms} arms, {seeds} seeds, {shot} numbers of shots: {self.total()} networks"
+        if not left:
+            return f"{told}, all of them there."
+        each = float(np.mean(known)) if known else None
+        if each is None and "segmentation" in self.config.metrics:
+            made = self.config.pictures * len(division.types) if any(one.methods for one in self.arms) else 0
+            judged = len(division.test) + len(division.validation) * (1 + self.segmenting.looks)
+            defects = [record for record in division.support if record.masks]
+            sizes = len(source.support), made, len(normals)
+            each = expected.seconds(self.segmenting, sizes, judged, defects, normals)
+        there = f", {self.total() - left} of them there" if left < self.total() else ""
+        if each is None:
+            return f"{told}{there}."
+        minutes = left * each / self.config.jobs / 60
+        return (
+            f"{told}{there}. Training takes about {minutes:.0f} minutes ({each:.0f} s a network, {self.config.jobs} "
+            "at a time); making the pictures comes on top, minutes for each method that is fitted."
+        )
+
+    def part(self, division: Division, seed: int, shots: int | str, notes: list[str]) -> list[Value]:
+        """All arms of one seed and number of shots."""
+        identity, source, normals = self._begin(division, seed, shots)
+        support, types = source.support, division.types
         if shots not in (0, "third"):
             for kind in types:
                 count = sum(record.defect_type == kind for record in support)
                 if count < int(shots):
                     notes.append(f"seed {seed}: {kind} offers {count} of {shots} shots, a third of it being set aside.")
-        identity = self._identity(division, support, normals, seed)
-        folder = self.config.out / "work" / f"seed{seed}-{shots}-{identity[:8]}"
-        data = materialise(folder, support, normals)
-        source = Source(self.config, folder, data, division, support, seed, self.progress)
+        source.data = materialise(source.folder, support, normals)
         values = self._pictures(identity, source, seed, shots)
         asked: list[tuple[Arm, float, Task]] = []
         for one in self.arms:
@@ -153,6 +202,7 @@ class Run:
                 tasks = self._tasks(identity, one, source, normals, shots, share)
                 asked += [(one, share, task) for task in tasks]
         self._train([task for *_, task in asked])
+        notes += self._left_out(identity, source)
         for one, share, task in asked:
             values += self._values(task.part)
             if task.what == "segmentation":
@@ -208,14 +258,39 @@ class Run:
         label, division = one.label(shots, share), source.division
         real = [] if share == 1 and one.methods else source.support
         found = []
-        for what, base in (("segmentation", self.segmenting), ("classification", self.classifying)):
-            if what not in self.config.metrics:
-                continue
-            config = overlay(base, {"seed": source.seed, "synthetic": float(share)}, what.capitalize())
-            part = f"{identity}/{what}/{label}{source.stamp(one)} {digest({**asdict(config), 'device': ''})}"
+        for _, config, part in self._named(identity, one, source, shots, share):
             made = source.pictures(one) if part not in self.ledger else []
             sides = [tuple(side) for side in (real, made, normals, division.validation, division.test)]
             found.append(Task(part, label, config, *sides))
+        return found
+
+    def _named(
+        self, identity: str, one: Arm, source: Source, shots: int | str, share: float
+    ) -> list[tuple[str, Any, str]]:
+        """What is trained for one arm and share, with its settings and its name in the ledger."""
+        label, found = one.label(shots, share), []
+        for what, base in (("segmentation", self.segmenting), ("classification", self.classifying)):
+            if what not in self.config.metrics:
+                continue
+            own = {"device": ""} | ({"encoder": fingerprint(self.segmenting.encoder)} if what == "segmentation" else {})
+            config = overlay(base, {"seed": source.seed, "synthetic": float(share)}, what.capitalize())
+            part = f"{identity}/{what}/{label}{source.stamp(one)} {digest({**asdict(config), **own})}"
+            found.append((what, config, part))
+        return found
+
+    def _left_out(self, identity: str, source: Source) -> list[str]:
+        """A note per method whose pictures looked like judged ones; a resumed run knows them from the ledger."""
+        found = []
+        for one in self.arms:
+            name = f"{identity}/left out {one.name}{source.stamp(one)}"
+            count = sum(source.left_out.get(method, 0) for method in one.methods)
+            if count and name not in self.ledger:
+                self.ledger.add(name, {"values": [], "count": count})
+            if name in self.ledger:
+                count = self.ledger[name]["count"]
+                found.append(
+                    f"seed {source.seed}, {one.name}: {count} images that look like a test image are left out."
+                )
         return found
 
     def _train(self, tasks: Sequence[Task]) -> None:
@@ -241,7 +316,8 @@ class Run:
             self.progress(TOTAL, self.done, self.total(), {})
 
     def by_validation(self, notes: list[str]) -> list[Value]:
-        """For every arm of several shares one more row: per seed, the share whose validation score is best.
+        """For every arm of several shares one more row: the share whose validation scores are best in the mean of all
+        seeds, the same for each of them.
 
         Test pictures are not asked; of equal scores the first share is taken. Where a seed has no validation defect,
         the arm has no such row and `notes` says so.
@@ -252,22 +328,20 @@ class Run:
                 shares = [share for share in self._shares(one, shots) if (shots, one.name, share) in self.scored]
                 if len(shares) < 2:
                     continue
-                label, taken = one.label(shots, BY_VALIDATION), {}
-                row: list[Value] = []
-                for seed in self.config.seeds:
-                    parts = [self.scored[shots, one.name, share][seed] for share in shares]
-                    found = [self._values(part) for part in parts]
-                    liked = [v.value for own in found for v in own if v.key.startswith(f"{downstream.CHOSEN_BY}/")]
-                    known = [number for number in liked if number is not None]
-                    if len(known) < len(parts):
-                        notes.append(f"{label}: seed {seed} has no real defect to choose the share by.")
-                        break
-                    best = known.index(max(known))
-                    taken[seed] = parts[best]
-                    row += [replace(value, method=label) for value in found[best]]
-                else:
-                    values += row
-                    self.scored[shots, one.name, BY_VALIDATION] = taken
+                label, liked = one.label(shots, BY_VALIDATION), []
+                for share in shares:
+                    found = [
+                        value for part in self.scored[shots, one.name, share].values() for value in self._values(part)
+                    ]
+                    liked.append([v.value for v in found if v.key.startswith(f"{downstream.CHOSEN_BY}/")])
+                if any(number is None for row in liked for number in row):
+                    notes.append(f"{label}: a seed has no real defect to choose the share by.")
+                    continue
+                best = shares[int(np.argmax(np.mean(np.array(liked, float), axis=1)))]
+                taken = self.scored[shots, one.name, best]
+                values += [replace(value, method=label) for part in taken.values() for value in self._values(part)]
+                self.scored[shots, one.name, BY_VALIDATION] = taken
+                notes.append(f"{label}: validation chose {best:g}.")
         return values
 
     def _values(self, part: str) -> list[Value]:

@@ -92,15 +92,15 @@ class Difference:
 def compare(arm: Sequence[Scored], other: Sequence[Scored], draws: int = 2000, seed: int = 0) -> Difference:
     """The paired difference of two arms, one `Scored` per seed, in the same order and of the same test pictures.
 
-    Seeds and physical parts are drawn with replacement, independently (Owen's pigeonhole bootstrap), parts within
-    their defect type; the interval is widened for the number of seeds, because the spread of three or five values
-    underestimates what a new seed would do (Hesterberg, "What teachers should know about the bootstrap", 2015:
-    Student's t over the normal quantile, and n / (n - 1) on the variance). One seed says nothing about another: its
-    interval is endless.
+    Two sources of chance add up: another seed (support, pictures, training), by the spread of the seeds' differences,
+    and other test parts, by a bootstrap that draws the parts, within their defect type and for all seeds and both arms
+    at once, of the seeds' mean. Student's t with the degrees of freedom of Welch and Satterthwaite, because five values
+    underestimate what a new seed would do. What one training says of one part is counted in both, so the interval is a
+    little wide rather than narrow. One seed says nothing about another: its interval is endless.
     """
     if len(arm) != len(other) or not arm or any(a.units != b.units for a, b in zip(arm, other, strict=True)):
         raise FlawsmithError("Paired arms need the same seeds, and the same test pictures in each of them.")
-    from scipy.stats import norm, t
+    from scipy.stats import t
 
     rng = np.random.default_rng(seed)
     kinds: dict[str, str] = {}
@@ -123,11 +123,14 @@ def compare(arm: Sequence[Scored], other: Sequence[Scored], draws: int = 2000, s
     count, mean = len(own), 100 * float(np.mean(own))
     if count == 1:
         return Difference(mean, float("-inf"), float("inf"), 1)
-    picks = rng.integers(0, count, (draws, count))
-    means = 100 * np.take_along_axis(np.array(resampled).T, picks, axis=1).mean(axis=1)
-    low, high = (float(q) for q in np.nanpercentile(means, [2.5, 97.5]))
-    wider = float(t.ppf(0.975, count - 1) / norm.ppf(0.975)) * (count / (count - 1)) ** 0.5
-    return Difference(mean, mean - wider * max(0.0, mean - low), mean + wider * max(0.0, high - mean), count)
+    of_seeds = float(np.var(own, ddof=1)) / count
+    of_parts = float(np.nanvar(np.mean(resampled, axis=0), ddof=1))
+    both = of_seeds + of_parts
+    spare = max(1, len(place) - len(strata))
+    freedom = both**2 / (of_seeds**2 / (count - 1) + of_parts**2 / spare) if both > 0 else 1.0
+    # Never narrower than what the seeds alone say: more degrees of freedom must not pay for more doubt.
+    reach = 100 * max(float(t.ppf(0.975, freedom)) * both**0.5, float(t.ppf(0.975, count - 1)) * of_seeds**0.5)
+    return Difference(mean, mean - reach, mean + reach, count)
 
 
 def claim(differences: dict[str, Difference]) -> str:

@@ -199,6 +199,7 @@ def load(source: str | Path, size: int | None = None) -> Extractor:
         return CompactExtractor(backbone.reference, "compact-smoke", Preprocessing(backbone.size, half, half), True)
     import transformers
 
+    transformers.logging.disable_progress_bar()  # for a tenth of a second
     try:
         config = transformers.AutoConfig.from_pretrained(source)
         named = (getattr(config, "architectures", None) or [""])[0]
@@ -215,11 +216,17 @@ def load(source: str | Path, size: int | None = None) -> Extractor:
     given = getattr(config, "vision_config", config)
     if not hasattr(given, "num_channels"):
         raise FlawsmithError(f"Extractor {source} is a {config.model_type} model, which does not read pictures.")
-    name = (path.resolve().name if path.is_dir() else str(source).split("/")[-1]).lower().replace("_", "-")
+    name = name_of(source)
     own = _preprocessing(source, given, config.model_type)
     if size is not None and size != own.size:
         name, own = f"{name}@{size}", replace(own, size=size)
     return Extractor(model, name, own, joint=_joint(source, whole))
+
+
+def name_of(source: str | Path) -> str:
+    """What keys call the model of a folder or hub id: "mobilenet-v2-1.0-224"."""
+    path = Path(source)
+    return (path.resolve().name if path.is_dir() else str(source).split("/")[-1]).lower().replace("_", "-")
 
 
 def _joint(source: str | Path, model: nn.Module) -> tuple[nn.Module, Any] | None:

@@ -196,6 +196,14 @@ def refuse_leaks(used: Used, records: Sequence[Record], division: Division) -> N
         )
 
 
+def lookalikes(pictures: Sequence[Path], division: Division) -> list[Path]:
+    """Those of the generated pictures that nearly equal a defect that is judged, but are another file."""
+    defects = [_fingerprint_of(r.image) for r in (*division.test, *division.validation) if not r.is_good]
+    alike = {j for _, j, _ in near(defects, [fingerprint(images.read_image(path)) for path in pictures])}
+    judged = {images.file_sha(r.image) for r in (*division.test, *division.validation)} if alike else set()
+    return [pictures[j] for j in sorted(alike) if images.file_sha(pictures[j]) not in judged]
+
+
 def support_of(used: Used, records: Sequence[Record]) -> list[Record]:
     """The real defects that the generator saw, found by content."""
     return [record for record in records if not record.is_good and images.file_sha(record.image) in used.defects]

@@ -21,8 +21,9 @@ from flawsmith.diffusion.devices import refuse_device
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.evaluation import features, results
 from flawsmith.evaluation import judge as pictures
-from flawsmith.evaluation.detectors import downstream, exporting, paper
+from flawsmith.evaluation.detectors import downstream, exporting, heads, paper
 from flawsmith.evaluation.detectors.classification import ClassificationConfig
+from flawsmith.evaluation.detectors.encoder import fingerprint
 from flawsmith.evaluation.detectors.segmentation import SegmentationConfig
 from flawsmith.evaluation.metrics import labels
 from flawsmith.evaluation.protocol import (
@@ -54,7 +55,8 @@ def evaluate(
     if config.export and "segmentation" not in config.metrics:
         raise FlawsmithError("--export needs a trained segmenter: add segmentation to --metrics.")
     exporting.check(config.export)
-    segmenting = overlay(SegmentationConfig(device=config.device), config.segmentation, "Segmentation")
+    trained = "segmentation" in config.metrics and config.protocol != paper.NAME
+    segmenting = heads.settings_of(config.segmentation, config.features if trained else "compact", config.device)
     classifying = overlay(ClassificationConfig(device=config.device), config.classification, "Classification")
     papers = overlay(paper.PaperConfig(device=config.device), config.paper, "Paper")
     extractor = None
@@ -149,7 +151,7 @@ def _downstream(
                     exporting.save_segmenter(found.trained, config.out, found.threshold)
                 return found.values
 
-            values += part(f"segmentation {seed}", run)
+            values += part(f"segmentation {seed}{fingerprint(segmenting.encoder)}", run)
         if "classification" in config.metrics:
             choice = overlay(classifying, {"seed": seed}, "Classification")
             values += part(

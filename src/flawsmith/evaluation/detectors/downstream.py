@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flawsmith.evaluation.detectors import classification, segmentation
+from flawsmith.evaluation.detectors import classification, heads, segmentation
+from flawsmith.evaluation.detectors.encoder import fingerprint
 from flawsmith.evaluation.results import MEAN, Value
 from flawsmith.records import Progress, Record, Sample
 
@@ -43,7 +44,8 @@ def segment(
     Pictures are read one by one and kept only at the segmenter's scale.
     """
     checked = loaded(validation) if any(not r.is_good for r in validation) else []
-    trained = segmentation.train(_lazily(real), _lazily(generated), _lazily(normals), config, checked, progress)
+    learn = heads.train if config.encoder else segmentation.train
+    trained = learn(_lazily(real), _lazily(generated), _lazily(normals), config, checked, progress)
     tally = segmentation.pooled(segmentation.judge(trained, checked)) if checked else None
     best = tally.f1max() if tally else None
     judged = segmentation.judge(trained, (record.load() for record in test))
@@ -53,10 +55,12 @@ def segment(
         "scale": config.scale,
         "longest": config.longest,
     }
+    if config.encoder:
+        settings |= {"encoder": fingerprint(config.encoder), "heads": config.heads, "frozen": not config.encoder_rate}
     reason = "" if checked else "no real defect was left for validation: the last weights were taken"
     values = [
         Value(
-            f"{CHOSEN_BY}/{config.network}", trained.validation.get(trained.step), MEAN, method, config.seed,
+            f"{CHOSEN_BY}/{config.name}", trained.validation.get(trained.step), MEAN, method, config.seed,
             len(checked), len(generated), settings=settings, reason=reason,
         )
     ]  # fmt: skip
@@ -64,7 +68,7 @@ def segment(
         for kind, value in row.items():
             counts = sum(kind in ("all", name) for name in judged.types), len(generated)
             missing = "" if value is not None else "the test set has no defect or no good pixel"
-            key = f"{metric}/{config.network}/{trained.selected}"
+            key = f"{metric}/{config.name}/{trained.selected}"
             values.append(
                 Value(key, value, kind, method, config.seed, *counts, settings=settings, reason=missing or reason)
             )

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from flawsmith import images
 from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.evaluation.detectors import pyramid
 from flawsmith.evaluation.detectors.networks import NETWORKS
 from flawsmith.evaluation.detectors.segmentation import SegmentationConfig, Trained
 
@@ -74,7 +75,7 @@ def load_segmenter(folder: Path) -> Trained:
     try:
         about = json.loads((folder / "segmenter.json").read_text(encoding="utf-8"))
         config = SegmentationConfig(**{**about["config"], "device": "cpu"})
-        model = NETWORKS[config.network]()
+        model = pyramid.build(config) if config.encoder else NETWORKS[config.network]()
         model.load_state_dict(load_file(folder / "segmenter.safetensors"))
         return Trained(model.eval(), about["selected"], about["step"], config)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:

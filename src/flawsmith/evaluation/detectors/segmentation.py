@@ -18,6 +18,7 @@ from flawsmith import images
 from flawsmith.config import SETTINGS, Count, Rate, Share, Whole
 from flawsmith.diffusion import tensors
 from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.evaluation import features
 from flawsmith.evaluation.detectors.networks import MULTIPLE, NETWORKS
 from flawsmith.evaluation.metrics import scores
 from flawsmith.records import GOOD, Progress, Sample
@@ -37,8 +38,21 @@ class SegmentationConfig:
     normals: Share = 0.3  # share of crops from normal pictures
     synthetic: Share = 0.9  # share of the defect crops that are generated, where there are any
     looks: Whole = 6  # at the validation pictures, over the second half of the steps
+    encoder: str = ""  # a vision model in transformers format: heads on its maps instead of `network`; see pyramid.py
+    encoder_rate: Share = 0.0  # of the learning rate, for the encoder's own weights; 0: frozen, and its maps are kept
+    heads: Count = 4  # on the encoder, each with its own beginning and batches; their logits are averaged
+    views: Count = 200  # pictures of a group that go through the encoder at least, small groups turned and mirrored
+    averaged: bool = True  # a moving average of the heads' weights
+    paired: bool = True  # the same random numbers in every arm of a seed
+    flips: bool = False  # the mirror image is looked at, too, when a picture is judged
+    weight_decay: Rate = 1e-3  # of heads
     device: str = "cpu"
     seed: Whole = 0
+
+    @property
+    def name(self) -> str:
+        """The network's name in keys."""
+        return f"pyramid-{features.name_of(self.encoder)}" if self.encoder else self.network
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,11 @@ def _crop(item: Shrunk, size: int, rng: np.random.Generator) -> tuple[np.ndarray
         corner = [int(rng.integers(0, limit + 1)) for limit in limits]
     view = np.s_[corner[0] : corner[0] + size, corner[1] : corner[1] + size]
     image, mask = image[view], mask[view]
+    return varied(image, mask, rng)
+
+
+def varied(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Picture and mask turned by quarters and mirrored at random, the picture of another brightness and contrast."""
     turns = int(rng.integers(4))
     image, mask = np.rot90(image, turns), np.rot90(mask, turns)
     if rng.random() < 0.5:
@@ -88,7 +107,7 @@ def _crop(item: Shrunk, size: int, rng: np.random.Generator) -> tuple[np.ndarray
     return image, mask
 
 
-def _loss(logits: Tensor, truth: Tensor) -> Tensor:
+def loss_of(logits: Tensor, truth: Tensor) -> Tensor:
     """Cross-entropy plus soft Dice over the batch: the first for calibration, the second for small defects."""
     probability = logits.sigmoid()
     dice = 1 - (2 * (probability * truth).sum() + 1) / (probability.sum() + truth.sum() + 1)
@@ -139,7 +158,7 @@ def train(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay), use_buffers=True
     )
     usable = [sample for sample in validation if sample.mask.any()]
-    looks = _looks(config) if usable else set()
+    looks = looks_of(config) if usable else set()
     best: tuple[float, int, dict[str, Tensor]] = (-1.0, config.steps, {})
     found: dict[int, float] = {}
     model.train()
@@ -149,7 +168,7 @@ def train(
         y = tensors.from_masks([c[1] for c in crops]).to(config.device)
         with torch.autocast(torch.device(config.device).type, torch.bfloat16):
             logits = model(x)
-        loss = _loss(logits.float(), y)
+        loss = loss_of(logits.float(), y)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -170,7 +189,7 @@ def train(
     return Trained(result, "val-selected" if found else "last", best[1], config, found)
 
 
-def _looks(config: SegmentationConfig) -> set[int]:
+def looks_of(config: SegmentationConfig) -> set[int]:
     """The steps at which validation is looked at: evenly spaced over the second half, the last among them."""
     half = config.steps // 2
     return {half + round((config.steps - half) * (i + 1) / config.looks) for i in range(config.looks)}

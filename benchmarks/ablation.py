@@ -3,11 +3,11 @@
 Each row switches one thing on top of the row before. `text` are the semantic tokens: up to `full` the frozen text
 encoder reads the same templates in every row, as in the paper; the last row gives it the caption.
 
-Strict first third of every type is seen (or --shots), everything else judges; test pictures that look like a support
-picture are left out. Per seed and variant one run is trained on all types, PICTURES are made per type, and three
+Strict first third of every type is seen (or --shots), everything else judges; test images that look like a support
+image are left out. Per seed and variant one run is trained on all types, IMAGES are made per type, and three
 figures are taken on windows around the masks (context 1.5): KID against the held-out real defects; IC-FD, IC-LPIPS's
 rule on the extractor's feature maps; and the accuracy of a linear classifier of the type within its category on frozen
-features, trained on generated and tested on held-out real windows (balanced over types). A fourth needs no picture: the
+features, trained on generated and tested on held-out real windows (balanced over types). A fourth needs no image: the
 denoising loss on held-out real defects, given their masks, captions and types; windows, steps and noise are the same
 for every variant.
 
@@ -15,7 +15,7 @@ Results go to OUT/ablation.jsonl and OUT/losses.jsonl, one line per seed, varian
 the same command resumes. A folder OUT holds one setting: another backbone or fit needs another OUT.
 
 Example: python benchmarks/ablation.py mvtec_ad:data/mvtec --category bottle --features weights/mobilenet
-         --seeds 0 1 2 --pictures 100 --out runs/ablation-bottle
+         --seeds 0 1 2 --images 100 --out runs/ablation-bottle
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ def accuracy(
         }
 
 
-def pictures(args: argparse.Namespace, variant: str, seed: int) -> list[Record]:
+def painted(args: argparse.Namespace, variant: str, seed: int) -> list[Record]:
     """Train a variant, generate, and read back what was kept."""
-    run, out = (args.out / kind / f"{variant}-{seed}" for kind in ("runs", "pictures"))
+    run, out = (args.out / kind / f"{variant}-{seed}" for kind in ("runs", "images"))
     started = time.perf_counter()
     options = {**json.loads(args.fit), **VARIANTS[variant], "mask_steps": 0}
     common: dict[str, Any] = {"category": args.category, "shots": args.shots, "group_by": args.group_by}
@@ -121,7 +121,7 @@ def pictures(args: argparse.Namespace, variant: str, seed: int) -> list[Record]:
             method=str(run),
             normal=args.source,
             defect=tuple(args.types),
-            n=args.pictures,
+            n=args.images,
             per_defect=True,
             seed=seed,
             out=out,
@@ -135,7 +135,7 @@ def pictures(args: argparse.Namespace, variant: str, seed: int) -> list[Record]:
 
 
 def losses(run: Path, held_out: dict[str, list[Sample]]) -> list[dict[str, Any]]:
-    """One line per type: the mean loss of training, on WINDOWS windows of pictures that training never saw."""
+    """One line per type: the mean loss of training, on WINDOWS windows of images that training never saw."""
     method = AnomalyXFusion.from_pretrained(run)
     lines, size, config = [], method.backbone.size, FitConfig()
     for name, samples in held_out.items():
@@ -152,7 +152,7 @@ def judged(
     extractor: features.Extractor,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """One line per type: KID, IC-FD, recall, and how many pictures each is of."""
+    """One line per type: KID, IC-FD, recall, and how many images each is of."""
     names = [name for name in real if len(made.get(name, ())) > 1 and len(real[name]) > 1]
     own = {name: extractor(made[name], maps=True) for name in names}
     truth = {name: extractor(real[name]).pooled for name in names}
@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--group-by", default="group")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
-    parser.add_argument("--pictures", type=int, default=100, help="per defect type")
+    parser.add_argument("--images", type=int, default=100, help="per defect type")
     parser.add_argument("--features", required=True, help="folder or hub id of a vision model, or compact (smoke)")
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--fit", default="{}", help='JSON: further training settings, for example {"lora_rank": 0}')
@@ -263,7 +263,7 @@ def main() -> None:
     for seed in args.seeds:
         for variant in args.variants:
             if not any((line["variant"], line["seed"]) == (variant, seed) for line in made_lines):
-                made = windows(pictures(args, variant, seed))
+                made = windows(painted(args, variant, seed))
                 if args.category is not None or len({r.category for r in chosen}) == 1:  # no category folder is written
                     only = next(iter({r.category for r in chosen}))
                     made = {f"{only}/{name.split('/', 1)[1]}": found for name, found in made.items()}

@@ -3,7 +3,7 @@
     python benchmarks/backbones.py [--kinds sd15-inpainting sd2 ldm] [--out FILE]   # on a GPU
     python benchmarks/backbones.py --tiny --device cpu   # the same code, in seconds
 
-Per backbone, memory preset and batch: seconds per picture from photograph to pasted picture, training samples per
+Per backbone, memory preset and batch: seconds per image from photograph to pasted image, training samples per
 second of a LoRA adapter, and the GPU's peak memory beside the estimate. The papers' own sampling settings are timed in
 the same run.
 """
@@ -85,7 +85,7 @@ TINY_VAE = {"block_out_channels": (8, 8, 8, 8), "layers_per_block": 1, "norm_num
 SAMPLING = {
     "fast": {"sampling": "fast"},
     "fast, no guidance": {"sampling": "fast", "guidance_scale": 1.0},
-    # the papers' own, each on the whole picture in its code; here on a window of the same size
+    # the papers' own, each on the whole image in its code; here on a window of the same size
     "AnomalyControl, paper": {
         "sampler": "ddim",
         "steps": 50,
@@ -185,8 +185,8 @@ def painting(backbone: Backbone, memory: int | None, batch: int, repeats: int, n
                 "memory": memory,
                 "batch": batch,
                 "preset_batch": allowed,
-                "seconds_per_picture": found["seconds"] / batch,
-                "pictures_per_second": batch / found["seconds"],
+                "seconds_per_image": found["seconds"] / batch,
+                "images_per_second": batch / found["seconds"],
                 "peak_gib": found["peak_gib"],
             }
         )
@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON with every row")
     args = parser.parse_args()
     if args.device == "cpu" and not args.tiny:
-        parser.error("on a CPU one picture takes minutes: add --tiny, or use --device cuda")
+        parser.error("on a CPU one image takes minutes: add --tiny, or use --device cuda")
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("this torch sees no GPU: use --tiny --device cpu")
     logging.basicConfig(level=logging.INFO, format="  %(message)s")
@@ -266,7 +266,7 @@ def main() -> None:
         if row["work"].endswith("paper"):
             alike = [r for r in rows if all(r[k] == row[k] for k in ("backbone", "memory", "batch"))]
             for other in (r for r in alike if "fast" in r["work"]):
-                gain = other["pictures_per_second"] / row["pictures_per_second"]
+                gain = other["images_per_second"] / row["images_per_second"]
                 print(f"{row['backbone']}: {other['work']} makes {gain:.1f} times as many as {row['work']}")
 
 

@@ -2,10 +2,10 @@
 
 mask       same photograph, words and seed, two masks: does the change lie where it was asked, and the label too?
 colour     same photograph, mask and seed, only the colour word differs: measured colour inside the mask, right when the
-           difference of the two pictures points from one named colour to the other (and is at least 2 units of Lab).
+           difference of the two images points from one named colour to the other (and is at least 2 units of Lab).
 type       same photograph, mask and seed, only the kind differs: a probe trained on painted windows with the same masks
-           judges which of the two pictures is more of which kind; its figure on held-out painted pairs is the ceiling.
-reference  same photograph, mask and seed, no words, two references: is each picture nearer to its own reference than to
+           judges which of the two images is more of which kind; its figure on held-out painted pairs is the ceiling.
+reference  same photograph, mask and seed, no words, two references: is each image nearer to its own reference than to
            the other? Compared are colours, their spread, slopes and skewness against the surroundings.
 text       painted windows, noised: does their own caption, of eight, give the lowest denoising loss?
 
@@ -162,9 +162,9 @@ def look(image: np.ndarray, mask: np.ndarray, size: int = 96) -> np.ndarray:
     ring = far & ~near
     around = image[ring if ring.any() else ~mask].astype(np.float32).mean(axis=0)
     alpha = cv2.GaussianBlur(near.astype(np.float32), (0, 0), 1.0)[..., None]
-    picture = np.clip(128 + alpha * (image.astype(np.float32) - around), 0, 255).astype(np.uint8)
+    drawn = np.clip(128 + alpha * (image.astype(np.float32) - around), 0, 255).astype(np.uint8)
     view = compose.square_window(mask, 32, 1.3).slices
-    return images.resize(np.ascontiguousarray(picture[view]), size, size)
+    return images.resize(np.ascontiguousarray(drawn[view]), size, size)
 
 
 def statistics(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -181,7 +181,7 @@ def statistics(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 class Eye:
-    """Pictures with masks to vectors: a frozen network's features of the look, and simple statistics."""
+    """Images with masks to vectors: a frozen network's features of the look, and simple statistics."""
 
     def __init__(self, source: str) -> None:
         self.extractor = features.load(source, None if source == "compact" else 96)
@@ -355,7 +355,7 @@ def measure_colour(model: Model, scenes: list[Scene], eye: Eye, count: int) -> d
 def painted(
     scenes: list[Scene], family: str, kinds: Sequence[str], count: int, salt: int
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[str], list[int]]:
-    """Procedural pictures with masks of one family for every kind, so that the mask tells no kind: for the probe."""
+    """Procedural images with masks of one family for every kind, so that the mask tells no kind: for the probe."""
     painter, pairs, names, owner = Procedural(min_visibility=0.0, min_share=0.0), [], [], []
     for number in range(count):
         scene, rng = scenes[number % len(scenes)], np.random.default_rng([number, salt])
@@ -370,7 +370,7 @@ def painted(
 
 
 def judged_pairs(logits: np.ndarray, names: Sequence[str], owner: Sequence[int], classes: list[str]) -> dict[str, Any]:
-    """Two pictures of one scene and two kinds: right when the first is more of its kind, relative to the second."""
+    """Two images of one scene and two kinds: right when the first is more of its kind, relative to the second."""
     right, single, scene_of = [], [], []
     by_pair: dict[str, list[float]] = {}
     for scene in dict.fromkeys(owner):
@@ -384,7 +384,7 @@ def judged_pairs(logits: np.ndarray, names: Sequence[str], owner: Sequence[int],
             by_pair.setdefault(" / ".join(sorted((names[i], names[j]))), []).append(right[-1])
     return {
         "right": interval(right, scene_of),
-        "each_picture_alone": interval(single, scene_of),
+        "each_image_alone": interval(single, scene_of),
         "by_pair": {pair: round(float(np.mean(v)), 3) for pair, v in by_pair.items()},
     }
 
@@ -448,7 +448,7 @@ def measure_reference(model: Model, scenes: list[Scene], eye: Eye, count: int) -
     facts = [np.stack([statistics(*view) for view in side]) for side in views]
     scale = np.concatenate(facts).std(axis=0)
     facts = [side / scale for side in facts]
-    # What all pictures of a side share (the model's habits, the painter's) says nothing about one reference.
+    # What all images of a side share (the model's habits, the painter's) says nothing about one reference.
     own, theirs = (_unit(side - side.mean(axis=0)) for side in facts)
     deep_own, deep_theirs = (_unit(eye.pooled(side)) for side in views)
     single, pair, deep, tint, owner = [], [], [], [], []

@@ -1,6 +1,6 @@
 """Speed and memory of the main job. Run: `python benchmarks/generate.py` (or `make bench`).
 
-Prints the start-up time of `flawsmith --help`, pictures per second through the whole `generate` path at 256 px (from
+Prints the start-up time of `flawsmith --help`, images per second through the whole `generate` path at 256 px (from
 the configuration to the last file, planning and checks included), and the peak memory on a 12,000 x 9,000 photograph
 against the bar of four times its raw pixels plus 300 MB. `--data DIR` measures the speed on a data set of your own.
 Every figure is the median of `--rounds` runs; the load average is printed because other work makes all of them worse.
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 METHODS = ("copypaste", "procedural", "cutpaste", "perlin", "nsa")
-BARRED = ("copypaste", "procedural")  # the bar of 20 pictures per second is for these
+BARRED = ("copypaste", "procedural")  # the bar of 20 images per second is for these
 HEIGHT, WIDTH = 9_000, 12_000
 
 PEAK = """
@@ -82,7 +82,7 @@ def large_photos(root: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-n", type=int, default=100, help="pictures per run")
+    parser.add_argument("-n", type=int, default=100, help="images per run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data", help="READER:DIR to measure the speed on, with defects; default: rendered washers")
     parser.add_argument("--skip-large", action="store_true", help="leave out the memory on a large photograph")
@@ -104,7 +104,7 @@ def main() -> None:
                 pictures_per_second(method, normal, root / f"{method}-{turn}", args.n) for turn in range(args.rounds)
             ]
             bar = " (bar 20)" if method in BARRED else ""
-            print(f"{method}: median {statistics.median(speeds):.1f} pictures/s{bar}, from {min(speeds):.1f}")
+            print(f"{method}: median {statistics.median(speeds):.1f} images/s{bar}, from {min(speeds):.1f}")
         if args.skip_large:
             return
         large = large_photos(root)

@@ -1,10 +1,10 @@
 """How well does the judge see? The spread, over seeds, of the paired difference between copypaste and real alone.
 
-fixed     one support and one test set; a seed redoes the generated pictures and the training. What the judge adds.
+fixed     one support and one test set; a seed redoes the generated images and the training. What the judge adds.
 redrawn   a seed redoes the division as well, as --compare does: other shots, other test parts.
 Each line switches one measure (KEY=VALUE of SegmentationConfig; "as is" for none). AP: mean pixel AP over the defect
 types and seeds. SD: of the paired difference over the seeds, in parts of 1. seconds: of one core for one network, its
-pictures' way through the encoder included (pictures that several networks share are encoded once and counted in each).
+images' way through the encoder included (images that several networks share are encoded once and counted in each).
 The lines are written to --out one by one; a run that is stopped goes on where it was.
 
 Example: python benchmarks/judge.py data/magnetic_tile --defects blowhole break crack --encoder weights/mobilenet \\
@@ -56,7 +56,7 @@ class Remembering:
 
 
 def pasted(data: Path, out: Path, types: list[str], count: int, seed: int) -> list[Record]:
-    """Copypaste's pictures from a data set that holds nothing but the support."""
+    """Copypaste's images from a data set that holds nothing but the support."""
     values: dict[str, Any] = {"method": "copypaste", "normal": f"mvtec_ad:{data}", "out": out, "seed": seed, "n": count}
     generation.run(GenerateConfig(**values, per_defect=True, defect=tuple(types), shots=EVERYTHING), None)
     return [record for record in datasets.read("mvtec_ad", out) if not record.is_good and record.masks]
@@ -65,7 +65,7 @@ def pasted(data: Path, out: Path, types: list[str], count: int, seed: int) -> li
 def network(
     settings: dict[str, Any], seed: int, support: list[Record], made: list[Record], normals: list[Record], own: Division
 ) -> tuple[float, float]:
-    """Mean pixel AP on the test pictures and the core seconds of one network."""
+    """Mean pixel AP on the test images and the core seconds of one network."""
     memory = Remembering()
     memory.known = KNOWN
 
@@ -86,7 +86,7 @@ def network(
 
 
 KNOWN: dict[str, list[Tensor]] = {}
-PACE = [0.0, 0]  # seconds and number of the pictures encoded so far
+PACE = [0.0, 0]  # seconds and number of the images encoded so far
 
 
 def main() -> None:
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--encoder", required=True, help="folder of a vision model")
     parser.add_argument("--defects", nargs="*", default=[])
     parser.add_argument("--shots", default="8", help="of each type, or third")
-    parser.add_argument("--pictures", type=int, default=40, help="generated per type")
+    parser.add_argument("--images", type=int, default=40, help="generated per type")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--support", choices=["fixed", "redrawn"], default="fixed")
     parser.add_argument("--measures", nargs="+", default=["as is"])
@@ -115,18 +115,18 @@ def main() -> None:
         support = support_of(own, shots, drawn)
         normals = list(own.normals[:: max(1, len(own.normals) // asked.normals)][: asked.normals])
         work = args.out / f"{args.data.name}-{args.shots}-{drawn}"
-        made = pasted(materialise(work, support, normals), work / f"pasted{seed}", own.types, args.pictures, seed)
+        made = pasted(materialise(work, support, normals), work / f"pasted{seed}", own.types, args.images, seed)
         for measure in args.measures:
             settings: dict[str, Any] = {"encoder": args.encoder}
             for text in [] if measure == "as is" else measure.split(","):
                 key, value = text.split("=", 1)
                 settings[key] = yaml.safe_load(value)
             settings = {k: v for k, v in settings.items() if "network" not in settings or k != "encoder"}
-            for arm, pictures in (("real", []), ("copypaste", made)):
-                part = (args.data.name, args.shots, str(args.pictures), args.support, measure, arm, str(seed))
+            for arm, images in (("real", []), ("copypaste", made)):
+                part = (args.data.name, args.shots, str(args.images), args.support, measure, arm, str(seed))
                 if part in done:
                     continue
-                done[part] = network(settings, seed, support, pictures, normals, own)
+                done[part] = network(settings, seed, support, images, normals, own)
                 with ledger.open("a") as stream:
                     line = {"part": part, "ap": done[part][0], "seconds": done[part][1]}
                     stream.write(json.dumps(line) + "\n")
@@ -135,7 +135,7 @@ def main() -> None:
     print("| measure | real AP | copypaste AP | difference | SD of the difference | core seconds |")
     print("|---|---|---|---|---|---|")
     for measure in args.measures:
-        key = (args.data.name, args.shots, str(args.pictures), args.support, measure)
+        key = (args.data.name, args.shots, str(args.images), args.support, measure)
         sides = [np.array([done[(*key, arm, str(seed))] for seed in args.seeds]) for arm in ("real", "copypaste")]
         apart = sides[1][:, 0] - sides[0][:, 0]
         spread = f"{apart.std(ddof=1):.3f}" if len(apart) > 1 else "-"

@@ -67,7 +67,7 @@ def example(number: int, kind: str) -> tuple[Scene, int, State]:
 
 
 def write(root: Path, each: int, by_type: bool) -> Path:
-    """The rendered set in MVTec LOCO's layout: `each` pictures of a kind, the first half of them are the shots."""
+    """The rendered set in MVTec LOCO's layout: `each` images of a kind, the first half of them are the shots."""
     for number in range(NORMALS):
         images.write_image(root / "train" / "good" / f"{number:03d}.png", render(number).image)
     for number in range(each):
@@ -75,7 +75,7 @@ def write(root: Path, each: int, by_type: bool) -> Path:
             scene, cell, state = example(number, kind)
             folder_, name = (kind, number) if by_type else ("logical_anomalies", number * len(KINDS) + place)
             images.write_image(root / "test" / folder_ / f"{name:03d}.png", scene.image)
-            mask = images.mask_picture(scene.mask(cell))
+            mask = images.mask_image(scene.mask(cell))
             images.write_image(root / "ground_truth" / folder_ / f"{name:03d}" / "000.png", mask)
             images.write_bytes(root / "prompt" / folder_ / f"{name:03d}.txt", state.caption.encode())
     return root
@@ -172,10 +172,10 @@ def rendered(args: argparse.Namespace) -> None:
         raise SystemExit(f"The reader is wrong on {exact.count(False)} of {len(exact)} rendered anomalies.")
     requests = [one.request for one in asked]
     misled = [replace(r, caption=s.caption) for r, s in zip(requests, wrong, strict=True)]
-    pictures = {"untouched": [r.normal for r in requests]}
+    made_by = {"untouched": [r.normal for r in requests]}
     for match in (1.0, 0.0):  # how far light follows the new surroundings: those of another compartment mislead it
-        pictures[f"copypaste, match={match:g}"] = paint(CopyPaste(**FREE, match=match), requests)
-    results = {name: judge(asked, made, states) for name, made in pictures.items()}
+        made_by[f"copypaste, match={match:g}"] = paint(CopyPaste(**FREE, match=match), requests)
+    results = {name: judge(asked, made, states) for name, made in made_by.items()}
     keep(args, results, {})
     listens: dict[str, Any] = {}
     for name in args.methods:
@@ -189,8 +189,8 @@ def rendered(args: argparse.Namespace) -> None:
             (f"{name}, matched", states, requests, {}),
             (f"{name}, laid", states, requests, {"sampling": "reference"}),
         ):
-            pictures[arm] = paint(method, given, **options)
-            results[arm] = judge(asked, pictures[arm], told)
+            made_by[arm] = paint(method, given, **options)
+            results[arm] = judge(asked, made_by[arm], told)
             keep(args, results, listens)
     print(report(results))
     for name, found in listens.items():
@@ -201,9 +201,9 @@ def rendered(args: argparse.Namespace) -> None:
     rows, notes = [], []
     for number in range(min(len(asked), 12)):
         view = compose.square_window(asked[number].request.mask, 96, 1.15).slices
-        rows.append([pictures[arm][number].image[view] for arm in pictures])
+        rows.append([made_by[arm][number].image[view] for arm in made_by])
         notes.append(f"{states[number].caption} / {wrong[number].caption}")
-    images.write_image(args.out / "sheet.png", images.contact_sheet(rows, tuple(pictures), notes, cell=150))
+    images.write_image(args.out / "sheet.png", images.contact_sheet(rows, tuple(made_by), notes, cell=150))
 
 
 @torch.no_grad()
@@ -286,7 +286,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=8, help="anomalies of each kind (with --data: type) to learn from")
     parser.add_argument("--types", action="store_true", help="rendered: a defect type for each kind of anomaly")
     parser.add_argument("--steps", type=int, default=300, help="of each fit")
-    parser.add_argument("-n", type=int, default=16, help="pictures per kind (with --data: type)")
+    parser.add_argument("-n", type=int, default=16, help="images per kind (with --data: type)")
     parser.add_argument("--methods", nargs="*", choices=LEARNED, default=LEARNED, help="beside copypaste")
     parser.add_argument(
         "--options", default='{"keep_grain": false}', help="JSON: options of the learned methods, rendered set only"

@@ -109,7 +109,7 @@ def main() -> None:
             }
             lines.append(line)
             print(json.dumps(line), flush=True)
-        tiles = [[images.mask_picture(cv2.resize(m.astype(np.uint8), (128, 128)) > 0) for m in found[:8]]
+        tiles = [[images.mask_image(cv2.resize(m.astype(np.uint8), (128, 128)) > 0) for m in found[:8]]
                  for found in (real, rows["learned"])]  # fmt: skip
         width = min(map(len, tiles))
         sheet = np.concatenate([np.concatenate(row[:width], 1) for row in tiles])

@@ -7,8 +7,8 @@ auc       logistic regression on frozen features of the defect's window (context
           both sides; 0.5 is not to be told apart. Types are pooled, each with as many generated as real ones.
 new       share of labels whose IoU with the best-aligned mask of the support is under 0.8 (translation, axes, mirror)
 grain     standard deviation inside the label at three scales (differences of Gaussians of 1, 3 and 8 px) over the level
-          of the surroundings, median over the pictures; fine / middle / coarse; beside it that of the real ones
-seconds   CPU per picture kept, masks and reading included
+          of the surroundings, median over the images; fine / middle / coarse; beside it that of the real ones
+seconds   CPU per image kept, masks and reading included
 
 Example: python benchmarks/realism.py data/magnetic_tile --features weights/mobilenet --shots 8 --seeds 0 1 2 \\
     --methods copypaste analogy --out runs/realism
@@ -36,7 +36,7 @@ from flawsmith import datasets
 from flawsmith.config import GenerateConfig
 from flawsmith.datasets.splits import few_shot
 from flawsmith.evaluation import features
-from flawsmith.evaluation import judge as pictures
+from flawsmith.evaluation import judge as judging
 from flawsmith.generation import run as generation
 from flawsmith.masks.reshape import overlap
 from flawsmith.records import Record, Sample
@@ -91,9 +91,9 @@ def main() -> None:
         held: list[Record] = []
         for kind in dict.fromkeys(r.defect_type for r in defects):
             own = [r for r in split.test if r.defect_type == kind and r in defects]
-            held += [own[index] for index in pictures.spaced(len(own), CAP)] if own else []
+            held += [own[index] for index in judging.spaced(len(own), CAP)] if own else []
         real = [record.load() for record in held]
-        seen = extractor([pictures.cut(sample, "window") for sample in real]).pooled
+        seen = extractor([judging.cut(sample, "window") for sample in real]).pooled
         shapes = [record.load().mask for record in split.support if record in defects]
         counts = {kind: sum(r.defect_type == kind for r in held) for kind in dict.fromkeys(r.defect_type for r in held)}
         for method in args.methods:
@@ -117,7 +117,7 @@ def main() -> None:
                 Record(out / line["image"], args.data.name, line["defect_type"], masks=(out / line["mask"],)).load()
                 for line in chosen
             ]
-            vectors = extractor([pictures.cut(sample, "window") for sample in made]).pooled
+            vectors = extractor([judging.cut(sample, "window") for sample in made]).pooled
             normals = [line["normal"]["file"] for line in chosen]
             new = [
                 max(overlap(sample.mask, shape) for shape in shapes) < 0.8

@@ -1,6 +1,6 @@
 """How fast the compact backbone samples, beside what the same processor reaches in one large convolution.
 
-Everything is a median within one run: seconds per picture (window 128 px, guidance, batch 8), peak memory, the
+Everything is a median within one run: seconds per image (window 128 px, guidance, batch 8), peak memory, the
 arithmetic per window as torch counts it, and the share of the convolution ceiling that the denoiser reaches.
 
 Example: python benchmarks/speed.py --threads 2
@@ -101,7 +101,7 @@ def main() -> None:
                     timesteps=backbone.timesteps(steps),
                 )
 
-            found[f"seconds_per_picture_{steps}_steps"] = median(sample, max(3, args.rounds // 2)) / args.batch
+            found[f"seconds_per_image_{steps}_steps"] = median(sample, max(3, args.rounds // 2)) / args.batch
     found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({key: round(value, 3) for key, value in found.items()}, indent=1))
 

@@ -1,12 +1,12 @@
 """Does a reference steer what is painted? Grids to look at, and the share of windows that are nearer to their own.
 
 bar    for every request a reference of its type and one of another type of the same data set: is the painted window
-       nearer to its own in frozen features? `window` compares the pictures, `look` the defect against the colour of
+       nearer to its own in frozen features? `window` compares the images, `look` the defect against the colour of
        its surroundings, so that a shared background does not help. Variants with the same words, masks and noise:
        with the reference, ASEA off (painted by a second run that was fitted without it, --run-without-asea), and no
        reference at all (what the words and the mask give away); beside them the reference's own pixels laid there by
        `copypaste`, and the photograph left as it was (what the measure itself can tell). `exchange` paints every
-       request with the other reference, too: is the picture with its own nearer to its own? The mask and the words
+       request with the other reference, too: is the image with its own nearer to its own? The mask and the words
        cannot tell, chance is 50 %.
        For references whose defect covers less than 3 % of the reader's window: is it nearer with ASEA than without?
 cost   CPU seconds with a reference, once it is cached, over those without.
@@ -216,7 +216,7 @@ def report(results: Sequence[dict[str, Any]]) -> str:
             right = [float(case[own][view][0] < case[other][view][0]) for case in every]
             value = interval(right, range(len(right)))
             rows.append(
-                f"{view:6} exchange, {own:9}: the picture with its own reference is nearer {value['value']:.1%} "
+                f"{view:6} exchange, {own:9}: the image with its own reference is nearer {value['value']:.1%} "
                 f"[{value['low']:.1%}, {value['high']:.1%}] (chance 50 %)"
             )
         for name, chosen in (("small", [c for c in every if c["share"] < SMALL]), ("all", every)):

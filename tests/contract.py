@@ -29,10 +29,10 @@ def defect_types(method: Synthesizer) -> tuple[str, ...]:
 def a_request(
     method: Synthesizer, mask: np.ndarray, seed: int = 0, defect_type: str | None = None, caption: str = ""
 ) -> Request:
-    picture = fakes.photo(seed, (mask.shape[0], mask.shape[1]))
+    image = fakes.photo(seed, (mask.shape[0], mask.shape[1]))
     reference_image, reference_mask = fakes.with_defect(fakes.photo(seed + 50, (48, 64)), "hole", seed)
     reference = Sample(reference_image, reference_mask, "widget", "hole")
-    normal = Sample(picture, np.zeros(mask.shape, dtype=bool), "widget")
+    normal = Sample(image, np.zeros(mask.shape, dtype=bool), "widget")
     return Request(normal, mask, defect_type or defect_types(method)[0], caption, reference, seed)
 
 
@@ -169,7 +169,7 @@ class Contract:
 
     @pytest.mark.parametrize("level", [0, 255])
     def test_flat_photographs(self, method: Synthesizer, level: int) -> None:
-        """Saturated and empty pictures happen: a method may refuse, never crash or warn."""
+        """Saturated and empty images happen: a method may refuse, never crash or warn."""
         request = a_request(method, MASKS["ring"])
         flat = Sample(np.full_like(request.normal.image, level), request.normal.mask, "widget")
         flat_request = Request(flat, request.mask, request.defect_type, "", request.reference, 1)

@@ -2,7 +2,7 @@
 
 mvtec_tree(tmp_path)                        tmp_path/widget in MVTec AD layout
 folder_tree(tmp_path)                       photographs in plain sub-folders
-photo(3), with_defect(photo(3), "crack", 3) the pictures themselves
+photo(3), with_defect(photo(3), "crack", 3) the images themselves
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def defect_mask(defect_type: str, seed: int, size: Size = (48, 64)) -> np.ndarra
 
 
 def with_defect(image: np.ndarray, defect_type: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(picture, mask): the photograph darkened by about 90 grey levels inside the mask, with its own grain."""
+    """(image, mask): the photograph darkened by about 90 grey levels inside the mask, with its own grain."""
     mask = defect_mask(defect_type, seed, image.shape[:2])
     rng = np.random.default_rng([seed, 11])
     dark = np.clip(0.35 * image.astype(np.float32) + rng.normal(10, 5, image.shape), 0, 255).astype(np.uint8)
@@ -96,8 +96,8 @@ def mvtec_tree(
     for number, (kind, count) in enumerate(defects.items(), start=1):
         for index in range(count):
             own = seed + 1000 * number + index
-            picture, mask = with_defect(photo(own, size), kind, own)
-            save(folder / f"test/{kind}/{index:03d}{suffix}", picture)
+            image, mask = with_defect(photo(own, size), kind, own)
+            save(folder / f"test/{kind}/{index:03d}{suffix}", image)
             save(folder / "ground_truth" / kind / mask_name.format(stem=f"{index:03d}"), mask)
             if captions:
                 write(folder / f"prompt/{kind}/{index:03d}.txt", f"A {category} with a {kind}, number {index}.\n")
@@ -128,9 +128,9 @@ def folder_tree(
     for number, (kind, count) in enumerate(defects.items(), start=1):
         for index in range(count):
             own = seed + 1000 * number + index
-            picture, mask = with_defect(photo(own, size), kind, own)
+            image, mask = with_defect(photo(own, size), kind, own)
             stem = f"{kind} {index}"
-            save(root / kind / f"{stem}{suffix}", picture)
+            save(root / kind / f"{stem}{suffix}", image)
             if masks:
                 save(root / masks.format(kind=kind, stem=stem), mask)
             if captions:

@@ -16,7 +16,7 @@ MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, ma
 CALM = settings(max_examples=60, deadline=None)
 
 
-def pictures(shape: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
+def images(shape: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     return tuple(rng.integers(0, 256, (2, *shape, 3)).astype(np.uint8))  # type: ignore[return-value]
 
@@ -42,7 +42,7 @@ def test_windows_hold_the_mask_and_stay_inside(mask: np.ndarray, minimum: int, c
 @CALM
 @given(MASKS, st.floats(0, 12), st.integers(0, 99))
 def test_blend_touches_only_the_mask(mask: np.ndarray, width: float, seed: int) -> None:
-    normal, painted = pictures(mask.shape, seed)
+    normal, painted = images(mask.shape, seed)
     alpha = compose.feather(mask, width)
     assert alpha.shape == mask.shape and ((alpha > 0) == mask).all() and alpha.max(initial=0) <= 1
     mixed = compose.blend(normal, painted, alpha)
@@ -56,7 +56,7 @@ def test_blend_touches_only_the_mask(mask: np.ndarray, width: float, seed: int) 
 @CALM
 @given(MASKS, st.integers(0, 99), st.floats(0, 200), st.floats(0, 1))
 def test_finish_keeps_its_promises(mask: np.ndarray, seed: int, least: float, share: float) -> None:
-    normal, painted = pictures(mask.shape, seed)
+    normal, painted = images(mask.shape, seed)
     rng = np.random.default_rng(seed)
     painted = np.where(rng.random(mask.shape)[..., None] < 0.5, painted, normal)
     before = normal.copy()

@@ -23,7 +23,7 @@ BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
 CHEAP = {
     "train": ("--steps", "2", "--set", "batch_size=2", "--set", "patience=0"),
     "evaluate": ("--set", "segmentation.steps=4", "--seeds", "0"),
-    "--compare": ("--pictures", "3", "--jobs", "1", "--set", "segmentation.looks=0"),
+    "--compare": ("--images", "3", "--jobs", "1", "--set", "segmentation.looks=0"),
 }
 
 

@@ -138,7 +138,7 @@ def test_the_segmenter_is_exported_and_agrees(run: Run, made: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--real", "DATA", "--out", "OUT"], "needs a folder of generated pictures"),
+        (["--real", "DATA", "--out", "OUT"], "needs a folder of generated images"),
         (["MADE"], "real is missing"),
         (["MADE", "--real", "DATA", "--out", "OUT", "--metrics", "kdi"], "Did you mean 'kid'"),
         (["MADE", "--real", "DATA", "--out", "OUT", "--set", "steps=3"], "segmentation.KEY=VALUE"),
@@ -158,7 +158,7 @@ def test_the_segmenter_is_exported_and_agrees(run: Run, made: Path, tmp_path: Pa
         (["--compare", "--real", "DATA", "--out", "OUT", "--set", "fit.inpiant.steps=3"], "Did you mean 'inpaint'"),
         (["--compare", "--real", "DATA", "--out", "OUT", "--set", "generate.inpaint.stps=3"], "Did you mean 'steps'"),
         (["--compare", "--real", "DATA", "--out", "OUT", "--ratios", "1.5"], "a share lies above 0"),
-        (["DATA/train", "--real", "DATA", "--out", "OUT", "--metrics", "segmentation"], "holds no defect pictures"),
+        (["DATA/train", "--real", "DATA", "--out", "OUT", "--metrics", "segmentation"], "holds no defect images"),
     ],
 )
 def test_refusals_are_one_line_and_leave_nothing(
@@ -180,7 +180,7 @@ def compare(run: Run, made: Path, tmp_path: Path) -> Callable[..., tuple[int, st
     def call(*arguments: str | Path) -> tuple[int, str, str]:
         command = ["evaluate", "--compare", "--real", f"mvtec_ad:{made / 'data/widget'}", "--out", tmp_path / "out"]
         jobs = () if "--jobs" in arguments else ("--jobs", "1")
-        return run(*command, "--pictures", "3", *QUICK, *jobs, *arguments)
+        return run(*command, "--images", "3", *QUICK, *jobs, *arguments)
 
     return call
 
@@ -270,7 +270,7 @@ def test_networks_trained_side_by_side_are_those_trained_one_after_the_other(
 
 
 class Fatal(Record):
-    """A picture that is too much for the process that reads it."""
+    """An image that is too much for the process that reads it."""
 
     def load(self) -> Sample:
         os._exit(9)

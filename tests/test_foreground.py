@@ -59,8 +59,8 @@ def test_textures_of_an_installed_library_are_all_object() -> None:
 )
 def test_real_objects(shared_data, name: str, least: float, most: float) -> None:  # type: ignore[no-untyped-def]
     folder: Path = shared_data(name)
-    pictures = sorted((folder / "train" / "good").iterdir())[::40][:5]
-    for path in pictures:
+    files = sorted((folder / "train" / "good").iterdir())[::40][:5]
+    for path in files:
         assert least <= foreground(images.read_image(path)).mean() <= most
 
 

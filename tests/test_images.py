@@ -117,7 +117,7 @@ def test_damaged_deep_files_are_named(tmp_path: Path) -> None:
 def test_missing_text_and_folder(tmp_path: Path) -> None:
     with pytest.raises(FlawsmithError, match="does not exist"):
         images.read_image(tmp_path / "none.png")
-    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "text.png").write_text("not an image")
     for path in (tmp_path / "text.png", tmp_path):
         with pytest.raises(FlawsmithError, match="cannot be read"):
             images.read_image(path)
@@ -207,7 +207,7 @@ def test_sheets_overlays_and_fits() -> None:
     mask[5:15, 5:15] = True
     drawn = images.overlay(RGB, mask, (1, 2, 3))
     assert (drawn[5, 5] == (1, 2, 3)).all() and np.array_equal(drawn[8:12, 8:12], RGB[8:12, 8:12])
-    assert images.fit(RGB, 64).shape == (64, 64, 3) and images.mask_picture(mask).shape == (20, 30, 3)
+    assert images.fit(RGB, 64).shape == (64, 64, 3) and images.mask_image(mask).shape == (20, 30, 3)
     page = images.contact_sheet([[RGB, drawn], [RGB]], titles=["a", "b"], captions=["long " * 50, "ü"], cell=64)
     assert page.ndim == 3 and page.dtype == np.uint8 and page.shape[1] == 2 * 70 + 6
     with pytest.raises(FlawsmithError, match="at least one"):

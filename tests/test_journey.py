@@ -14,7 +14,7 @@ import pytest
 import fakes
 from flawsmith import datasets, images, report
 from flawsmith.generation import loading
-from written import Run, pictures, tree
+from written import Run, painted, tree
 
 
 def test_check_generate_show_and_read_back(run: Run, widget: Path, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_same_seed_same_bytes_other_seed_other_pictures(run: Run, widget: Path, 
         assert (
             run("generate", "perlin", "--normal", widget, "-n", "3", "--seed", seed, "--out", tmp_path / name)[0] == 0
         )
-    a, b, c = (pictures(tmp_path / name) for name in "abc")
+    a, b, c = (painted(tmp_path / name) for name in "abc")
     assert a == b
     assert a["test/perlin/000.png"] != c.get("test/perlin/000.png")
 
@@ -178,7 +178,7 @@ def test_own_mask_roi_and_reference(run: Run, widget: Path, tmp_path: Path) -> N
 
 def test_dry_run_writes_nothing(run: Run, widget: Path, tmp_path: Path) -> None:
     code, out, _ = run("generate", "copypaste", "--normal", widget, "-n", "4", "--dry-run", "--out", tmp_path / "o")
-    assert code == 0 and "4 pictures of widget/crack, widget/hole" in out and "4 real defects may be seen" in out
+    assert code == 0 and "4 images of widget/crack, widget/hole" in out and "4 real defects may be seen" in out
     assert not (tmp_path / "o").exists()
 
 

@@ -46,7 +46,7 @@ FILES = {
     "parts/model_index.json": '{"unet":[5,5]}',
     "eyes/config.json": '{"model_type":"vit","hidden_size":"x"}',
     "nan/card.json": '{"method":"nsa","options":{"min_visibility":NaN}}',
-    "pictures/manifest.jsonl": "[" * 3000 + "]" * 3000 + "\n{}\n",
+    "images/manifest.jsonl": "[" * 3000 + "]" * 3000 + "\n{}\n",
     "lines/manifest.jsonl": "[]\n{}\n",
     "listed/generate.json": "[]",
     "nested/generate.json": "[" * 3000 + "]" * 3000,
@@ -149,7 +149,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
         "typed on the command line",
     ),
     "[/]": (("generate", "[/]", "--normal", "data", "--out", "out"), "known: analogy"),
-    # strangers' runs and pictures
+    # strangers' runs and images
     "deep card": (("show", "deep"), "nested too deeply"),
     "card of a list": (("generate", "list", "--normal", "data", "--out", "out"), "name the folder of a trained run"),
     "card of nothing learned": (("show", "learned"), "name the folder of a trained run"),
@@ -164,7 +164,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
         "copy or fetch the whole folder",
     ),
     "extractor of words": ((*JUDGE, "--features", "eyes"), "Give a folder in transformers format"),
-    "deep manifest": (("show", "pictures"), "run `generate` again"),
+    "deep manifest": (("show", "images"), "run `generate` again"),
     "manifest of lists": (("show", "lines"), "run `generate` again"),
     "manifest of bytes": (("show", "bytes"), "run `generate` again"),
     "settings of a list": ((*GENERATE, "--out", "listed"), "choose another --out"),
@@ -173,8 +173,8 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "link to itself": ((*GENERATE, "--out", "loop"), "broken link"),
     "no arm": (("evaluate", "--compare", "--real", "data", "--out", "out", "--arms", ","), "names nothing"),
     "no metric": ((*JUDGE, "--metrics", "\u2028"), "names nothing"),
-    "folder for a picture": ((*GENERATE, "--roi", "data"), "not a file"),
-    "pipe for a picture": ((*GENERATE, "--roi", "pipe.png"), "not a file"),
+    "folder for an image": ((*GENERATE, "--roi", "data"), "not a file"),
+    "pipe for an image": ((*GENERATE, "--roi", "pipe.png"), "not a file"),
 }
 
 

@@ -26,10 +26,10 @@ def surface(seed: int, size: tuple[int, int] = (150, 200)) -> np.ndarray:
 @pytest.mark.parametrize("enlarged", [1, 3])
 def test_a_defect_on_an_even_surface_is_found(kind: str, enlarged: int) -> None:
     for seed in range(6):
-        picture, mask = fakes.with_defect(surface(seed), kind, seed)
+        image, mask = fakes.with_defect(surface(seed), kind, seed)
         size = (mask.shape[0] * enlarged, mask.shape[1] * enlarged)
-        picture, mask = images.resize(picture, *size), images.resize_mask(mask, *size)
-        found = propose(picture)
+        image, mask = images.resize(image, *size), images.resize_mask(mask, *size)
+        found = propose(image)
         assert found is not None and found.shape == mask.shape
         overlap = (found & mask).sum() / (found | mask).sum()
         assert overlap > (0.6 if kind == "hole" else 0.3), (seed, overlap)
@@ -47,12 +47,12 @@ def test_nothing_is_proposed_where_nothing_or_too_much_stands_out() -> None:
 
 
 def test_the_proposal_is_shown_beside_the_output(tmp_path: Path) -> None:
-    picture, mask = fakes.with_defect(surface(3), "hole", 3)
-    photograph = fakes.save(tmp_path / "part.png", picture)
+    image, mask = fakes.with_defect(surface(3), "hole", 3)
+    photograph = fakes.save(tmp_path / "part.png", image)
     path, shown = write_proposal(photograph, tmp_path / "out")
     assert path == tmp_path / "out-reference-mask.png" and not (tmp_path / "out").exists()
     assert (images.read_mask(path) & mask).sum() > 0.6 * mask.sum()
-    assert not np.array_equal(images.read_image(shown), picture)
+    assert not np.array_equal(images.read_image(shown), image)
     plain = fakes.save(tmp_path / "plain.png", surface(3))
     with pytest.raises(FlawsmithError, match="paint one"):
         write_proposal(plain, tmp_path / "other")

@@ -1,4 +1,4 @@
-"""Every classic method on every real data set, two pictures each: the promises hold on real photographs."""
+"""Every classic method on every real data set, two images each: the promises hold on real photographs."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def test_exact_on_real_photographs(method: str, name: str, shared_data: Callable
         normal = images.read_image(root / line["normal"]["file"])
         assert np.array_equal(image[~mask], normal[~mask])
         assert mask.any() and (image[mask] != normal[mask]).any()
-        assert line["normal"]["file"] not in test  # no picture that an evaluation will use
+        assert line["normal"]["file"] not in test  # no image that an evaluation will use
     assert bool(support) == (method == "copypaste")  # nobody else has seen a real defect

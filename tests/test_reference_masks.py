@@ -20,8 +20,8 @@ def test_warp_carries_mask_and_image_alike() -> None:
         assert warp is not None
         whole = (0, 0, 220, 200)
         assert np.array_equal(warp.apply(reference.mask, allowed.shape, whole), mask)
-        picture = warp.apply(painted, allowed.shape, whole)[..., 0] >= 128
-        assert (picture ^ mask).sum() <= 0.04 * mask.sum() + 2
+        image = warp.apply(painted, allowed.shape, whole)[..., 0] >= 128
+        assert (image ^ mask).sum() <= 0.04 * mask.sum() + 2
         window = (20, 30, 180, 190)  # any window gives the same pixels
         assert np.array_equal(
             warp.apply(reference.image, allowed.shape, window),

@@ -1,4 +1,4 @@
-"""Bad input at the command line: one clear line that names it, before the first picture, and nothing written."""
+"""Bad input at the command line: one clear line that names it, before the first image, and nothing written."""
 
 from __future__ import annotations
 
@@ -130,5 +130,5 @@ def test_defects_left_out_are_named(run: Run, tmp_path: Path) -> None:
     (root / "ground_truth" / "crack" / "004_mask.png").unlink()
     code, _, err = run("generate", "copypaste", "--normal", root, "-n", "1", "--out", tmp_path / "o")
     assert code == 0
-    assert "1 pictures of defects have no mask" in err and "crack/004.png" in err
-    assert "widget/hole has too few pictures" in err and "--shots" in err
+    assert "1 images of defects have no mask" in err and "crack/004.png" in err
+    assert "widget/hole has too few images" in err and "--shots" in err

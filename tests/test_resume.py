@@ -16,7 +16,7 @@ import pytest
 import fakes
 from flawsmith import images
 from flawsmith.datasets.writer import Writer
-from written import Run, pictures, tree
+from written import Run, painted, tree
 
 
 def test_a_longer_run_begins_with_the_shorter_one(run: Run, widget: Path, tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_a_longer_run_begins_with_the_shorter_one(run: Run, widget: Path, tmp_pa
     code, out, _ = run(*command, tmp_path / "short", "-n", "5")
     assert code == 0 and "3 were already there" in out
     assert run(*command, tmp_path / "long", "-n", "5")[0] == 0
-    assert pictures(tmp_path / "short") == pictures(tmp_path / "long")
+    assert painted(tmp_path / "short") == painted(tmp_path / "long")
 
 
 @pytest.mark.parametrize("damage", ["half line", "lost file", "damaged file", "lost lines", "orphan"])
@@ -41,7 +41,7 @@ def test_resume_equals_uninterrupted(run: Run, widget: Path, tmp_path: Path, dam
     elif damage == "lost file":
         (tmp_path / "broken" / third).unlink()
     elif damage == "damaged file":
-        (tmp_path / "broken" / third).write_bytes(b"half a picture")
+        (tmp_path / "broken" / third).write_bytes(b"half an image")
     elif damage == "lost lines":
         manifest.write_bytes(b"".join(lines[:2]))
     else:
@@ -78,7 +78,7 @@ def test_a_killed_run_leaves_whole_files_and_resumes(run: Run, widget: Path, tmp
     if how == signal.SIGINT:
         assert process.returncode == 130 and b"resume" in err
     for path in (broken / "test").rglob("*.png"):
-        images.read_image(path)  # no half picture anywhere
+        images.read_image(path)  # no half image anywhere
     assert run(*command, broken)[0] == 0
     assert run(*command, tmp_path / "whole")[0] == 0
     assert tree(broken) == tree(tmp_path / "whole")
@@ -86,7 +86,7 @@ def test_a_killed_run_leaves_whole_files_and_resumes(run: Run, widget: Path, tmp
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX file size limit")
 def test_a_full_disk_leaves_no_half_file(run: Run, widget: Path, tmp_path: Path) -> None:
-    """A real failing write: the process may not make a file longer than the manifest gets after some pictures."""
+    """A real failing write: the process may not make a file longer than the manifest gets after some images."""
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (25000, 25000));"
@@ -124,8 +124,8 @@ def test_resume_from_another_folder_with_other_spellings(
     mask = np.zeros((72, 96), bool)
     mask[30:44, 40:60] = True
     roi = fakes.save(tmp_path / "roi.png", mask)
-    picture, where = fakes.with_defect(fakes.photo(9, (72, 96)), "hole", 9)
-    reference, where_file = fakes.save(tmp_path / "r.png", picture), fakes.save(tmp_path / "r_mask.png", where)
+    image, where = fakes.with_defect(fakes.photo(9, (72, 96)), "hole", 9)
+    reference, where_file = fakes.save(tmp_path / "r.png", image), fakes.save(tmp_path / "r_mask.png", where)
 
     def command(root: Path, n: int) -> tuple[str | Path, ...]:
         return (
@@ -163,7 +163,7 @@ def test_a_shorter_run_takes_nothing_back(run: Run, widget: Path, tmp_path: Path
     assert run(*command, "6")[0] == 0
     before = tree(tmp_path / "o")
     code, out, _ = run(*command, "2")
-    assert code == 0 and "2 pictures" in out
+    assert code == 0 and "2 images" in out
     assert tree(tmp_path / "o") == before
 
 

@@ -42,9 +42,9 @@ def test_lines_say_what_how_far_and_how_long() -> None:
     bar.update(other, completed=1, total=9)
     clock.now += 60
     assert bar.line() == "widget/crack, loss 0.1250: 500/500, 0 s left; networks: 1/9, 8 min left"
-    bar.reset(task, total=4, description="pictures")
+    bar.reset(task, total=4, description="images")
     bar.update(task, completed=0, total=4)
-    assert bar.line() == "pictures: 0/4"
+    assert bar.line() == "images: 0/4"
     assert [terminal.duration(s) for s in (0.4, 89, 95, 5_300, 7_500)] == [
         "0 s",
         "89 s",

@@ -13,6 +13,6 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def pictures(folder: Path) -> dict[str, bytes]:
+def painted(folder: Path) -> dict[str, bytes]:
     """All that must repeat byte for byte; generate.json names its own settings."""
     return {name: content for name, content in tree(folder).items() if name != "generate.json"}

@@ -178,11 +178,11 @@ def real_windows(data: Path, seed: int, crops: int) -> Iterator[TrainingWindow]:
                 view = around(rng, chosen)
                 if max(view.shape) > 3 * SIZE:
                     continue
-                picture, covered = cut(view, image, mask)
+                photo, covered = cut(view, image, mask)
                 if covered.sum() < 12 or covered.mean() > 0.75:
                     continue
                 yield TrainingWindow(
-                    picture, picture, covered, Note(str(rng.choice(sentences)), kind, colour, name, group, split)
+                    photo, photo, covered, Note(str(rng.choice(sentences)), kind, colour, name, group, split)
                 )
 
 
@@ -195,7 +195,7 @@ def procedural_windows(data: Path, seed: int, count: int) -> Iterator[TrainingWi
         for file, group in sorted(groups_of(data / name).items())
         if file.startswith("train/good/") and not held_out(name, group)
     ]
-    by_name = {name: [picture for n, picture in photos if n == name] for name in REAL}
+    by_name = {name: [photo for n, photo in photos if n == name] for name in REAL}
     kinds = sorted(MASK_OF)
     made = tried = 0
     while made < count:
@@ -204,12 +204,12 @@ def procedural_windows(data: Path, seed: int, count: int) -> Iterator[TrainingWi
         kind = kinds[tried % len(kinds)]
         if rng.random() < 0.4:
             name = str(rng.choice(list(REAL), p=[0.45, 0.15, 0.4]))
-            picture = by_name[name][int(rng.integers(len(by_name[name])))]
+            photo = by_name[name][int(rng.integers(len(by_name[name])))]
             thing = PHOTOS[name] if rng.random() < 0.5 else ""
         else:
-            picture, name = render(rng, int(rng.choice([128, 192, 256])))
+            photo, name = render(rng, int(rng.choice([128, 192, 256])))
             thing = captions.words(name) if rng.random() < 0.3 and name not in ("edge", "gradient", "speckle") else ""
-        side = min(picture.shape[:2])
+        side = min(photo.shape[:2])
         family = MASK_OF[kind]
         if family in ("scratch", "crack"):
             options = masks.MaskOptions()
@@ -217,15 +217,15 @@ def procedural_windows(data: Path, seed: int, count: int) -> Iterator[TrainingWi
             # from specks of 6 px to areas of 90 px side, every factor equally likely
             low, high = 36 / side**2, min(0.5, 90.0**2 / side**2)
             options = masks.MaskOptions(size=(low, high * (0.3 if kind == "spots" else 1.0)))
-        allowed = np.ones(picture.shape[:2], bool)
+        allowed = np.ones(photo.shape[:2], bool)
         mask, _ = masks.draw(family, allowed, rng, options)
-        request = Request(Sample(picture, np.zeros_like(mask), thing), mask, kind, "", None, int(rng.integers(2**31)))
+        request = Request(Sample(photo, np.zeros_like(mask), thing), mask, kind, "", None, int(rng.integers(2**31)))
         sample = painter.generate([request])[0]
         if "rejected" in sample.info or sample.mask.sum() < 12:
             continue
         if max(compose.mask_box(sample.mask).shape) * 1.35 > 2 * SIZE:
             continue  # a large defect seen from far away: methods cut it into several windows
-        image, clean, covered = cut(around(rng, sample.mask), sample.image, picture, sample.mask)
+        image, clean, covered = cut(around(rng, sample.mask), sample.image, photo, sample.mask)
         if covered.sum() < 12 or covered.mean() > 0.75:
             continue
         colour = str(sample.info["colour"])
@@ -244,7 +244,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--procedural", type=int, default=18_000)
-    parser.add_argument("--crops", type=int, default=4, help="windows per real defect picture")
+    parser.add_argument("--crops", type=int, default=4, help="windows per real defect image")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -25,14 +25,14 @@ from flawsmith.training.shards import Mix, Windows
 PROMPTS = ("red stain", "blue stain", "black scratch", "white scratch")
 
 
-def grid_ratio(pictures: np.ndarray, masks: np.ndarray) -> float:
+def grid_ratio(shown: np.ndarray, masks: np.ndarray) -> float:
     """Mean step between neighbours across the codec's cell borders over the mean step within cells, inside the masks.
 
-    1 means no grid. pictures (B, S, S, 3) uint8, masks (B, S, S) bool.
+    1 means no grid. images (B, S, S, 3) uint8, masks (B, S, S) bool.
     """
     sums = np.zeros((2, 2))
     for axis in (1, 2):
-        step = np.abs(np.diff(pictures.astype(np.float32), axis=axis)).mean(-1)
+        step = np.abs(np.diff(shown.astype(np.float32), axis=axis)).mean(-1)
         both = np.take(masks, range(1, masks.shape[axis]), axis) & np.take(masks, range(masks.shape[axis] - 1), axis)
         border = (np.arange(step.shape[axis]) % 4) == 3
         shape = [1, -1, 1] if axis == 1 else [1, 1, -1]
@@ -87,8 +87,8 @@ def main() -> None:
     from_reference = paint([""] * args.count, references)
     nothing = paint(["no defect"] * args.count)
 
-    def means(pictures: np.ndarray) -> np.ndarray:
-        return np.stack([p[m].mean(0) for p, m in zip(pictures.astype(float), batch.mask, strict=True)])  # (B, 3)
+    def means(shown: np.ndarray) -> np.ndarray:
+        return np.stack([p[m].mean(0) for p, m in zip(shown.astype(float), batch.mask, strict=True)])  # (B, 3)
 
     red, blue, black, white = (means(p) for p in from_prompt)
     warm = (red[:, 0] - red[:, 2]) - (blue[:, 0] - blue[:, 2])

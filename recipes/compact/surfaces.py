@@ -1,7 +1,7 @@
 """Rendered surfaces to paint defects on, so that the backbone learns to continue more than three real
 materials.
 
-Each function draws one size x size x 3 uint8 picture from a random generator; `render` picks one, adds light
+Each function draws one size x size x 3 uint8 image from a random generator; `render` picks one, adds light
 and sensor grain.
 """
 
@@ -38,20 +38,20 @@ def _tone(base: np.ndarray, grey: np.ndarray, depth: float) -> np.ndarray:
     return base * (1 + depth * grey[..., None])
 
 
-def _turn(rng: np.random.Generator, picture: np.ndarray, free: bool = True) -> np.ndarray:
+def _turn(rng: np.random.Generator, image: np.ndarray, free: bool = True) -> np.ndarray:
     angle = rng.uniform(0, 180) if free else rng.normal(0, 4)
-    size = picture.shape[0]
+    size = image.shape[0]
     matrix = cv2.getRotationMatrix2D((size / 2, size / 2), angle, rng.uniform(1.0, 1.3))
-    return cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def brushed_metal(rng: np.random.Generator, size: int) -> np.ndarray:
     lines = _noise(rng, size, (rng.uniform(1, 2), rng.uniform(30, 120))) + 0.5 * _noise(
         rng, size, (rng.uniform(2, 5), size)
     )
-    picture = _tone(_colour(rng, (0, 0.15), (0.3, 0.85)), lines, rng.uniform(0.03, 0.12))
+    image = _tone(_colour(rng, (0, 0.15), (0.3, 0.85)), lines, rng.uniform(0.03, 0.12))
     glare = np.exp(-(((np.arange(size) / size - rng.random()) / rng.uniform(0.1, 0.5)) ** 2))[:, None, None]
-    return _turn(rng, (picture + rng.uniform(0, 0.3) * glare).astype(np.float32))
+    return _turn(rng, (image + rng.uniform(0, 0.3) * glare).astype(np.float32))
 
 
 def smooth_plastic(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -89,9 +89,9 @@ def wood(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def concrete(rng: np.random.Generator, size: int) -> np.ndarray:
     grain = 0.6 * _noise(rng, size, rng.uniform(20, 80), 4) + 0.7 * _noise(rng, size, rng.uniform(1, 3))
-    picture = _tone(_colour(rng, (0, 0.2), (0.25, 0.8)), grain, rng.uniform(0.05, 0.16))
+    image = _tone(_colour(rng, (0, 0.2), (0.25, 0.8)), grain, rng.uniform(0.05, 0.16))
     pores = _noise(rng, size, rng.uniform(3, 7)) > rng.uniform(2.3, 3.2)
-    return np.where(pores[..., None], picture * 0.6, picture)
+    return np.where(pores[..., None], image * 0.6, image)
 
 
 def leather(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -104,11 +104,11 @@ def leather(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def speckle(rng: np.random.Generator, size: int) -> np.ndarray:
-    picture = np.tile(_colour(rng), (size, size, 1))
+    image = np.tile(_colour(rng), (size, size, 1))
     for _ in range(int(rng.integers(2, 5))):
         spots = _noise(rng, size, rng.uniform(1.5, 8)) > rng.uniform(0.8, 2.0)
-        picture = np.where(spots[..., None], _colour(rng), picture)
-    return cv2.GaussianBlur(picture.astype(np.float32), (0, 0), rng.uniform(0.5, 1.2))
+        image = np.where(spots[..., None], _colour(rng), image)
+    return cv2.GaussianBlur(image.astype(np.float32), (0, 0), rng.uniform(0.5, 1.2))
 
 
 def tiles(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -117,8 +117,8 @@ def tiles(rng: np.random.Generator, size: int) -> np.ndarray:
     shift = (y // height) * width * rng.choice([0, 0.5])
     gap = ((y % height) < joint) | (((x + shift) % width) < joint)
     face = _tone(_colour(rng), _noise(rng, size, 60, 3), rng.uniform(0.02, 0.1))
-    picture = np.where(gap[..., None], _colour(rng, (0, 0.3)), face)
-    return cv2.GaussianBlur(_turn(rng, picture.astype(np.float32), free=rng.random() < 0.4), (0, 0), 0.8)
+    image = np.where(gap[..., None], _colour(rng, (0, 0.3)), face)
+    return cv2.GaussianBlur(_turn(rng, image.astype(np.float32), free=rng.random() < 0.4), (0, 0), 0.8)
 
 
 def gradient(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -131,11 +131,11 @@ def grid(rng: np.random.Generator, size: int) -> np.ndarray:
     period, wire = rng.uniform(12, 40), rng.uniform(0.2, 0.5)
     bars = ((x % period) < wire * period) | ((y % period) < wire * period)
     shade = 1 + 0.3 * np.where(bars, np.cos(2 * np.pi * x / period) * np.cos(2 * np.pi * y / period), 0)
-    picture = (
+    image = (
         np.where(bars[..., None], _colour(rng, (0, 0.3), (0.4, 0.9)), _colour(rng, value=(0.05, 0.5)))
         * shade[..., None]
     )
-    return cv2.GaussianBlur(_turn(rng, picture.astype(np.float32)), (0, 0), 0.9)
+    return cv2.GaussianBlur(_turn(rng, image.astype(np.float32)), (0, 0), 0.9)
 
 
 def machined(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -183,12 +183,12 @@ SURFACES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
 def render(rng: np.random.Generator, size: int = 160) -> tuple[np.ndarray, str]:
     """A surface (size, size, 3) uint8 with uneven light, focus and grain, and its name."""
     name = str(rng.choice(list(SURFACES)))
-    picture = SURFACES[name](rng, size).astype(np.float32)
+    image = SURFACES[name](rng, size).astype(np.float32)
     if rng.random() < 0.6:
-        picture = _tone(picture, _noise(rng, size, rng.uniform(size / 2, 2 * size)), rng.uniform(0.02, 0.15))
+        image = _tone(image, _noise(rng, size, rng.uniform(size / 2, 2 * size)), rng.uniform(0.02, 0.15))
     if rng.random() < 0.4:
-        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.3))
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.3))
     if rng.random() < 0.25:
-        picture = picture.mean(2, keepdims=True).repeat(3, 2)  # many inspection cameras are grey
-    picture = picture + rng.normal(0, rng.uniform(0.002, 0.03), picture.shape)
-    return np.clip(picture * 255, 0, 255).astype(np.uint8), name
+        image = image.mean(2, keepdims=True).repeat(3, 2)  # many inspection cameras are grey
+    image = image + rng.normal(0, rng.uniform(0.002, 0.03), image.shape)
+    return np.clip(image * 255, 0, 255).astype(np.uint8), name

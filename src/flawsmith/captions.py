@@ -1,4 +1,4 @@
-"""Sentences about pictures: what a defect is called, how its parameters are said, and how they are read back.
+"""Sentences about images: what a defect is called, how its parameters are said, and how they are read back.
 
 `parse` and `describe` are the two directions of one small vocabulary: what `describe` says, `parse` understands, so
 that a caption written by `procedural` and one typed by a person mean the same thing to every method.

@@ -1,4 +1,4 @@
-"""Windows, compositing and labels: the promise that a picture differs from its photograph only inside its mask.
+"""Windows, compositing and labels: the promise that an image differs from its photograph only inside its mask.
 
 Every synthesizer paints a window; `finish` is the only way back to the photograph. It computes what visibly changed,
 makes that the label, and restores every pixel outside it, so that the promise holds by construction.
@@ -130,7 +130,7 @@ def borrowed_grain(texture: np.ndarray, noise: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Finished:
-    """A window after `finish`: the picture, its label, and why it is refused ("" when it is good)."""
+    """A window after `finish`: the image, its label, and why it is refused ("" when it is good)."""
 
     image: np.ndarray  # (h, w, 3) uint8, equal to the normal window outside `label`
     label: np.ndarray  # (h, w) bool, inside the requested mask
@@ -156,7 +156,7 @@ def finish(
     min_visibility: float = 8.0,
     min_share: float = 0.1,
 ) -> Finished:
-    """Turn a painted window into a picture with a verified label.
+    """Turn a painted window into an image with a verified label.
 
     normal, painted: (h, w, 3) uint8; mask: (h, w) bool, where change was asked for. `tolerance` is the difference in
     grey levels that counts as change (default: `change_tolerance`). The change is closed over gaps of two pixels, holes

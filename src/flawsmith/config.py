@@ -57,21 +57,21 @@ class GenerateConfig(Told):
 
     method: str = Field(description="a name in METHODS, a checkpoint folder, or package.module:Class")
     normal: str = Field(description="READER:DIR or DIR with photographs of good parts")
-    out: Path = Field(description="folder for the generated pictures")
+    out: Path = Field(description="folder for the generated images")
     category: str | None = Field(None, description="one category of the data set; default: all")
     defect: tuple[str, ...] = Field((), description="defect types to make; default: all the method or data set knows")
-    n: int = Field(20, ge=1, le=10_000_000, description="pictures in total, or per defect type with per_defect")
+    n: int = Field(20, ge=1, le=10_000_000, description="images in total, or per defect type with per_defect")
     per_defect: bool = Field(False, description="count n for each defect type instead of in total")
-    seed: int = Field(0, ge=0, lt=2**63, description="same seed, same pictures")
-    prompt: str | None = Field(None, description="caption for every picture; steers methods that read text")
-    mask: str | None = Field(None, description="mask family (flawsmith.masks.MASKS) or a mask picture")
+    seed: int = Field(0, ge=0, lt=2**63, description="same seed, same images")
+    prompt: str | None = Field(None, description="caption for every image; steers methods that read text")
+    mask: str | None = Field(None, description="mask family (flawsmith.masks.MASKS) or a mask image")
     mask_options: dict[str, Any] = Field(default_factory=dict, description="dials of the mask family")
-    roi: Path | None = Field(None, description="picture that is white where defects may sit")
+    roi: Path | None = Field(None, description="image that is white where defects may sit")
     reference: Path | None = Field(None, description="a photograph of a defect to imitate")
     reference_mask: Path | None = Field(None, description="the defect's mask in the reference")
     reference_text: str | None = Field(None, description="what the reference shows")
     references_from: str | None = Field(None, description="READER:DIR whose defects are imitated, of other products")
-    references: int = Field(1, ge=1, le=8, description="references of a picture, where a method reads several")
+    references: int = Field(1, ge=1, le=8, description="references of an image, where a method reads several")
     shots: int | None = Field(None, ge=1, description="real defects per type a method may see; default: first third")
     group_by: str = Field("group", description="column of origin.csv that names the physical part")
     split_seed: int = Field(0, ge=0, description="which real defects the method may see; 0 = in file order")
@@ -79,8 +79,8 @@ class GenerateConfig(Told):
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
     device: Literal["cpu", "cuda"] | None = Field(None, description="diffusion methods: cpu (default), cuda")
     memory: Literal[8, 12, 16, 24] | None = Field(None, description="GiB of the GPU they may take; default: no limit")
-    max_redraws: int = Field(5, ge=0, le=100, description="tries with new seeds when a picture is refused")
-    batch_size: int = Field(8, ge=1, le=4096, description="pictures per block; part of what makes bytes repeatable")
+    max_redraws: int = Field(5, ge=0, le=100, description="tries with new seeds when an image is refused")
+    batch_size: int = Field(8, ge=1, le=4096, description="images per block; part of what makes bytes repeatable")
     with_normals: bool = Field(False, description="also copy the good photographs to train/good")
 
     def identity(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class JudgingConfig(Told):
     group_by: str = Field("group", description="column of origin.csv that names the physical part")
     features: str = Field("compact", description="vision model: a folder, a hub id, or compact (smoke only)")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="one downstream run per seed")
-    seen: Path | None = Field(None, description="text file of pictures the weights have seen: never tested on")
+    seen: Path | None = Field(None, description="text file of images the weights have seen: never tested on")
     device: str = Field("cpu", description="cpu, or cuda where there is one")
     segmentation: dict[str, Any] = Field(default_factory=dict, description="see SegmentationConfig")
     classification: dict[str, Any] = Field(default_factory=dict, description="see ClassificationConfig")
@@ -169,7 +169,7 @@ class EvaluateConfig(JudgingConfig):
 
     parts: ClassVar[dict[str, str]] = {name: name for name in ("segmentation", "classification", "paper")}
 
-    generated: str = Field(description="the folder of generated pictures, flawsmith's or another tool's")
+    generated: str = Field(description="the folder of generated images, flawsmith's or another tool's")
     metrics: tuple[str, ...] = Field(("kid", "ic-lpips", "prdc", "copies"), description="see evaluation.folder.METRICS")
     shots: int | None = Field(
         None, ge=1, description="real defects per type used for training; default: those the generator saw"
@@ -190,12 +190,12 @@ class CompareConfig(JudgingConfig):
         min_length=1,
         description="real, a method, several with +, or NAME=FOLDER made elsewhere ({seed} in FOLDER is replaced)",
     )
-    seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1, description="each redoes support, pictures, training")
+    seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1, description="each redoes support, images, training")
     shots: tuple[int | Literal["third"], ...] = Field(("third",), min_length=1, description="real defects per type")
     ratios: tuple[float, ...] = Field(
         (0.9,), min_length=1, description="shares of generated among the defects trained on"
     )
-    pictures: int = Field(100, ge=2, le=100_000, description="generated per defect type and arm")
+    images: int = Field(100, ge=2, le=100_000, description="generated per defect type and arm")
     normals: int = Field(120, ge=1, description="good photographs that are painted on and trained on")
     backbone: str = Field("compact", description="of the diffusion methods: compact, a folder, or a hub id")
     jobs: int = Field(1, ge=1, description="networks trained at a time, each in a process of one thread")

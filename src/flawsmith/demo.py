@@ -93,7 +93,7 @@ def run(folder: Path, n: int = 44, seed: int = 0, progress: Progress | None = No
     sheet, page = folder / "contact-sheet.png", folder / "index.html"
     images.write_image(sheet, report.overview(made, count=2, cell=128))
     report.page(made, page, "flawsmith demo", count=8)
-    return {"contact sheet": sheet, "page": page, "pictures": folder / "out"}
+    return {"contact sheet": sheet, "page": page, "images": folder / "out"}
 
 
 def _learned(folder: Path, data: Path, few: Path, seed: int, progress: Progress | None) -> list[tuple[str, Path]]:

@@ -1,4 +1,4 @@
-"""Reading, writing and showing pictures. Inside flawsmith an image is (H, W, 3) uint8 RGB, a mask (H, W) bool."""
+"""Reading, writing and showing images. Inside flawsmith an image is (H, W, 3) uint8 RGB, a mask (H, W) bool."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with _open(path) as opened:
                 width, height = opened.size
-                # Asking a PNG without EXIF for it would decode the whole picture.
+                # Asking a PNG without EXIF for it would decode the whole image.
                 asked = "exif" in opened.info or opened.format != "PNG"
                 turned = asked and opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
@@ -153,7 +153,7 @@ def encode_png(array: np.ndarray) -> bytes:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     done, buffer = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])
     if not done:
-        raise FlawsmithError(f"A picture of shape {array.shape} cannot be encoded as PNG.")
+        raise FlawsmithError(f"An image of shape {array.shape} cannot be encoded as PNG.")
     del pixels  # a large photograph's copy is as large as itself
     return buffer.tobytes()
 
@@ -249,8 +249,8 @@ def overlay(image: np.ndarray, mask: np.ndarray, colour: Sequence[int] = (255, 4
     return np.asarray(cv2.drawContours(image.copy(), contours, -1, tuple(colour), thickness))
 
 
-def mask_picture(mask: np.ndarray) -> np.ndarray:
-    """A mask as an (H, W, 3) uint8 picture in black and white."""
+def mask_image(mask: np.ndarray) -> np.ndarray:
+    """A mask as an (H, W, 3) uint8 image in black and white."""
     return cv2.cvtColor(mask.astype(np.uint8) * 255, cv2.COLOR_GRAY2RGB)
 
 
@@ -260,13 +260,13 @@ def contact_sheet(
     captions: Sequence[str] = (),
     cell: int = 192,
 ) -> np.ndarray:
-    """Lay pictures out in a grid: `titles` head the columns, `captions` stand under the rows.
+    """Lay images out in a grid: `titles` head the columns, `captions` stand under the rows.
 
     Returns (H, W, 3) uint8. Raises FlawsmithError when there is no row.
     """
     listed = [list(row) for row in rows]
     if not listed:
-        raise FlawsmithError("A contact sheet needs at least one picture.")
+        raise FlawsmithError("A contact sheet needs at least one image.")
     font = ImageFont.load_default(size=13)
     columns, gap, head, foot = max(map(len, listed)), 6, 22 if titles else 0, 20 if captions else 0
     width, line = columns * (cell + gap) + gap, cell + gap + foot
@@ -276,8 +276,8 @@ def contact_sheet(
         draw.text((gap + column * (cell + gap), 4), title, fill="black", font=font)
     for index, row in enumerate(listed):
         top = head + gap + index * line
-        for column, picture in enumerate(row):
-            page.paste(Image.fromarray(fit(picture, cell)), (gap + column * (cell + gap), top))
+        for column, image in enumerate(row):
+            page.paste(Image.fromarray(fit(image, cell)), (gap + column * (cell + gap), top))
         if index < len(captions):
             text = captions[index]
             while text and draw.textlength(text, font=font) > width - 2 * gap:

@@ -118,7 +118,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to make, in words: one line of the plan. `mask` is a name in MASKS or a picture's path."""
+    """One image to make, in words: one line of the plan. `mask` is a name in MASKS or an image's path."""
 
     index: int
     normal: Record
@@ -132,7 +132,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Request:
-    """One picture to make, in pixels. `mask` (H, W) bool says where the picture may change; never empty.
+    """One image to make, in pixels. `mask` (H, W) bool says where the image may change; never empty.
 
     `warp` is set when the mask is a warped copy of the reference's own mask: it maps reference pixels to the
     normal image, so that a method may lay the reference's pixels exactly under the mask. `others` are further

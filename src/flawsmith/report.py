@@ -1,4 +1,4 @@
-"""A generated folder as pictures a person can judge: a contact sheet and one self-contained HTML page."""
+"""A generated folder as images a person can judge: a contact sheet and one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def row(out: Path, line: dict[str, Any], normal_root: Path | None, cell: int = 1
         normal = candidate if candidate.shape == image.shape else normal
     zoom = compose.square_window(mask, minimum=48, context=1.8)
     scale = cell / max(mask.shape)
-    small = images.fit(images.mask_picture(mask), cell)
+    small = images.fit(images.mask_image(mask), cell)
     top, left = ((cell - round(side * scale)) // 2 for side in mask.shape)
     corners = [
         (left + round(column * scale), top + round(row * scale))
@@ -62,15 +62,15 @@ def row(out: Path, line: dict[str, Any], normal_root: Path | None, cell: int = 1
     ]
     small = np.where(small > 25, small, np.uint8(0)) if scale >= 1 else np.clip(small.astype(int) * 3, 0, 255)
     framed = cv2.rectangle(small.astype(np.uint8), corners[0], corners[1], ZOOM, 1)
-    pictures = [normal, image, normal[zoom.slices], image[zoom.slices]]
-    cells = [images.fit(picture, cell) for picture in pictures]
+    parts = [normal, image, normal[zoom.slices], image[zoom.slices]]
+    cells = [images.fit(part, cell) for part in parts]
     return [cells[0], framed, *cells[1:]]
 
 
 def sheet(out: Path, count: int = 12, cell: int = 192, across: int = 1) -> np.ndarray:
-    """The contact sheet of a generated folder, (H, W, 3) uint8, `across` pictures beside each other.
+    """The contact sheet of a generated folder, (H, W, 3) uint8, `across` images beside each other.
 
-    Raises FlawsmithError when no picture was kept.
+    Raises FlawsmithError when no image was kept.
     """
     rows, captions = _shown(out, count, cell)
     return _laid(rows, captions, cell, across)
@@ -90,7 +90,7 @@ def overview(outs: Sequence[tuple[str, Path]], count: int = 2, cell: int = 144, 
 def _shown(out: Path, count: int, cell: int) -> tuple[list[list[np.ndarray]], list[str]]:
     lines = spread(read_manifest(out), count)
     if not lines:
-        raise FlawsmithError(f"{out} holds no kept picture to show: see the reasons in its manifest.jsonl.")
+        raise FlawsmithError(f"{out} holds no kept image to show: see the reasons in its manifest.jsonl.")
     root = normal_root(out)
     captions = [f"{Path(line['image']).with_suffix('').as_posix()}: {line['caption']}" for line in lines]
     return [row(out, line, root, cell) for line in lines], captions
@@ -121,7 +121,7 @@ def normal_root(out: Path) -> Path | None:
 
 
 def statistics(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each category and defect type: counts, and medians over the kept pictures."""
+    """One row for each category and defect type: counts, and medians over the kept images."""
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for line in lines:
         rows.setdefault((line["category"], line["defect_type"]), []).append(line)
@@ -159,9 +159,9 @@ img{display:block;width:100%;margin:.8rem 0}code{background:#f2f4f8;padding:.1re
 
 
 def page(outs: Sequence[tuple[str, Path]], target: Path, title: str = "flawsmith", count: int = 12) -> None:
-    """Write one self-contained HTML page (pictures inside) about the generated folders `(heading, folder)`."""
+    """Write one self-contained HTML page (images inside) about the generated folders `(heading, folder)`."""
     parts = [
-        f"<h1>{html.escape(title)}</h1><p>Every picture equals its photograph outside the mask, byte for byte. "
+        f"<h1>{html.escape(title)}</h1><p>Every image equals its photograph outside the mask, byte for byte. "
         "Examples are evenly spaced over the run, nobody chose them; the frame on the mask is the zoom.</p>"
     ]
     for heading, out in outs:
@@ -172,7 +172,7 @@ def page(outs: Sequence[tuple[str, Path]], target: Path, title: str = "flawsmith
             "<tr>" + "".join(f"<td>{html.escape(str(value))}</td>" for value in row.values()) + "</tr>" for row in table
         )
         parts.append(
-            f"<h2>{html.escape(heading)}</h2><p>{kept} pictures in <code>{html.escape(out.as_posix())}</code>"
+            f"<h2>{html.escape(heading)}</h2><p>{kept} images in <code>{html.escape(out.as_posix())}</code>"
             f"{f', {refused} refused' if refused else ''}</p>"
             f'<img alt="contact sheet" src="data:image/jpeg;base64,{_jpeg(sheet(out, count))}">'
             f"<details><summary>Counts and medians by defect type</summary>"
@@ -186,9 +186,9 @@ def page(outs: Sequence[tuple[str, Path]], target: Path, title: str = "flawsmith
     images.write_bytes(target, document.encode("utf-8"))
 
 
-def _jpeg(picture: np.ndarray) -> str:
+def _jpeg(image: np.ndarray) -> str:
     """A page is looked at, not measured: a quarter of the bytes of PNG."""
-    _, buffer = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    _, buffer = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
     return base64.b64encode(buffer.tobytes()).decode()
 
 

@@ -1,4 +1,4 @@
-"""check: every finding on a tree broken in exactly that way, silence on a sound one, one picture at a time."""
+"""check: every finding on a tree broken in exactly that way, silence on a sound one, one image at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 import fakes
 from flawsmith import datasets
-from flawsmith.datasets import check_pictures
+from flawsmith.datasets import check_images
 from flawsmith.datasets.check import check
 from flawsmith.datasets.check_files import Finding
 from flawsmith.errors import FlawsmithError
@@ -40,8 +40,8 @@ def test_sound_data_has_rows_and_no_findings(widget):
     assert report.findings == []
     assert calls == [(done, 14) for done in range(1, 15)]
     good, crack, _ = report.rows
-    assert (good["type"], good["pictures"], good["in train"], good["masks"]) == ("good", 6, 4, None)
-    assert (crack["pictures"], crack["masks"], crack["captions"], crack["size"], crack["mode"]) == (
+    assert (good["type"], good["images"], good["in train"], good["masks"]) == ("good", 6, 4, None)
+    assert (crack["images"], crack["masks"], crack["captions"], crack["size"], crack["mode"]) == (
         4, 4, 4, "64 x 48", "RGB",
     )  # fmt: skip
     mask = datasets.read("mvtec_ad", widget, defect="crack")[0].load().mask
@@ -121,7 +121,7 @@ def test_stray_files(widget):
     fakes.save(widget / "preview.png", fakes.photo(90))
     fakes.save(widget / "train/crack/000.png", fakes.photo(91))
     assert found(widget) == {
-        "not-a-picture": ("note", "test/crack/notes.docx"),
+        "not-a-image": ("note", "test/crack/notes.docx"),
         "unused-image": ("warning", "preview.png"),
         "defect-in-train": ("warning", "train/crack/000.png"),
     }
@@ -178,7 +178,7 @@ def test_few_references_and_no_good_pictures(tmp_path):
     reasons = [
         finding.reason for finding in check(tmp_path, category="gear").findings if finding.kind == "few-references"
     ]
-    assert len(reasons) == 1 and "8 pictures of 2 parts" in reasons[0]
+    assert len(reasons) == 1 and "8 images of 2 parts" in reasons[0]
 
 
 def test_generated_folders_may_repeat_photographs_and_have_no_good_ones(tmp_path):
@@ -207,18 +207,18 @@ def test_sixteen_bits(widget):
 
 
 def test_camera_rotation_and_sizes(widget):
-    picture = Image.open(widget / "test/crack/000.png")
-    exif = picture.getexif()
+    image = Image.open(widget / "test/crack/000.png")
+    exif = image.getexif()
     exif[0x0112] = 6
-    picture.save(widget / "test/crack/000.png", exif=exif)
+    image.save(widget / "test/crack/000.png", exif=exif)
     kinds = found(widget)
     assert kinds["exif"] == ("note", "test/crack/000.png")
-    assert kinds["mask-size"] == ("error", "ground_truth/crack/000_mask.png")  # drawn on the lying picture
+    assert kinds["mask-size"] == ("error", "ground_truth/crack/000_mask.png")  # drawn on the lying image
     assert kinds["mixed-sizes"] == ("note", "widget")
 
 
 def test_very_large_pictures_are_noted_and_leave_no_memory_behind(widget, monkeypatch):
-    monkeypatch.setattr(check_pictures, "LARGE", 3_000_000)
+    monkeypatch.setattr(check_images, "LARGE", 3_000_000)
     for name in ("000", "001", "002"):
         fakes.save(widget / f"train/good/{name}.png", np.kron(fakes.photo(int(name)), np.ones((32, 32, 1), np.uint8)))
     tracemalloc.start()
@@ -226,7 +226,7 @@ def test_very_large_pictures_are_noted_and_leave_no_memory_behind(widget, monkey
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert kinds["very-large"][0] == "note" and "mixed-sizes" in kinds
-    assert peak < 4 * 3 * 48 * 64 * 32 * 32  # one picture and what decoding it takes, never three
+    assert peak < 4 * 3 * 48 * 64 * 32 * 32  # one image and what decoding it takes, never three
 
 
 def test_given_records_are_looked_at_and_nothing_else(widget):

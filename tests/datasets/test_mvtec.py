@@ -122,7 +122,7 @@ def test_weird_names_and_noise(tmp_path):
         fakes.save(folder / "test" / "große Kratzer" / name, fakes.photo(50 + index))
         fakes.save(folder / "ground_truth/große Kratzer" / f"{Path(name).stem}_mask.png", fakes.defect_mask("x", index))
     for noise in (".hidden.png", "Thumbs.db", "._Bild 2.PNG", "half.png.partial", ".partial/x.png"):
-        fakes.write(folder / "train/good" / noise, "no picture")
+        fakes.write(folder / "train/good" / noise, "no image")
     records = datasets.read("mvtec_ad", folder)
     assert kinds(records) == {("train", "good"): 5, ("test", "große Kratzer"): 5}
     assert [r.image.name for r in records if not r.is_good] == [

@@ -19,7 +19,7 @@ from flawsmith.records import Record
 
 
 def defects(*groups: str, kind: str = "crack") -> list[Record]:
-    """Records that exist only in words; group "" means the picture's own name."""
+    """Records that exist only in words; group "" means the image's own name."""
     paths = [Path(f"test/{kind}/{index:03d}.png") for index in range(len(groups))]
     return [
         Record(path, "widget", kind, split="test", group=group or path.as_posix())
@@ -121,8 +121,8 @@ def test_sides_never_share_a_picture_or_a_part(groups, others, shots, rule, seed
     records += [Record(Path("test/good/0.png"), "widget", split="test", group="a")]
     split = few_shot(records, shots=shots, rule=rule, seed=seed, validation=validation)
     sides = [split.support, split.validation, split.test, split.held_back]
-    pictures = [record.image for side in sides for record in side]
-    assert len(pictures) == len(set(pictures)) == len(records)
+    images = [record.image for side in sides for record in side]
+    assert len(images) == len(set(images)) == len(records)
     used = [{record.group for record in side} for side in sides[:3]]
     assert not (used[0] & used[1] or used[0] & used[2] or used[1] & used[2])
     if shots is not None:
@@ -141,7 +141,7 @@ def test_copies_of_support_pictures_are_held_back(tmp_path):
 
 
 def test_refusals():
-    with pytest.raises(FlawsmithError, match="no defect picture"):
+    with pytest.raises(FlawsmithError, match="no defect image"):
         few_shot([])
     with pytest.raises(FlawsmithError, match="at least 1"):
         few_shot(defects(""), shots=0)

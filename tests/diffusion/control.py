@@ -1,4 +1,4 @@
-"""What tests of AnomalyControl share: a method as after a fit, and the one picture it is asked for."""
+"""What tests of AnomalyControl share: a method as after a fit, and the one image it is asked for."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def trained(folder: Path, **config: Any) -> AnomalyControl:
     return made
 
 
-def picture(method: Synthesizer, asked: Request, **options: Any) -> np.ndarray:
+def painted(method: Synthesizer, asked: Request, **options: Any) -> np.ndarray:
     return method.generate([asked], **options)[0].image

@@ -18,7 +18,7 @@ FIT = {"batch_size": 3, "save_every": 2, "evaluate_every": 2, "bf16": False, "wa
 
 
 def samples(kind: str, count: int, size: fakes.Size = (60, 80)) -> list[Sample]:
-    """`count` pictures of a widget's defect."""
+    """`count` images of a widget's defect."""
     return [Sample(*fakes.with_defect(fakes.photo(s, size), kind, s), "widget", kind) for s in range(count)]
 
 

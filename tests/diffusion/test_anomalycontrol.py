@@ -15,7 +15,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 import thin  # noqa: E402
-from control import picture, trained  # noqa: E402
+from control import painted, trained  # noqa: E402
 from small import reference, request  # noqa: E402
 
 import fakes  # noqa: E402
@@ -47,7 +47,7 @@ class TestContract(Contract):
 def test_another_reference_gives_another_picture(folder: Path) -> None:
     for config in ({}, {"pooling": "resample", "tokens": 6}, {"context_reference": False}):
         made = trained(folder, **config)
-        assert not np.array_equal(picture(made, request(shown=0)), picture(made, request(shown=3)))
+        assert not np.array_equal(painted(made, request(shown=0)), painted(made, request(shown=3)))
 
 
 def test_features_of_two_references_differ(folder: Path) -> None:
@@ -66,15 +66,15 @@ def test_adapter_scale_zero_is_the_frozen_backbone(folder: Path) -> None:
     # contrast=0: without a reference `inpaint` would take a sketch's contrast
     frozen = DiffusionSynthesizer(str(folder), steps=2, min_visibility=0, min_share=0, contrast=0)
     asked = request()
-    plain = picture(frozen, replace(asked, reference=None))
-    assert np.array_equal(picture(made, asked, adapter_scale=0.0), plain)
-    assert not np.array_equal(picture(made, asked), plain)
+    plain = painted(frozen, replace(asked, reference=None))
+    assert np.array_equal(painted(made, asked, adapter_scale=0.0), plain)
+    assert not np.array_equal(painted(made, asked), plain)
     untrained = AnomalyControl(str(folder), steps=2, min_visibility=0, min_share=0)
-    assert np.array_equal(picture(untrained, asked, adapter_scale=0.0), plain)
-    assert not np.array_equal(picture(untrained, asked), plain)
+    assert np.array_equal(painted(untrained, asked, adapter_scale=0.0), plain)
+    assert not np.array_equal(painted(untrained, asked), plain)
     for guidance in (1.0, 3.0):
-        same = picture(made, asked, adapter_scale=0.0, guidance_scale=guidance)
-        assert np.array_equal(same, picture(frozen, replace(asked, reference=None), guidance_scale=guidance))
+        same = painted(made, asked, adapter_scale=0.0, guidance_scale=guidance)
+        assert np.array_equal(same, painted(frozen, replace(asked, reference=None), guidance_scale=guidance))
 
 
 def test_the_reference_laid_in_place_fades_with_lambda(folder: Path) -> None:
@@ -89,7 +89,7 @@ def test_the_reference_laid_in_place_fades_with_lambda(folder: Path) -> None:
 def test_lambda_is_a_dial_with_guidance(folder: Path, context_reference: bool) -> None:
     made = trained(folder, context_reference=context_reference)
     frozen, half, full = (
-        picture(made, request(), adapter_scale=x, guidance_scale=1.5).astype(int) for x in (0.0, 0.05, 1.0)
+        painted(made, request(), adapter_scale=x, guidance_scale=1.5).astype(int) for x in (0.0, 0.05, 1.0)
     )
     assert 0 < np.abs(half - frozen).sum() < np.abs(full - frozen).sum()
 
@@ -98,7 +98,7 @@ def test_the_denoiser_is_left_as_it_was(folder: Path) -> None:
     made = trained(folder)
     weights = {k: v.clone() for k, v in made.backbone.unet.state_dict().items()}
     processors = dict(made.backbone.unet.attn_processors)
-    picture(made, request())
+    painted(made, request())
     assert all(torch.equal(weights[k], v) for k, v in made.backbone.unet.state_dict().items())
     assert all(made.backbone.unet.attn_processors[k] is v for k, v in processors.items())
 
@@ -111,7 +111,7 @@ def test_asea_is_reported_and_changes_the_feature(folder: Path) -> None:
     assert plain["updates"] == 0 and plain["energy_after"] == plain["energy_before"] == steered["energy_before"]
     four = made.generate([request()], e_g_updates=4)[0].info["asea"]
     assert steered["energy_after"][0] != four["energy_after"][0]
-    assert not np.array_equal(picture(made, request()), picture(made, request(), asea=False))
+    assert not np.array_equal(painted(made, request()), painted(made, request(), asea=False))
 
 
 def test_several_references_are_blended(folder: Path) -> None:
@@ -136,12 +136,12 @@ def test_the_words_of_a_reference() -> None:
 
 
 def test_cached_is_uncached(folder: Path, cache: Path) -> None:
-    first = picture(trained(folder), request())
+    first = painted(trained(folder), request())
     assert len(list(cache.rglob("*.safetensors"))) == 1
     again = trained(folder)
-    assert np.array_equal(picture(again, request()), first) and again.features.made == 0
+    assert np.array_equal(painted(again, request()), first) and again.features.made == 0
     without = trained(folder)
-    assert np.array_equal(picture(without, request(), cache=False), first) and without.features.made == 1
+    assert np.array_equal(painted(without, request(), cache=False), first) and without.features.made == 1
     assert again.generate([request()])[0].info == without.generate([request()], cache=False)[0].info
 
 
@@ -163,13 +163,13 @@ def test_what_decides_a_feature_is_in_its_key(folder: Path) -> None:
 
 
 def test_a_damaged_or_unwritable_cache_costs_only_time(folder: Path, cache: Path, monkeypatch: Any) -> None:
-    first = picture(trained(folder), request())
+    first = painted(trained(folder), request())
     (file,) = cache.rglob("*.safetensors")
     file.write_bytes(b"half a fi")
-    assert np.array_equal(picture(trained(folder), request()), first)
+    assert np.array_equal(painted(trained(folder), request()), first)
     shutil.rmtree(cache)
     cache.write_text("a file where the folder should be")
-    assert np.array_equal(picture(trained(folder), request()), first)
+    assert np.array_equal(painted(trained(folder), request()), first)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
@@ -232,11 +232,11 @@ def test_on_stable_diffusion_with_blip2(kind: str, blip: Path) -> None:
         optimiser.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
-    first, second = picture(made, request(shown=0)), picture(made, request(shown=3))
+    first, second = painted(made, request(shown=0)), painted(made, request(shown=3))
     assert not np.array_equal(first, second)
     normal = request().normal.image
     assert np.array_equal(first[~request().mask], normal[~request().mask])
-    zero = [picture(made, request(shown=shown), adapter_scale=0.0) for shown in (0, 3)]
+    zero = [painted(made, request(shown=shown), adapter_scale=0.0) for shown in (0, 3)]
     assert np.array_equal(*zero)  # at lambda = 0 no reference is seen
 
 

@@ -29,7 +29,7 @@ def reader(request: pytest.FixtureRequest, tiny: Backbone, blip: Path) -> Compac
     return CompactReader(tiny) if request.param == "compact" else Blip2Reader.from_pretrained(blip)
 
 
-def pictures(size: int, count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+def images(size: int, count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(2)
     image = torch.rand(count, 3, size, size, generator=generator) * 2 - 1
     mask = torch.zeros(count, 1, size, size)
@@ -42,7 +42,7 @@ TEXTS = ["a crack", "this is an image with holes", "holes"]
 
 
 def guided(reader: CompactReader | Blip2Reader, updates: int = 5, rows: slice = slice(None)):
-    image, mask = (x[rows] for x in pictures(reader.size))
+    image, mask = (x[rows] for x in images(reader.size))
     prompt = reader.prompt(image, mask, TEXTS[rows])
     return prompt, optimise_guidance(prompt.read, prompt.visual, token_mask(mask, reader.grid), reader.prefix, updates)
 
@@ -50,7 +50,7 @@ def guided(reader: CompactReader | Blip2Reader, updates: int = 5, rows: slice = 
 def test_blip2_states_are_the_stock_matching_branchs(blip: Path) -> None:
     """At e_g = 0: the stock branch's head on our states gives the stock branch's logits."""
     reader = Blip2Reader.from_pretrained(blip)
-    image, mask = pictures(reader.size)
+    image, mask = images(reader.size)
     prompt = reader.prompt(image, mask, TEXTS)
     states, maps = prompt.read(torch.zeros_like(prompt.visual))
     from flawsmith.diffusion import tensors
@@ -84,7 +84,7 @@ def test_the_maps_and_the_guidance_have_the_visual_tokens_shape(reader: CompactR
 def test_the_energy_falls_and_the_reader_looks_at_the_defect(reader: CompactReader | Blip2Reader) -> None:
     prompt, found = guided(reader)
     assert (found.energy[-1] < found.energy[0]).all() and len(found.energy) == 6
-    cells = token_mask(pictures(reader.size)[1], reader.grid)
+    cells = token_mask(images(reader.size)[1], reader.grid)
     before, after = (
         attention_share(prompt.read(e_g)[1], cells, reader.prefix)
         for e_g in (torch.zeros_like(found.guidance), found.guidance)
@@ -95,7 +95,7 @@ def test_the_energy_falls_and_the_reader_looks_at_the_defect(reader: CompactRead
 
 @pytest.mark.parametrize("pixel", [(0, 0), (20, 20), (31, 31)])
 def test_the_energy_falls_for_a_single_pixel(reader: CompactReader | Blip2Reader, pixel: tuple[int, int]) -> None:
-    image, _ = pictures(reader.size, 1)
+    image, _ = images(reader.size, 1)
     mask = torch.zeros(1, 1, reader.size, reader.size)
     mask[0, 0, pixel[0], pixel[1]] = 1
     prompt = reader.prompt(image, mask, TEXTS[:1])
@@ -108,7 +108,7 @@ def test_the_energy_falls_for_a_single_pixel(reader: CompactReader | Blip2Reader
 def test_the_first_step_is_adams_from_zero(reader: CompactReader | Blip2Reader) -> None:
     """Adam's first step is the rate times the sign of the gradient: so e_g started at zero."""
     prompt, found = guided(reader, 1)
-    cells = token_mask(pictures(reader.size)[1], reader.grid)
+    cells = token_mask(images(reader.size)[1], reader.grid)
     e_g = torch.zeros_like(prompt.visual, requires_grad=True)
     energy = (1 - attention_share(prompt.read(e_g)[1], cells, reader.prefix)).square()
     (gradient,) = torch.autograd.grad(energy.sum(), e_g)
@@ -145,7 +145,7 @@ def test_no_weight_of_the_reader_moves(reader: CompactReader | Blip2Reader) -> N
 
 
 def test_picture_and_words_both_count(reader: CompactReader | Blip2Reader) -> None:
-    image, mask = pictures(reader.size)
+    image, mask = images(reader.size)
     same = image[:1].expand(2, -1, -1, -1), mask[:1].expand(2, -1, -1, -1)
 
     def feature(images: torch.Tensor, masks: torch.Tensor, texts: list[str]) -> torch.Tensor:

@@ -57,7 +57,7 @@ def test_references_of_another_product(folder: Path, data: Path, tmp_path: Path)
     assert "LICENSE.txt" in made.description["licences"] and not made.notes
     summary = generation.run(asked)
     assert summary.kept + summary.rejected == 4
-    for other, reason in (("procedural", "reads no references"), ("copypaste", "one reference per picture")):
+    for other, reason in (("procedural", "reads no references"), ("copypaste", "one reference per image")):
         plain = {"method": other, "backbone": None, "options": {}, "references": 2 if other == "copypaste" else 1}
         with pytest.raises(FlawsmithError, match=reason):
             prepare(asked.model_copy(update=plain))

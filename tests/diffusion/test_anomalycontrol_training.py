@@ -18,7 +18,7 @@ pytest.importorskip("transformers")
 
 import small  # noqa: E402
 import thin  # noqa: E402
-from control import picture, trained  # noqa: E402
+from control import painted, trained  # noqa: E402
 from small import Run, reference, request  # noqa: E402
 
 import fakes  # noqa: E402
@@ -134,7 +134,7 @@ def test_the_mask_channel_is_zero_or_one_in_training_and_in_sampling(folder: Pat
         given.append(arguments[0].detach())
 
     hook = backbone.unet.register_forward_pre_hook(appearance, with_kwargs=True)
-    picture(made, request())
+    painted(made, request())
     sampled, given[:] = list(given), []
     noise = torch.zeros(3, backbone.latent_channels, 8, 8)
     config = FitConfig(bf16=False)
@@ -225,7 +225,7 @@ def test_train_save_load(folder: Path, data: Path, finished: Path, tmp_path: Pat
     assert isinstance(loaded, AnomalyControl) and loaded.adapting
     loaded.save_pretrained(tmp_path / "copy")
     again = load(tmp_path / "copy")
-    assert np.array_equal(picture(loaded, request()), picture(again, request()))
+    assert np.array_equal(painted(loaded, request()), painted(again, request()))
     assert set(loaded.card["learned"]) == {"widget/crack", "widget/hole"} and loaded.seen()
     with pytest.raises(FlawsmithError, match="nothing of its own"):  # a new reference needs no training
         other = tmp_path / "data"
@@ -272,7 +272,7 @@ def test_blip2_as_the_reader(folder: Path, data: Path, tmp_path: Path, cache: Pa
     training.train(settings(folder, data, tmp_path / "again", steps=2, options=options))
     assert files and files == {path.name for path in cache.rglob("*.safetensors")}  # each view is read once
     loaded = AnomalyControl.from_pretrained(tmp_path / "run")
-    assert not np.array_equal(picture(loaded, request(shown=0)), picture(loaded, request(shown=3)))
+    assert not np.array_equal(painted(loaded, request(shown=0)), painted(loaded, request(shown=3)))
     with pytest.raises(FlawsmithError, match="learned nothing"):
         AnomalyControl(str(folder), {"reader": str(blip)}).generate([request()])
 

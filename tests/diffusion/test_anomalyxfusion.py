@@ -278,11 +278,11 @@ def test_logical_anomalies_from_loco_files_to_pictures(folder: Path, tmp_path: P
 
 
 def parts_on_a_tray() -> np.ndarray:
-    picture = np.full((120, 160, 3), 60, np.uint8)
-    picture[10:110, 15:145] = 150
-    picture[25:60, 30:60], picture[60:95, 90:130] = (200, 40, 40), (40, 60, 200)
-    noise = np.random.default_rng(0).normal(0, 3, picture.shape)
-    return np.clip(picture + noise, 0, 255).astype(np.uint8)
+    image = np.full((120, 160, 3), 60, np.uint8)
+    image[10:110, 15:145] = 150
+    image[25:60, 30:60], image[60:95, 90:130] = (200, 40, 40), (40, 60, 200)
+    noise = np.random.default_rng(0).normal(0, 3, image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ def test_an_unknown_type_lists_the_known_ones(finished: Path, data: Path, tmp_pa
 
 
 def test_only_support_pictures_are_seen(folder: Path, data: Path, finished: Path) -> None:
-    """Its record of real defects has no test picture, and a split that would test on them is refused."""
+    """Its record of real defects has no test image, and a split that would test on them is refused."""
     from flawsmith import datasets
     from flawsmith.datasets.leaks import leak_check
     from flawsmith.datasets.splits import few_shot

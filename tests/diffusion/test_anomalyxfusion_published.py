@@ -57,7 +57,7 @@ def test_ldm_stack(clip: Path) -> None:
 
 
 def test_clip_features(clip: Path, folder: Path) -> None:
-    """An empty caption is nothing, and of a picture only the masked patch counts."""
+    """An empty caption is nothing, and of an image only the masked patch counts."""
     made = AnomalyXFusion(str(folder), {"clip": str(clip)})
     assert made.insertion == "context" and made.sizes == [4, 4, 4]
     found = made.features.text(["a hole", ""])

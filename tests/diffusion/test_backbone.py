@@ -48,11 +48,11 @@ def sample(backbone: Backbone, rows: slice, **options: object) -> torch.Tensor:
 
 
 def test_codec_is_exact() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (2, 16, 24, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (2, 16, 24, 3), dtype=np.uint8)
     codec = PixelCodec(4)
-    latents = codec.encode(tensors.from_images(picture))
+    latents = codec.encode(tensors.from_images(image))
     assert latents.shape == (2, 48, 4, 6)
-    assert np.array_equal(tensors.to_images(codec.decode(latents)), picture)
+    assert np.array_equal(tensors.to_images(codec.decode(latents)), image)
     assert torch.allclose(codec.rotation @ codec.rotation.T, torch.eye(48), atol=1e-6)  # white noise stays white
     flat = codec.encode(torch.full((1, 3, 4, 4), 0.5))
     assert flat[0, 0].item() == pytest.approx(0.5 * 48**0.5)  # a flat grey cell lives in one channel
@@ -91,7 +91,7 @@ def test_bands_share_out_every_wave(size: int) -> None:
 
 
 def test_gates_decide_how_much_of_the_filter_is_taken(tiny: Backbone) -> None:
-    """Closed: the picture is the smooth fill; wide open: twice the filter's guess beyond it; each at its own place."""
+    """Closed: the image is the smooth fill; wide open: twice the filter's guess beyond it; each at its own place."""
     unet = Backbone.compact(dataclasses.replace(CompactConfig(**tiny.info["recipe"]), spread=0.2), 3).unet
     torch.nn.init.zeros_(unet.conv_out.weight)
     torch.nn.init.zeros_(unet.conv_out.bias)
@@ -104,7 +104,7 @@ def test_gates_decide_how_much_of_the_filter_is_taken(tiny: Backbone) -> None:
     alpha, sigma = unet.signal[300].sqrt(), (1 - unet.signal[300]).sqrt()
 
     def beyond(level: float) -> torch.Tensor:
-        """What the prediction says the picture is, minus the fill."""
+        """What the prediction says the image is, minus the fill."""
         torch.nn.init.constant_(unet.gates.bias, level)
         with torch.no_grad():
             v = unet(torch.cat([noisy, extra], 1), t, torch.zeros(4, 1, 32)).sample
@@ -187,7 +187,7 @@ def test_kind_and_sizes(tiny: Backbone) -> None:
     other = torch.where(mask > 0, -image, image)
     again = tiny.inpaint_input(other, mask)
     assert again is not None
-    assert torch.equal(again, extra)  # nothing of the hidden picture leaks into the context
+    assert torch.equal(again, extra)  # nothing of the hidden image leaks into the context
     assert torch.allclose(tiny.decode(extra[:, 16:]) * (1 - mask), image * (1 - mask), atol=1e-5)
 
 

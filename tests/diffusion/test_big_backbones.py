@@ -62,7 +62,7 @@ def test_train_and_generate(
     name: str, kind: str, folders: dict[str, Path], data: Path, blip: Path, clip: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, run: Run,
 ) -> None:  # fmt: skip
-    """Two steps and two pictures under the smallest preset: exact outside the mask, the window the model's own."""
+    """Two steps and two images under the smallest preset: exact outside the mask, the window the model's own."""
     monkeypatch.setenv("FLAWSMITH_CACHE", str(tmp_path / "cache"))
     own = {
         "inpaint": ["rank=2"],

@@ -31,7 +31,7 @@ def test_ours_by_text_and_ours_fitted(tiny: Backbone, tmp_path: Path) -> None:
         arms=("inpaint",),
         shots=(0, 2),
         seeds=(0,),
-        pictures=2,
+        images=2,
         backbone=str(tmp_path / "backbone"),
         fit={"steps": 900, "inpaint": {"steps": 2}},  # its own settings come before those of all methods
         generate={"steps": 900, "inpaint": {"steps": 1, "min_visibility": 0, "min_share": 0}},

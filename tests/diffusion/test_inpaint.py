@@ -192,7 +192,7 @@ def test_without_a_reference_a_start_from_it_is_noise_beside_others_that_have_on
 
 
 def test_little_strength_stays_near_the_analogy(folder: Path) -> None:
-    """From the analogy's picture with hardly any noise, its picture hardly changes (untrained weights)."""
+    """From the analogy's image with hardly any noise, its image hardly changes (untrained weights)."""
     free: dict[str, float] = {"min_visibility": 0, "min_share": 0}
     made = DiffusionSynthesizer(str(folder), steps=20, threshold=0, contrast=0, keep_grain=False, **free)
     asked = request()

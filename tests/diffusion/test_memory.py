@@ -148,7 +148,7 @@ def test_views_are_encoded_once() -> None:
     backbone.vae.encoder.register_forward_pre_hook(lambda _, args: count.append(len(args[0])))
     with torch.no_grad():
         kept = [sum(map(float, steps(step))) for step in range(4)]
-        assert sum(count) == 2 * 2 * 6  # picture and surroundings of two batches
+        assert sum(count) == 2 * 2 * 6  # image and surroundings of two batches
         fresh = Steps(backbone, lambda n: batches[n % 2], batches[0], FIT)
         assert kept == pytest.approx([sum(map(float, fresh(step))) for step in range(4)], rel=1e-4)
         assert len(set(kept)) == 4  # diffusion steps and noise are new every time
@@ -221,7 +221,7 @@ def test_recomputing_needs_less_and_adapters_more() -> None:
     assert activations(backbone, 2, training=False) < 0.5 * plain
     add_adapter(backbone, "one", FIT.rank, FIT.seed)
     assert activations(backbone, 2, training=True) > plain
-    assert coding_bytes(backbone) > 8 * 32 * 32 * 4  # one feature map at the picture's size
+    assert coding_bytes(backbone) > 8 * 32 * 32 * 4  # one feature map at the image's size
 
 
 def test_a_preset_takes_the_largest_batch_that_fits(caplog: pytest.LogCaptureFixture) -> None:
@@ -266,7 +266,7 @@ def test_a_place_that_is_no_place(tmp_path: Path, run: Run) -> None:
 @pytest.mark.parametrize("kind", thin.KINDS)
 @pytest.mark.parametrize("memory", [None, 8])
 def test_on_a_gpu(kind: str, memory: int | None, tmp_path: Path) -> None:
-    """The same picture but for half precision; what is offloaded is on the GPU only while it works."""
+    """The same image but for half precision; what is offloaded is on the GPU only while it works."""
     backbone = thin.backbone(kind)
     made = DiffusionSynthesizer(backbone, device="cuda", memory=memory, **SHOWN)
     assert backbone.device.type == "cuda" and backbone.unet_dtype != torch.float32
@@ -326,7 +326,7 @@ def test_the_benchmark_runs_tiny_and_only_tiny_on_a_cpu(tmp_path: Path, monkeypa
     runpy.run_path(script, run_name="__main__")
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert [row["work"] for row in rows] == ["painting: fast", "training: new windows", "training: kept latents"]
-    assert all(row["peak_gib"] is None for row in rows) and rows[0]["seconds_per_picture"] > 0
+    assert all(row["peak_gib"] is None for row in rows) and rows[0]["seconds_per_image"] > 0
     monkeypatch.setattr(sys, "argv", [script, *words])
     with pytest.raises(SystemExit):
         runpy.run_path(script, run_name="__main__")

@@ -163,7 +163,7 @@ def test_the_target_follows_the_scheduler(tiny: Backbone) -> None:
     assert torch.equal(prediction_target(velocity, latents, noise, t), velocity.get_velocity(latents, noise, t))
     with pytest.raises(FlawsmithError, match="sample"):
         prediction_target(DDIMScheduler(prediction_type="sample"), latents, noise, t)
-    # the same error of the clean picture weighs the same in both above the cap
+    # the same error of the clean image weighs the same in both above the cap
     alphas = plain.alphas_cumprod
     snr = alphas / (1 - alphas)
     as_epsilon = step_weight(alphas, torch.arange(1000), 5.0, "epsilon") * snr

@@ -59,7 +59,7 @@ def test_many_steps_are_never_taken_twice() -> None:
 
 
 class GaussianDenoiser(nn.Module):
-    """The exact answer for pictures whose pixels are independent with standard deviation `spread`."""
+    """The exact answer for images whose pixels are independent with standard deviation `spread`."""
 
     def __init__(self, table: Tensor, spread: float) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def picture(kind: str, seed: int) -> Sample:
+def image(kind: str, seed: int) -> Sample:
     rng = np.random.default_rng(seed)
     image = rng.integers(90, 140, (40, 40, 3), dtype=np.uint8)
     mask = np.zeros((40, 40), bool)
@@ -38,7 +38,7 @@ def picture(kind: str, seed: int) -> Sample:
 
 
 def some(start: int, count: int = 4) -> list[Sample]:
-    return [picture(kind, start + i) for kind in ("line", "spot") for i in range(count)]
+    return [image(kind, start + i) for kind in ("line", "spot") for i in range(count)]
 
 
 def test_learns_two_types_and_is_chosen_on_validation() -> None:
@@ -74,7 +74,7 @@ def test_accuracy_by_hand() -> None:
 
 def test_one_type_is_refused() -> None:
     with pytest.raises(FlawsmithError, match="at least two"):
-        classification.train([picture("line", 0)], [], QUICK)
+        classification.train([image("line", 0)], [], QUICK)
 
 
 def test_a_pretrained_network_by_folder(tmp_path: Path) -> None:

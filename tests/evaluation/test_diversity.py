@@ -77,8 +77,8 @@ def test_a_turned_mirrored_moved_copy_is_found() -> None:
     crops = np.stack(diversity.all_turns(image, mask, angles=8)).astype(float)
     assert crops.shape == (16, 96, 96, 3)
 
-    def nearest(picture: np.ndarray, where: np.ndarray) -> float:
-        return np.abs(crops - diversity.aligned_crop(picture, where)).mean(axis=(1, 2, 3)).min()
+    def nearest(shown: np.ndarray, where: np.ndarray) -> float:
+        return np.abs(crops - diversity.aligned_crop(shown, where)).mean(axis=(1, 2, 3)).min()
 
     moved = np.roll(image, (7, -5), (0, 1)), np.roll(mask, (7, -5), (0, 1))
     assert nearest(*turned) < 1 and nearest(*moved) < 1

@@ -1,4 +1,4 @@
-"""Nothing is judged on a picture that was used: by file, by part, by look; and every refusal names the pair."""
+"""Nothing is judged on an image that was used: by file, by part, by look; and every refusal names the pair."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flawsmith.generation import run as generation
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Eight cracks: pairs of pictures show one part."""
+    """Eight cracks: pairs of images show one part."""
     groups = {f"test/crack/{i:03d}.png": f"part {i // 2}" for i in range(8)}
     return fakes.mvtec_tree(tmp_path / "data", good=4, defects={"crack": 8}, size=(72, 96), groups=groups)
 
@@ -61,7 +61,7 @@ def test_an_honest_folder_passes_and_the_split_follows_it(data: Path, tmp_path: 
     real = read_real(config(data))
     records = real.records
     support = division.support_of(used, records)
-    assert len(support) == 2 and len(used.pictures) == 3 and used.normals
+    assert len(support) == 2 and len(used.images) == 3 and used.normals
     found = use(around(records, support, 0.3), real)
     refuse_leaks(used, records, found)
     assert set(found.support) == set(support)
@@ -103,9 +103,9 @@ def test_another_exposure_of_a_judged_picture_is_refused(data: Path, tmp_path: P
 def test_good_photographs_that_all_look_alike_stay(tmp_path: Path) -> None:
     folder = fakes.mvtec_tree(tmp_path / "data", good=3, defects={"crack": 3}, size=(72, 96))
     for index in range(3):  # a fixed camera: only the noise differs
-        picture = images.read_image(folder / "test/good/000.png").copy()
-        picture[index, index] ^= 1
-        images.write_image(folder / f"train/good/{index:03d}.png", picture)
+        image = images.read_image(folder / "test/good/000.png").copy()
+        image[index, index] ^= 1
+        images.write_image(folder / f"train/good/{index:03d}.png", image)
     real = read_real(config(folder))
     assert len(use(few_shot(real.records, 1), real).normals) == 3
 

@@ -16,7 +16,7 @@ from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.evaluation import features  # noqa: E402
 from flawsmith.evaluation.metrics import diversity  # noqa: E402
 
-PICTURES = [fakes.photo(seed, size) for seed, size in enumerate([(48, 64), (64, 48), (90, 90)])]
+IMAGES = [fakes.photo(seed, size) for seed, size in enumerate([(48, 64), (64, 48), (90, 90)])]
 TOKENS = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 
 
@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory):
 @pytest.mark.parametrize("kind", ["mobilenet", "resnet", "vit", "dinov2", "clip"])
 def test_every_family_gives_features_and_maps(folder, kind: str) -> None:
     extractor = features.load(folder(kind))
-    found = extractor(PICTURES, maps=True)
+    found = extractor(IMAGES, maps=True)
     assert extractor.name == f"{kind}-tiny" and not extractor.smoke
     assert found.pooled.shape[0] == 3 and found.pooled.dtype == np.float32 and np.isfinite(found.pooled).all()
     assert (found.logits is not None) == (kind in ("mobilenet", "vit"))
@@ -67,16 +67,16 @@ def test_every_family_gives_features_and_maps(folder, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["mobilenet", "dinov2"])
 def test_batches_do_not_matter(folder, kind: str) -> None:
     extractor = features.load(folder(kind))
-    whole, single = extractor(PICTURES, maps=True), extractor(PICTURES, maps=True, batch_size=1)
+    whole, single = extractor(IMAGES, maps=True), extractor(IMAGES, maps=True, batch_size=1)
     assert whole.pooled == pytest.approx(single.pooled, abs=1e-5)
     assert diversity.distances(whole.maps, single.maps).diagonal() == pytest.approx(np.zeros(3), abs=1e-5)
 
 
 def test_pooled_features_are_the_model_s_own(folder) -> None:
     extractor = features.load(folder("clip"))
-    batch = extractor._batch(PICTURES)
+    batch = extractor._batch(IMAGES)
     own = transformers.CLIPModel.from_pretrained(folder("clip")).eval().vision_model(pixel_values=batch)
-    assert extractor(PICTURES).pooled == pytest.approx(own.pooler_output.detach().numpy(), abs=1e-5)
+    assert extractor(IMAGES).pooled == pytest.approx(own.pooler_output.detach().numpy(), abs=1e-5)
     assert extractor.preprocessing.mean[0] == pytest.approx(0.4815, abs=1e-3)
 
 
@@ -90,7 +90,7 @@ def test_feature_distance_by_hand() -> None:
 
 
 def test_copies_are_at_distance_zero(folder) -> None:
-    found = features.load(folder("mobilenet"))([PICTURES[0], PICTURES[1], PICTURES[0].copy()], maps=True)
+    found = features.load(folder("mobilenet"))([IMAGES[0], IMAGES[1], IMAGES[0].copy()], maps=True)
     among = diversity.distances(found.maps)
     assert among[0, 2] == 0 and among[0, 1] > 0.01
 
@@ -144,7 +144,7 @@ def test_refusals(folder, tmp_path: Path) -> None:
         features.load(folder("mobilenet"))([np.zeros((8, 8, 3), np.float32)])
     config = transformers.BertConfig(vocab_size=30, **TOKENS)
     transformers.BertModel(config).save_pretrained(tmp_path / "words")
-    with pytest.raises(FlawsmithError, match="does not read pictures"):
+    with pytest.raises(FlawsmithError, match="does not read images"):
         features.load(tmp_path / "words")
 
 
@@ -163,6 +163,6 @@ def test_a_compact_backbone_is_marked_smoke(tmp_path: Path) -> None:
     )
     Backbone.compact(config, text=text).save_pretrained(tmp_path / "backbone")
     extractor = features.load(tmp_path / "backbone")
-    found = extractor(PICTURES, maps=True)
+    found = extractor(IMAGES, maps=True)
     assert extractor.smoke and extractor.name == "compact-smoke"
     assert found.pooled.shape == (3, 32) and found.maps.shape == (3, 64 * 32) and found.logits is None

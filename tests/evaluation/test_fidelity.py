@@ -49,7 +49,7 @@ def test_kid_spread_is_seeded_and_a_full_subset_is_the_value() -> None:
         fidelity.kid_spread(a, b, size=31)
 
 
-@pytest.mark.parametrize("count", [200, 9])  # more and, with the warning, hardly more pictures than dimensions
+@pytest.mark.parametrize("count", [200, 9])  # more and, with the warning, hardly more images than dimensions
 def test_fid_of_gaussians_in_closed_form(count: int) -> None:
     means, spreads = np.array([[0.0, 1.0, -2.0], [1.0, 1.0, 0.5]]), np.array([[1.0, 2.0, 0.5], [3.0, 1.0, 0.5]])
     a, b = (exactly(i, count, means[i], spreads[i]) for i in range(2))
@@ -69,7 +69,7 @@ def test_fid_equals_the_definition_for_full_covariances() -> None:
 
 
 def test_fid_warns_of_too_few_pictures_and_refuses_one() -> None:
-    with pytest.warns(UserWarning, match="FID of 5 pictures in 6 dimensions"):
+    with pytest.warns(UserWarning, match="FID of 5 images in 6 dimensions"):
         fidelity.fid(normal(0, 5), normal(1, 20))
     with pytest.raises(FlawsmithError, match="at least 2"):
         fidelity.fid(normal(0, 1), normal(1, 20))
@@ -84,7 +84,7 @@ def test_inception_score_between_one_and_the_number_of_classes() -> None:
     p = fidelity.softmax(normal(0, 40) * 3)
     assert p.sum(axis=1) == pytest.approx(np.ones(40))
     assert fidelity.inception_score(p) == pytest.approx(fidelity.inception_score(p[::-1]))
-    # Two pictures, p = (1, 0) and (1/2, 1/2): marginal (3/4, 1/4).
+    # Two images, p = (1, 0) and (1/2, 1/2): marginal (3/4, 1/4).
     kl = np.log(4 / 3), 0.5 * np.log(2 / 3) + 0.5 * np.log(2)
     assert fidelity.inception_score(np.array([[1, 0], [0.5, 0.5]])) == pytest.approx(np.exp(np.mean(kl)))
 

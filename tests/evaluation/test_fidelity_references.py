@@ -19,7 +19,7 @@ REAL, MADE = RNG.normal(0, 1, (60, 8)).astype(np.float32), RNG.normal(0.4, 1.3, 
 
 
 class Given(torch.nn.Module):
-    """A feature extractor for pictures that are features already: torchmetrics sees what we see."""
+    """A feature extractor for images that are features already: torchmetrics sees what we see."""
 
     num_features = 8
 

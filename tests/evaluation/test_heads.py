@@ -107,10 +107,10 @@ def test_every_family_gives_maps_at_strides_that_a_head_reads(folder, kind: str)
 def test_a_map_lies_over_the_picture_it_is_of(folder) -> None:
     for kind in ("mobilenet", "resnet", "vit", "dinov2"):
         model = encoder.Encoder(folder(kind))
-        picture = np.full((128, 192, 3), 90, np.uint8)
-        spoilt = picture.copy()
+        image = np.full((128, 192, 3), 90, np.uint8)
+        spoilt = image.copy()
         spoilt[32:64, 128:160] = 220
-        change = (model.seen(picture)[0] - model.seen(spoilt)[0]).abs().sum((0, 1))
+        change = (model.seen(image)[0] - model.seen(spoilt)[0]).abs().sum((0, 1))
         row, column = np.unravel_index(int(change.argmax()), change.shape)
         stride = 128 // change.shape[0]
         assert 24 <= row * stride < 72 and 120 <= column * stride < 168, kind

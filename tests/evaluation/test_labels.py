@@ -22,9 +22,9 @@ def painted() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     normal = np.full((40, 50, 3), 100, np.uint8)
     label = np.zeros((40, 50), bool)
     label[10:20, 10:30] = True
-    picture = normal.copy()
-    picture[label] = (130, 100, 90)
-    return normal, picture, label
+    image = normal.copy()
+    image[label] = (130, 100, 90)
+    return normal, image, label
 
 
 def test_a_true_label() -> None:
@@ -32,24 +32,24 @@ def test_a_true_label() -> None:
 
 
 def test_a_label_too_large_too_small_and_elsewhere() -> None:
-    normal, picture, label = painted()
+    normal, image, label = painted()
     larger = label.copy()
     larger[20:30, 10:30] = True
-    assert labels.change(normal, picture, larger)["label_IoU"] == pytest.approx(0.5)
-    assert labels.change(normal, picture, larger)["visibility"] == pytest.approx(15)
+    assert labels.change(normal, image, larger)["label_IoU"] == pytest.approx(0.5)
+    assert labels.change(normal, image, larger)["visibility"] == pytest.approx(15)
     smaller = label.copy()
     smaller[15:] = False
-    found = labels.change(normal, picture, smaller)
+    found = labels.change(normal, image, smaller)
     assert found["label_IoU"] == pytest.approx(0.5) and found["changed_outside_label"] == 100
-    picture[0, 0, 2] += 1  # one grey level in one channel of one pixel is a change outside
-    assert labels.change(normal, picture, label)["changed_outside_label"] == 1
+    image[0, 0, 2] += 1  # one grey level in one channel of one pixel is a change outside
+    assert labels.change(normal, image, label)["changed_outside_label"] == 1
     assert labels.change(normal, normal, np.zeros_like(label)) == {
         "label_IoU": 1.0,
         "changed_outside_label": 0.0,
         "visibility": 0.0,
     }
     with pytest.raises(FlawsmithError, match="must be equal"):
-        labels.change(normal[1:], picture, label)
+        labels.change(normal[1:], image, label)
 
 
 def test_duplicates_count_both_of_a_pair() -> None:
@@ -76,11 +76,11 @@ def test_a_generated_folder(made: tuple[Path, Path]) -> None:
     assert found["changed_outside_label"].value == 0 and found["label_IoU"].value > 0.8
     assert found["visibility"].value > 8 and found["refused_share"].value == 0
     assert found["label_IoU"].n_generated == 4 and found["label_IoU"].type == "crack"
-    # Somebody edits a picture outside its label.
+    # Somebody edits an image outside its label.
     path = next((out / "test" / "crack").glob("*.png"))
-    picture = images.read_image(path).copy()
-    picture[0, 0] ^= 1
-    images.write_image(path, picture)
+    image = images.read_image(path).copy()
+    image[0, 0] ^= 1
+    images.write_image(path, image)
     assert by_key(labels.judge(out))["changed_outside_label"].value == 1
 
 
@@ -92,7 +92,7 @@ def test_photographs_that_moved_are_found_or_missed(made: tuple[Path, Path]) -> 
     assert gone.value is None and "4 of 4 photographs were not found" in gone.reason
     assert by_key(labels.judge(out, moved))["label_IoU"].value > 0.8
     for path in (moved / "train" / "good").iterdir():
-        images.write_image(path, 255 - images.read_image(path))  # same names, other pictures
+        images.write_image(path, 255 - images.read_image(path))  # same names, other images
     assert by_key(labels.judge(out, moved))["label_IoU"].value is None
 
 

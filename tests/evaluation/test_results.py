@@ -54,7 +54,7 @@ def test_arms_stand_together_and_seeds_are_averaged(tmp_path: Path) -> None:
         for seed, value in enumerate((start, start + 0.2))
     ]
     page = results.markdown(values, {}).splitlines()
-    lines = [line for line in page[page.index("| key | arm | mean | pictures |") :] if line.startswith("| ")]
+    lines = [line for line in page[page.index("| key | arm | mean | images |") :] if line.startswith("| ")]
     assert [line.split("|")[2].strip() for line in lines[1:]] == ["---", "real", "ours", "real", "ours"]
     assert "0.3 (seeds 0.1)" in lines[2]
 

@@ -76,7 +76,7 @@ def test_all_steps_are_reported_and_only_generated_defects_will_do() -> None:
 
 
 def test_refuses_without_normals_or_defects() -> None:
-    with pytest.raises(FlawsmithError, match="normal pictures"):
+    with pytest.raises(FlawsmithError, match="normal images"):
         segmentation.train([defect("hole", 0)], [], [], QUICK)
     with pytest.raises(FlawsmithError, match="defect"):
         segmentation.train([], [], [good(0)], QUICK)

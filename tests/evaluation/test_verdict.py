@@ -17,7 +17,7 @@ LEVELS = 32
 
 
 def scored(quality: float, parts: list[int], noise: np.random.Generator, difficulty: np.ndarray) -> Scored:
-    """A run's test set: one picture per part, defects ranked the higher the better the run and the easier the part."""
+    """A run's test set: one image per part, defects ranked the higher the better the run and the easier the part."""
     positives, negatives = np.zeros((len(parts) + 10, LEVELS)), np.zeros((len(parts) + 10, LEVELS))
     for row in range(len(parts) + 10):
         if row < len(parts):
@@ -65,7 +65,7 @@ def test_mean_ap_is_the_ap_of_the_pooled_pixels() -> None:
     crack, hole = tallies[0] + tallies[1] + tallies[3], tallies[2] + tallies[3]
     expected = (crack.ap() + hole.ap()) / 2
     assert verdict.mean_ap(found, np.ones((1, 4)))[0] == pytest.approx(expected, abs=1e-3)
-    # A picture drawn twice counts twice; a type that was not drawn is left out.
+    # An image drawn twice counts twice; a type that was not drawn is left out.
     twice = (tallies[0] + tallies[0] + tallies[3]).ap()
     assert verdict.mean_ap(found, np.array([[2.0, 0, 0, 1]]))[0] == pytest.approx(twice, abs=1e-3)
 
@@ -127,7 +127,7 @@ def test_pairs_must_be_pairs() -> None:
     first, second = seeds(0.0, 2)
     with pytest.raises(FlawsmithError, match="same seeds"):
         verdict.compare(first, second[:1])
-    with pytest.raises(FlawsmithError, match="same test pictures"):
+    with pytest.raises(FlawsmithError, match="same test images"):
         verdict.compare(first, second[::-1])
 
 

@@ -155,7 +155,7 @@ def test_perlin_textures_are_grey_on_grey_photographs() -> None:
 def test_perlin_refusals(tmp_path: Path) -> None:
     request = Request(sample(fakes.photo(0)), a_mask((48, 64)), "hole")
     for options, word in (
-        ({"textures": str(tmp_path)}, "no picture"),
+        ({"textures": str(tmp_path)}, "no image"),
         ({"source": "folder"}, "textures"),
         ({"beta": (0.9, 0.2)}, "beta"),
     ):

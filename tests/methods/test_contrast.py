@@ -22,8 +22,8 @@ def spot(level: int, share: float, radius: float) -> Sample:
     return Sample(image, mask)
 
 
-def depth(picture: np.ndarray, level: int, mask: np.ndarray) -> float:
-    return float((1 - (picture[mask].astype(float) + 24) / (level + 24)).mean())
+def depth(image: np.ndarray, level: int, mask: np.ndarray) -> float:
+    return float((1 - (image[mask].astype(float) + 24) / (level + 24)).mean())
 
 
 @pytest.mark.parametrize("level", [60, 200])
@@ -78,8 +78,8 @@ def test_tints_that_the_reference_has_not_are_taken_out_and_its_colour_is_kept()
     red.image[red.mask] = (150, 70, 70)
     inner = np.hypot(ROW - 48, COLUMN - 48) < 11
 
-    def colour(picture: np.ndarray) -> float:
-        return float(np.ptp(picture[inner].astype(float), axis=1).mean())
+    def colour(image: np.ndarray) -> float:
+        return float(np.ptp(image[inner].astype(float), axis=1).mean())
 
     assert colour(painted) > 40
     assert colour(match_contrast(normal, painted, made.mask, appearance_of(grey), 1.0)) < 12
@@ -100,8 +100,8 @@ def test_only_colours_that_the_reference_has_together_are_left() -> None:
     reference.image[reference.mask] = np.clip(shown, 0, 255).astype(np.uint8)[reference.mask]
     inner = np.hypot(ROW - 48, COLUMN - 48) < 17
 
-    def blue(picture: np.ndarray) -> float:
-        found = picture[inner].astype(float) - 120
+    def blue(image: np.ndarray) -> float:
+        found = image[inner].astype(float) - 120
         return float((found[:, 2] - found[:, :2].mean(1)).max())
 
     matched = match_contrast(normal, painted, made.mask, appearance_of(reference), 1.0)

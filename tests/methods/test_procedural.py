@@ -1,4 +1,4 @@
-"""Procedural: the picture does what its parameters and its caption say."""
+"""Procedural: the image does what its parameters and its caption say."""
 
 from __future__ import annotations
 

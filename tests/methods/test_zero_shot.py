@@ -57,7 +57,7 @@ def test_what_was_learned_is_said_as_in_training() -> None:
 
 
 def test_only_a_bare_name_takes_the_sketchs_contrast(inpaint: DiffusionSynthesizer) -> None:
-    """Paired: the dial moves the picture of a bare name towards the sketch's strength, and no other."""
+    """Paired: the dial moves the image of a bare name towards the sketch's strength, and no other."""
     gates = {"min_visibility": 0.0, "min_share": 0.0}
 
     def change(asked: Request, contrast: float) -> float:

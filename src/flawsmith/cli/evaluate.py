@@ -31,7 +31,7 @@ def evaluate(
     generated: Annotated[
         str | None,
         typer.Argument(
-            metavar="OUT", help="Folder of generated pictures to judge (READER:DIR where another tool made it)."
+            metavar="OUT", help="Folder of generated images to judge (READER:DIR where another tool made it)."
         ),
     ] = None,
     compare: Annotated[
@@ -60,9 +60,7 @@ def evaluate(
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(
-            help="Vision model that compares pictures: a folder or hub id. Default compact, a smoke test only."
-        ),
+        typer.Option(help="Vision model that compares images: a folder or hub id. Default compact, a smoke test only."),
     ] = None,
     shots: Annotated[
         str | None,
@@ -86,9 +84,7 @@ def evaluate(
         str | None,
         typer.Option(help="--compare: shares of generated among the defects trained on: 0.5,0.9. Default 0.9."),
     ] = None,
-    pictures: Annotated[
-        int | None, typer.Option(help="--compare: pictures per defect type and arm. Default 100.")
-    ] = None,
+    images: Annotated[int | None, typer.Option(help="--compare: images per defect type and arm. Default 100.")] = None,
     backbone: Annotated[
         str | None, typer.Option(help="--compare: backbone of the diffusion methods, as generate takes it.")
     ] = None,
@@ -114,7 +110,7 @@ def evaluate(
     seen: Annotated[
         Path | None,
         typer.Option(
-            help="Text file, a hash or CATEGORY/GROUP a line: pictures the weights were pretrained on, never tested on."
+            help="Text file, a hash or CATEGORY/GROUP a line: images the weights were pretrained on, never tested on."
         ),
     ] = None,
     device: Device = None,
@@ -128,11 +124,11 @@ def evaluate(
     ] = None,
     config: Config = None,
 ) -> None:
-    """Judge generated pictures against real ones, or ask whether they help a detector.
+    """Judge generated images against real ones, or ask whether they help a detector.
 
     Real defects that a method saw, their physical parts and their look-alikes are never tested on; an overlap is
     refused. Results are results.json, results.csv and results.md in --out, with the command and versions inside.
-    Metrics of pictures say whether they look real and varied; only --compare says whether they help.
+    Metrics of images say whether they look real and varied; only --compare says whether they help.
 
     Examples:
 
@@ -156,7 +152,7 @@ def evaluate(
         "seen": seen,
         "device": device,
     }
-    compared = {"--arms": arms, "--ratios": ratios, "--pictures": pictures, "--backbone": backbone, "--jobs": jobs}
+    compared = {"--arms": arms, "--ratios": ratios, "--images": images, "--backbone": backbone, "--jobs": jobs}
     folder = {"OUT": generated, "--protocol": protocol, "--export": export}
     wrong = next((name for name, value in (folder if compare else compared).items() if value is not None), None)
     if wrong is not None:
@@ -166,14 +162,14 @@ def evaluate(
             else f"{wrong} belongs to --compare: add --compare, or leave it out."
         )
     if not compare and generated is None and config is None:
-        raise FlawsmithError("evaluate needs a folder of generated pictures: flawsmith evaluate OUT, or --compare.")
+        raise FlawsmithError("evaluate needs a folder of generated images: flawsmith evaluate OUT, or --compare.")
     if compare:
         chosen = tuple(int(one) if one.isdecimal() else one for one in _words(shots, "--shots") or ())
         values |= {
             "arms": _words(arms, "--arms"),
             "shots": chosen,
             "ratios": _numbers(ratios, "--ratios"),
-            "pictures": pictures,
+            "images": images,
         }
         values |= {"backbone": backbone, "jobs": jobs}
         model = configs.CompareConfig

@@ -35,11 +35,11 @@ def generate(
             help="Defect type to make; repeat for several. Default: all that the method or the data set knows."
         ),
     ] = None,
-    n: Annotated[int | None, typer.Option("-n", help="How many pictures, in total. Default 20.")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="How many images, in total. Default 20.")] = None,
     per_defect: Annotated[
-        bool | None, typer.Option("--per-defect", help="Make -n pictures of each defect type, not in total.")
+        bool | None, typer.Option("--per-defect", help="Make -n images of each defect type, not in total.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same pictures. Default 0.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same images. Default 0.")] = None,
     prompt: Annotated[
         str | None, typer.Option(help='Caption; methods that read words paint it: "long thin rusty scratch".')
     ] = None,
@@ -47,19 +47,19 @@ def generate(
         str | None,
         typer.Option(
             help="blob, box, polygon, perlin, scratch, crack, spots, reference (a real mask, moved), varied (a new "
-            "shape like it), component (a part of the product), learned (by a trained run), or a mask picture. "
+            "shape like it), component (a part of the product), learned (by a trained run), or a mask image. "
             "Default: what suits method and defect."
         ),
     ] = None,
     roi: Annotated[
-        Path | None, typer.Option(help="Picture of the photographs' size, white where defects may sit.")
+        Path | None, typer.Option(help="Image of the photographs' size, white where defects may sit.")
     ] = None,
     reference: Annotated[
         Path | None, typer.Option(help="Photograph of one defect to imitate; with --reference-mask.")
     ] = None,
     reference_mask: Annotated[
         Path | None,
-        typer.Option(help="Picture that is white on the defect in --reference; auto proposes one: look at it."),
+        typer.Option(help="Image that is white on the defect in --reference; auto proposes one: look at it."),
     ] = None,
     reference_text: Annotated[str | None, typer.Option(help="What --reference shows, in words.")] = None,
     adapter_scale: Annotated[
@@ -83,20 +83,20 @@ def generate(
     device: Device = None,
     memory: Memory = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Pictures that a diffusion method paints together. Default 8.")
+        int | None, typer.Option(help="Images that a diffusion method paints together. Default 8.")
     ] = None,
     with_normals: Annotated[
         bool | None,
         typer.Option("--with-normals", help="Also copy the photographs painted on to train/good: a whole data set."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, print the plan, stop before any picture.")
+        bool, typer.Option("--dry-run", help="Check everything, print the plan, stop before any image.")
     ] = False,
 ) -> None:
-    """Make defect pictures with exact masks and captions.
+    """Make defect images with exact masks and captions.
 
-    Outside its saved mask every picture equals the photograph byte for byte. The folder is MVTec layout plus prompt/,
-    manifest.jsonl (one line per picture) and generate.json. Run the same command again to resume.
+    Outside its saved mask every image equals the photograph byte for byte. The folder is MVTec layout plus prompt/,
+    manifest.jsonl (one line per image) and generate.json. Run the same command again to resume.
 
     Example: `flawsmith generate procedural --normal folder:photos -n 100 --out out/painted`
     """
@@ -134,7 +134,7 @@ def generate(
         made, _, _ = generation.prepare(settings)
         typer.echo(settings.model_dump_json(indent=2))
         pairs = ", ".join(f"{category}/{defect}" for category, defect in made.description["types"])
-        typer.echo(f"{len(made.jobs)} pictures of {pairs}; {len(made.support)} real defects may be seen.")
+        typer.echo(f"{len(made.jobs)} images of {pairs}; {len(made.support)} real defects may be seen.")
         terminal.notes(made.notes)
         return
     with terminal.progress() as bar:
@@ -143,7 +143,7 @@ def generate(
             settings, lambda what, done, total, _: bar.update(task, completed=done, total=total, description=what)
         )
     again = f" ({summary.resumed} were already there)" if summary.resumed else ""
-    typer.echo(f"{summary.kept} pictures in {summary.out}{again}.")
+    typer.echo(f"{summary.kept} images in {summary.out}{again}.")
     if summary.rejected:
         reasons = "; ".join(f"{reason}: {count}" for reason, count in summary.reasons.items())
         terminal.say(f"{summary.rejected} refused after all redraws: {reasons}.", "yellow")

@@ -83,8 +83,8 @@ def doctor() -> None:
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the tour.")] = Path("demo"),
-    n: Annotated[int, typer.Option("-n", min=11, max=10_000, help="How many pictures, in total.")] = 44,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")] = 0,
+    n: Annotated[int, typer.Option("-n", min=11, max=10_000, help="How many images, in total.")] = 44,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same images.")] = 0,
 ) -> None:
     """The tour without a download: paint defects on texture photographs and a rendered product.
 

@@ -50,11 +50,11 @@ def show(
         Path | None, typer.Option(help="Where to write the contact sheet. Default: FOLDER-sheet.png.")
     ] = None,
     page: Annotated[Path | None, typer.Option(help="Also write this HTML page.")] = None,
-    count: Annotated[int, typer.Option("-n", min=1, max=200, help="Pictures on the sheet.")] = 12,
+    count: Annotated[int, typer.Option("-n", min=1, max=200, help="Images on the sheet.")] = 12,
 ) -> None:
     """Show what a folder holds: a table, and a contact sheet (normal | mask | defect | zoom).
 
-    Of a trained run: what it has learned from how many pictures, and its files; no sheet.
+    Of a trained run: what it has learned from how many images, and its files; no sheet.
 
     Example: `flawsmith show out/painted --page painted.html`
     """
@@ -68,7 +68,7 @@ def show(
     if card.is_file():
         if sheet or page:
             raise FlawsmithError(
-                f"{target} is a trained run and holds no pictures: leave --{'sheet' if sheet else 'page'} out, or "
+                f"{target} is a trained run and holds no images: leave --{'sheet' if sheet else 'page'} out, or "
                 f"generate with it (`flawsmith generate {target} ...`) and show that folder."
             )
         _show_run(target)

@@ -48,7 +48,7 @@ def train(
     ] = None,
     config: Config = None,
 ) -> None:
-    """Learn your own defects from 4 to 30 pictures of each type, in minutes on a CPU.
+    """Learn your own defects from 4 to 30 images of each type, in minutes on a CPU.
 
     inpaint makes an adapter of a few MB for each defect type; the papers' methods, anomalycontrol and anomalyxfusion,
     make one model of all of them. A type added to the run later leaves the others as they are. OUT/train holds metrics

@@ -1,4 +1,4 @@
-"""What a score means: the same figures of pictures that nobody generated. They stand beside the methods in every table.
+"""What a score means: the same figures of images that nobody generated. They stand beside the methods in every table.
 
 "held-out": real defects against each other, one half of the physical parts against the other. "untouched": photographs
 with the masks of generated defects and nothing painted; how much of a score the photograph alone earns.

@@ -1,4 +1,4 @@
-"""The arms of a comparison: their names, the data set a method may see, and the pictures it makes from that."""
+"""The arms of a comparison: their names, the data set a method may see, and the images it makes from that."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BY_VALIDATION = "by validation"  # in place of a share: the one of --ratios that
 
 @dataclass(frozen=True)
 class Arm:
-    """One row: real defects, plus the pictures of some methods. `folders` names those made elsewhere."""
+    """One row: real defects, plus the images of some methods. `folders` names those made elsewhere."""
 
     name: str
     methods: tuple[str, ...]
@@ -88,7 +88,7 @@ def check_settings(config: CompareConfig, arms: Sequence[Arm]) -> None:
 
 @dataclass
 class Source:
-    """Where one seed's generated pictures come from; they are made when first asked for, and checked for leaks once."""
+    """Where one seed's generated images come from; they are made when first asked for, and checked for leaks once."""
 
     config: CompareConfig
     folder: Path
@@ -98,10 +98,10 @@ class Source:
     seed: int
     progress: Progress | None
     made: dict[str, list[Record]] = field(default_factory=dict)
-    left_out: dict[str, int] = field(default_factory=dict)  # method -> pictures that look like a judged defect
+    left_out: dict[str, int] = field(default_factory=dict)  # method -> images that look like a judged defect
 
-    def pictures(self, one: Arm) -> list[Record]:
-        """The generated defect pictures of an arm."""
+    def images(self, one: Arm) -> list[Record]:
+        """The generated defect images of an arm."""
         found: list[Record] = []
         for method in one.methods:
             if method not in self.made:
@@ -116,11 +116,11 @@ class Source:
                 self.made[method] = records
             found += self.made[method]
         if one.methods and not found:
-            raise FlawsmithError(f"Arm {one.name} made no picture at all: see the reasons in its manifest.jsonl.")
+            raise FlawsmithError(f"Arm {one.name} made no image at all: see the reasons in its manifest.jsonl.")
         return found
 
     def out(self, method: str) -> Path:
-        """Where the pictures of a method are; those of other weights or settings lie elsewhere."""
+        """Where the images of a method are; those of other weights or settings lie elsewhere."""
         return self.folder / f"{method.replace(':', '-')}{self._settings(method).replace(' ', '-')}"
 
     def stamp(self, one: Arm | None) -> str:
@@ -140,11 +140,11 @@ class Source:
         return " " + digest([images.file_sha(path) for path in files])
 
     def _generate(self, method: str) -> Path:
-        """Make the pictures of a method, fitted on the support first where it learns; resumes."""
+        """Make the images of a method, fitted on the support first where it learns; resumes."""
         out, types = self.out(method), self.division.types
         kind = resolve(method, METHODS, "Method")
         values: dict[str, Any] = {"method": method, "normal": f"mvtec_ad:{self.data}", "out": out, "seed": self.seed}
-        values |= {"n": self.config.pictures, "per_defect": True, "defect": tuple(types), "shots": configs.EVERYTHING}
+        values |= {"n": self.config.images, "per_defect": True, "defect": tuple(types), "shots": configs.EVERYTHING}
         if kind.learns != "nothing":
             values |= {"options": own_settings(self.config.generate, method)}
             if self.support:
@@ -152,7 +152,7 @@ class Source:
             else:
                 values["backbone"] = self.config.backbone
         elif kind.references == "none":  # it has types of its own
-            values |= {"defect": (), "per_defect": False, "n": self.config.pictures * len(types)}
+            values |= {"defect": (), "per_defect": False, "n": self.config.images * len(types)}
         generation.run(GenerateConfig(**values), under(self.progress, f"seed {self.seed}, {method}"))
         return out
 

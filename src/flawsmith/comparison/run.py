@@ -1,7 +1,7 @@
 """`flawsmith evaluate --compare`: does it help? Arms that differ only in where their generated defects come from.
 
 Per seed the real data is divided anew by physical part; every arm of the seed gets the same support, the same initial
-weights, the same number of steps and the same normal pictures. A method reads a data set on disk that holds nothing
+weights, the same number of steps and the same normal images. A method reads a data set on disk that holds nothing
 but the support and the training normals, so that nothing else can leak. Validation and test are the same for every
 number of shots. Reference: docs/evaluation.md, "Does it help?".
 """
@@ -28,7 +28,7 @@ from flawsmith.datasets.splits import few_shot
 from flawsmith.diffusion.devices import refuse_device
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation import features, results
-from flawsmith.evaluation import judge as pictures
+from flawsmith.evaluation import judge as judging
 from flawsmith.evaluation.detectors import downstream, expected, heads
 from flawsmith.evaluation.detectors.classification import ClassificationConfig
 from flawsmith.evaluation.detectors.encoder import fingerprint
@@ -65,7 +65,7 @@ def compare(
         config.segmentation, config.features if "segmentation" in config.metrics else "compact", config.device
     )
     classifying = overlay(ClassificationConfig(device=config.device), config.classification, "Classification")
-    wanted = sorted(set(config.metrics) & set(pictures.METRICS))
+    wanted = sorted(set(config.metrics) & set(judging.METRICS))
     extractor = features.load(config.features).to(config.device) if wanted else None
     real = read_real(config)
     divisions = {seed: divide(real, seed) for seed in config.seeds}
@@ -85,7 +85,7 @@ def compare(
         "command": command,
         "config": json.loads(config.model_dump_json(exclude={"out"})),
         "protocol": "leak-safe",
-        "extractors": {e.name: e.describe() for e in ([extractor, extractor.at(pictures.CLOSE)] if extractor else [])},
+        "extractors": {e.name: e.describe() for e in ([extractor, extractor.at(judging.CLOSE)] if extractor else [])},
         "verdicts": sentences,
         "leaks": [],
         "notes": notes,
@@ -139,7 +139,7 @@ class Run:
         return (1.0,) if one.methods else (0.0,)
 
     def _begin(self, division: Division, seed: int, shots: int | str) -> tuple[str, Source, list[Record]]:
-        """The identity of one seed and number of shots, where its pictures come from, and its normal photographs."""
+        """The identity of one seed and number of shots, where its images come from, and its normal photographs."""
         support = support_of(division, shots, seed)
         order = np.random.default_rng(seed).permutation(len(division.normals))[: self.config.normals]
         normals = [division.normals[i] for i in sorted(order)]
@@ -167,7 +167,7 @@ class Run:
             return f"{told}, all of them there."
         each = float(np.mean(known)) if known else None
         if each is None and "segmentation" in self.config.metrics:
-            made = self.config.pictures * len(division.types) if any(one.methods for one in self.arms) else 0
+            made = self.config.images * len(division.types) if any(one.methods for one in self.arms) else 0
             judged = len(division.test) + len(division.validation) * (1 + self.segmenting.looks)
             defects = [record for record in division.support if record.masks]
             sizes = len(source.support), made, len(normals)
@@ -178,7 +178,7 @@ class Run:
         minutes = left * each / self.config.jobs / 60
         return (
             f"{told}{there}. Training takes about {minutes:.0f} minutes ({each:.0f} s a network, {self.config.jobs} "
-            "at a time); making the pictures comes on top, minutes for each method that is fitted."
+            "at a time); making the images comes on top, minutes for each method that is fitted."
         )
 
     def part(self, division: Division, seed: int, shots: int | str, notes: list[str]) -> list[Value]:
@@ -191,7 +191,7 @@ class Run:
                 if count < int(shots):
                     notes.append(f"seed {seed}: {kind} offers {count} of {shots} shots, a third of it being set aside.")
         source.data = materialise(source.folder, support, normals)
-        values = self._pictures(identity, source, seed, shots)
+        values = self._images(identity, source, seed, shots)
         asked: list[tuple[Arm, float, Task]] = []
         for one in self.arms:
             if not self._fits(one, shots):
@@ -209,23 +209,23 @@ class Run:
                 self.scored.setdefault((shots, one.name, share), {})[seed] = task.part
         return values
 
-    def _pictures(self, identity: str, source: Source, seed: int, shots: int | str) -> list[Value]:
-        """Generation metrics of every arm's pictures, and of the anchors: held-out defects, photographs untouched."""
+    def _images(self, identity: str, source: Source, seed: int, shots: int | str) -> list[Value]:
+        """Generation metrics of every arm's images, and of the anchors: held-out defects, photographs untouched."""
         if self.extractor is None:
             return []
         support, test = source.support, [r for r in source.division.test if not r.is_good]
-        judge: pictures.Judge | None = None
+        judge: judging.Judge | None = None
         values: list[Value] = []
         arms = [one for one in self.arms if self._fits(one, shots) and (one.methods or support)]
         extra = [("anchors", None)] if shots == self.config.shots[0] else []  # the same for every number of shots
         for label, one in [*((one.label(shots), one) for one in arms), *extra]:
             judged = f"{','.join(self.wanted)} {self.extractor.hash}"
-            name = f"{identity}/pictures {judged} {label}{source.stamp(one)}"
+            name = f"{identity}/images {judged} {label}{source.stamp(one)}"
             if name not in self.ledger:
                 if self.progress:
                     self.progress(f"seed {seed}, {label}: images", 0, 1, {})
-                made = (source.pictures(one) if one.methods else support) if one else []
-                judge = judge or pictures.Judge(
+                made = (source.images(one) if one.methods else support) if one else []
+                judge = judge or judging.Judge(
                     self.extractor, support or source.division.support, test, self.wanted, seed
                 )
                 # The arm of real defects alone shows what copying every one of them would score.
@@ -237,7 +237,7 @@ class Run:
         return values
 
     @staticmethod
-    def _anchors(judge: pictures.Judge, source: Source, arms: list[Arm], parts: list[str]) -> list[Value]:
+    def _anchors(judge: judging.Judge, source: Source, arms: list[Arm], parts: list[str]) -> list[Value]:
         values = anchors.held_out(judge, parts)
         painted = next((m for one in arms for m in one.methods if m not in one.folders), None)
         if painted is not None:
@@ -254,12 +254,12 @@ class Run:
     def _tasks(
         self, identity: str, one: Arm, source: Source, normals: list[Record], shots: int | str, share: float
     ) -> list[Task]:
-        """The networks of one arm and share; pictures are made for those that the ledger does not hold."""
+        """The networks of one arm and share; images are made for those that the ledger does not hold."""
         label, division = one.label(shots, share), source.division
         real = [] if share == 1 and one.methods else source.support
         found = []
         for _, config, part in self._named(identity, one, source, shots, share):
-            made = source.pictures(one) if part not in self.ledger else []
+            made = source.images(one) if part not in self.ledger else []
             sides = [tuple(side) for side in (real, made, normals, division.validation, division.test)]
             found.append(Task(part, label, config, *sides))
         return found
@@ -279,7 +279,7 @@ class Run:
         return found
 
     def _left_out(self, identity: str, source: Source) -> list[str]:
-        """A note per method whose pictures looked like judged ones; a resumed run knows them from the ledger."""
+        """A note per method whose images looked like judged ones; a resumed run knows them from the ledger."""
         found = []
         for one in self.arms:
             name = f"{identity}/left out {one.name}{source.stamp(one)}"
@@ -319,7 +319,7 @@ class Run:
         """For every arm of several shares one more row: the share whose validation scores are best in the mean of all
         seeds, the same for each of them.
 
-        Test pictures are not asked; of equal scores the first share is taken. Where a seed has no validation defect,
+        Test images are not asked; of equal scores the first share is taken. Where a seed has no validation defect,
         the arm has no such row and `notes` says so.
         """
         values: list[Value] = []
@@ -389,8 +389,8 @@ class Run:
         return sentences
 
     def _identity(self, division: Division, support: list[Record], normals: list[Record], seed: int) -> str:
-        """A hash of what decides the pictures, and of what they are judged by: other networks do not need new ones."""
-        fields = json.loads(self.config.model_dump_json(include={"category", "group_by", "pictures"}))
+        """A hash of what decides the images, and of what they are judged by: other networks do not need new ones."""
+        fields = json.loads(self.config.model_dump_json(include={"category", "group_by", "images"}))
         sides = (support, normals, division.validation, division.test)
         hashes = [[images.file_sha(path) for r in side for path in (r.image, *r.masks)] for side in sides]
         return digest([__version__, fields, hashes, seed], 16)

@@ -1,7 +1,7 @@
-"""Whether one arm of a comparison beats another: intervals over test pictures and seeds, and the words for them.
+"""Whether one arm of a comparison beats another: intervals over test images and seeds, and the words for them.
 
-Reference: docs/evaluation.md, "Does it help?". Both arms of a pair were scored on the same pictures, so that a drawn
-picture counts for both; a picture that several seeds tested is drawn for all of them at once.
+Reference: docs/evaluation.md, "Does it help?". Both arms of a pair were scored on the same images, so that a drawn
+image counts for both; an image that several seeds tested is drawn for all of them at once.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ FIRST_LOOK = 5  # fewer seeds than this are a first look, and are called so
 
 @dataclass(frozen=True)
 class Scored:
-    """One run's test set, picture by picture, in levels of the run's own, the highest score first.
+    """One run's test set, image by image, in levels of the run's own, the highest score first.
 
     positives, negatives: (N, COARSE) pixel counts. types: the N defect types ("good" among them). units: for each
-    picture the physical part it shows, which is what a bootstrap draws; equal across the seeds of a comparison.
+    image the physical part it shows, which is what a bootstrap draws; equal across the seeds of a comparison.
     """
 
     positives: np.ndarray
@@ -33,21 +33,21 @@ class Scored:
 
 
 def coarsen(judged: Judged, units: Sequence[str]) -> Scored:
-    """What the bootstrap needs of a judged test set, in few levels; units: the part that each picture shows."""
+    """What the bootstrap needs of a judged test set, in few levels; units: the part that each image shows."""
     whole = pooled(judged)
     # Levels of equal mass, defects and normals counting half each: scores may crowd in a small part of the range.
     mass = sum(side / max(1.0, side.sum()) for side in (whole.positives, whole.negatives)) / 2
     bins = np.minimum((np.cumsum(mass) - mass) * COARSE, COARSE - 1).astype(int)
-    pictures = list(zip(judged.levels, judged.masks, strict=True))
+    images = list(zip(judged.levels, judged.masks, strict=True))
     sides = [
-        np.array([np.bincount(bins[levels[mask == side]], minlength=COARSE) for levels, mask in pictures], float)
+        np.array([np.bincount(bins[levels[mask == side]], minlength=COARSE) for levels, mask in images], float)
         for side in (True, False)
     ]
     return Scored(sides[0], sides[1], tuple(judged.types), tuple(units))
 
 
 def mean_ap(scored: Scored, weights: np.ndarray) -> np.ndarray:
-    """Pixel AP, mean over the defect types: weights (D, N) of the N pictures -> (D,); nan where none is defined."""
+    """Pixel AP, mean over the defect types: weights (D, N) of the N images -> (D,); nan where none is defined."""
     names = np.array(scored.types)
     per_type = []
     for name in sorted(set(scored.types) - {"good"}):
@@ -90,16 +90,16 @@ class Difference:
 
 
 def compare(arm: Sequence[Scored], other: Sequence[Scored], draws: int = 2000, seed: int = 0) -> Difference:
-    """The paired difference of two arms, one `Scored` per seed, in the same order and of the same test pictures.
+    """The paired difference of two arms, one `Scored` per seed, in the same order and of the same test images.
 
-    Two sources of chance add up: another seed (support, pictures, training), by the spread of the seeds' differences,
+    Two sources of chance add up: another seed (support, images, training), by the spread of the seeds' differences,
     and other test parts, by a bootstrap that draws the parts, within their defect type and for all seeds and both arms
     at once, of the seeds' mean. Student's t with the degrees of freedom of Welch and Satterthwaite, because five values
     underestimate what a new seed would do. What one training says of one part is counted in both, so the interval is a
     little wide rather than narrow. One seed says nothing about another: its interval is endless.
     """
     if len(arm) != len(other) or not arm or any(a.units != b.units for a, b in zip(arm, other, strict=True)):
-        raise FlawsmithError("Paired arms need the same seeds, and the same test pictures in each of them.")
+        raise FlawsmithError("Paired arms need the same seeds, and the same test images in each of them.")
     from scipy.stats import t
 
     rng = np.random.default_rng(seed)

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from flawsmith.datasets import check_files, check_pictures, leaks, parse_source, read
+from flawsmith.datasets import check_files, check_images, leaks, parse_source, read
 from flawsmith.datasets.check_files import ERROR, NOTE, WARNING, Finding
-from flawsmith.datasets.check_pictures import Facts
+from flawsmith.datasets.check_images import Facts
 from flawsmith.records import GOOD, Progress, Record
 
 FEW = 4  # references below this number leave nothing to vary
@@ -57,7 +57,7 @@ def check(
     """Look at every file of a data set, one at a time.
 
     `source` is "READER:DIR" or a folder. Without `records` everything is read and stray files are reported too; with
-    `records` only these are looked at. `progress` is told of each picture. Raises FlawsmithError
+    `records` only these are looked at. `progress` is told of each image. Raises FlawsmithError
     only when there is no data set to look at.
     """
     findings: list[Finding] = []
@@ -67,7 +67,7 @@ def check(
         findings += check_files.stray(root, records, category, group_by)
     facts: list[Facts] = []
     for done, record in enumerate(records, start=1):
-        one, found = check_pictures.inspect(record)
+        one, found = check_images.inspect(record)
         facts.append(one)
         findings += found
         if progress:
@@ -81,7 +81,7 @@ def check(
 
 
 def _is_generated(records: Sequence[Record]) -> bool:
-    """Whether flawsmith made these pictures: many on one photograph and none of it good is then as it should be."""
+    """Whether flawsmith made these images: many on one photograph and none of it good is then as it should be."""
     root = records[0].root if records else Path()
     return any((folder / "generate.json").is_file() for folder in (root, root.resolve().parent))
 
@@ -107,7 +107,7 @@ def _rows(pairs: Sequence[tuple[Record, Facts]]) -> list[dict[str, Any]]:
             {
                 "category": category,
                 "type": defect_type,
-                "pictures": len(members),
+                "images": len(members),
                 "in train": sum(record.split == "train" for record in members),
                 "parts": len({record.group for record in members}),
                 "masks": sum(bool(record.masks) for record in members) if defect_type != GOOD else None,
@@ -128,7 +128,7 @@ def _sizes(sizes: Counter[tuple[int, int]]) -> str:
 
 
 def _names(records: Sequence[Record]) -> Iterator[Finding]:
-    """Pictures of one folder that share a stem: a mask or caption cannot tell them apart."""
+    """Images of one folder that share a stem: a mask or caption cannot tell them apart."""
     stems: dict[tuple[Path, str], list[Record]] = {}
     for record in records:
         stems.setdefault((record.image.parent, record.image.stem), []).append(record)
@@ -159,7 +159,7 @@ def _counts(records: Sequence[Record]) -> Iterator[Finding]:
             parts = len({record.group for record in found})
             if defect_type == GOOD or parts >= FEW:
                 continue
-            what = f"{len(found)} pictures" if parts == len(found) else f"{len(found)} pictures of {parts} parts"
+            what = f"{len(found)} images" if parts == len(found) else f"{len(found)} images of {parts} parts"
             yield Finding(
                 NOTE,
                 f"{category}, {defect_type}",
@@ -177,8 +177,8 @@ def _mixtures(pairs: Sequence[tuple[Record, Facts]]) -> Iterator[Finding]:
             yield Finding(
                 NOTE,
                 category,
-                f"pictures of different sizes: {_sizes(sizes)}",
-                "Nothing to do here: flawsmith keeps each picture's size. Training elsewhere may need one size.",
+                f"images of different sizes: {_sizes(sizes)}",
+                "Nothing to do here: flawsmith keeps each image's size. Training elsewhere may need one size.",
                 "mixed-sizes",
             )
         shifts = [fact.shift for fact in facts if fact.shift is not None]
@@ -186,7 +186,7 @@ def _mixtures(pairs: Sequence[tuple[Record, Facts]]) -> Iterator[Finding]:
             yield Finding(
                 WARNING,
                 category,
-                "16-bit pictures use different value ranges: some are divided by 256, others by 16 or not at all, "
+                "16-bit images use different value ranges: some are divided by 256, others by 16 or not at all, "
                 "so that their brightness cannot be compared",
                 "Export all of them with the same range, best as 8-bit PNG.",
                 "mixed-depth",
@@ -195,7 +195,7 @@ def _mixtures(pairs: Sequence[tuple[Record, Facts]]) -> Iterator[Finding]:
             yield Finding(
                 NOTE,
                 category,
-                f"{len(shifts)} pictures have 16 bits: values are divided by {2 ** shifts[0]}, results have 8 bits",
+                f"{len(shifts)} images have 16 bits: values are divided by {2 ** shifts[0]}, results have 8 bits",
                 "Nothing to do unless they look too dark: then export them as 8-bit PNG.",
                 "16-bit",
             )
@@ -215,18 +215,18 @@ def _copies(pairs: Sequence[tuple[Record, Facts]]) -> Iterator[Finding]:
         if len(labels) > 1:
             names = " and ".join(sorted({record.defect_type for record in members}))
             yield Finding(
-                ERROR, first.name, f"the same picture as {others}, filed as {names}", "Keep one.", "copy-labels"
+                ERROR, first.name, f"the same image as {others}, filed as {names}", "Keep one.", "copy-labels"
             )
         elif len({record.split for record in members}) > 1:
             yield Finding(
-                ERROR, first.name, f"the same picture as {others}: train and test overlap", "Keep one.", "copy-splits"
+                ERROR, first.name, f"the same image as {others}: train and test overlap", "Keep one.", "copy-splits"
             )
         else:
-            yield Finding(WARNING, first.name, f"the same picture as {others}", "Keep one.", "copy")
+            yield Finding(WARNING, first.name, f"the same image as {others}", "Keep one.", "copy")
 
 
 def _lookalikes(pairs: Sequence[tuple[Record, Facts]]) -> Iterator[Finding]:
-    """Parts whose pictures nearly equal another part's: the same part under two group names, most likely."""
+    """Parts whose images nearly equal another part's: the same part under two group names, most likely."""
     prints = [(record, fact.fingerprint) for record, fact in pairs if fact.fingerprint is not None]
     contents = {record.image: fact.sha for record, fact in pairs}
     for members in leaks.same_parts(prints):
@@ -238,7 +238,7 @@ def _lookalikes(pairs: Sequence[tuple[Record, Facts]]) -> Iterator[Finding]:
         yield Finding(
             WARNING if across or not all(record.is_good for record in members) else NOTE,
             members[0].name,
-            f"nearly the same picture as {names}"
+            f"nearly the same image as {names}"
             + (f" (groups {', '.join(groups)})" if groups else "")
             + ": probably one part photographed again"
             + (", in train and test" if across else ""),

@@ -1,4 +1,4 @@
-"""Findings about files without opening pictures: strays, masks of nothing, captions, links, names."""
+"""Findings about files without opening images: strays, masks of nothing, captions, links, names."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def stray(root: Path, records: Sequence[Record], category: str | None, group_by:
     for place, files in places:
         yield from _names(root, place)
         for path in files:
-            if tree.is_picture(path):
+            if tree.is_image_file(path):
                 if path not in used:
                     yield _unused(root, base, path)
             elif path.suffix.lower() == ".txt" and _is_caption(path, base, stems):
@@ -55,9 +55,9 @@ def stray(root: Path, records: Sequence[Record], category: str | None, group_by:
                 yield Finding(
                     NOTE,
                     _name(root, path),
-                    "not a picture: ignored here, but tools that take every file of a class folder stumble over it",
-                    "Move it out of the folder with the pictures.",
-                    "not-a-picture",
+                    "not an image: ignored here, but tools that take every file of a class folder stumble over it",
+                    "Move it out of the folder with the images.",
+                    "not-a-image",
                 )
     yield from _groups(root, base, records, group_by)
 
@@ -102,22 +102,22 @@ def _unused(root: Path, base: Path, path: Path) -> Finding:
         return Finding(
             WARNING,
             name,
-            "a mask that belongs to no defect picture: none has this name, or more than one",
-            "Give picture and mask the same name (000.png and 000_mask.png), or remove the mask.",
+            "a mask that belongs to no defect image: none has this name, or more than one",
+            "Give image and mask the same name (000.png and 000_mask.png), or remove the mask.",
             "mask-without-image",
         )
     if "train" in parts and mvtec_ad.is_category(base):
         return Finding(
             WARNING,
             name,
-            "a defect picture under train/: not read, and other tools would take it for a good part",
+            "a defect image under train/: not read, and other tools would take it for a good part",
             "Move the folder to test/.",
             "defect-in-train",
         )
     return Finding(
         WARNING,
         name,
-        "a picture that belongs to no class: not read here, but some tools take every picture they find",
+        "an image that belongs to no class: not read here, but some tools take every image they find",
         "Move it into a class folder, or out of the data set.",
         "unused-image",
     )
@@ -132,8 +132,8 @@ def _caption(root: Path, path: Path, stems: dict[str, set[str]]) -> Iterator[Fin
     name = _name(root, path)
     owners = stems.get(tree.stem_key(path.stem), set())
     if not owners or (path.parent.name not in owners and path.parent.name.casefold() not in tree.CAPTION_FOLDERS):
-        fix = "Rename it to its picture's name, or remove it."
-        yield Finding(WARNING, name, "a caption that belongs to no picture", fix, "caption-without-image")
+        fix = "Rename it to its image's name, or remove it."
+        yield Finding(WARNING, name, "a caption that belongs to no image", fix, "caption-without-image")
         return
     try:
         with open(path, encoding="utf-8-sig") as file:
@@ -161,5 +161,5 @@ def _groups(root: Path, base: Path, records: Sequence[Record], group_by: str) ->
         yield Finding(WARNING, table, text, fix, "group-absent")
     missed = [record.name for record in records if not groups.mentions(record.image)]
     if missed:
-        fix = "Add a line for each; without, every picture counts as a part of its own."
-        yield Finding(NOTE, table, f"gives no group to {len(missed)} pictures, the first: {missed[0]}", fix, "no-group")
+        fix = "Add a line for each; without, every image counts as a part of its own."
+        yield Finding(NOTE, table, f"gives no group to {len(missed)} images, the first: {missed[0]}", fix, "no-group")

@@ -3,8 +3,8 @@
 photos/*.jpg                          all good; a photo with a mask is a "defect"
 photos/good/*.png, photos/scratch/*   sub-folders good, ok, normal are good, any other name is a defect type
 photos/bottle/good/*, photos/can/ok/* several categories
-masks/, mask/, ground_truth/, labels/ beside or above the pictures, same stem (or stem_mask, -mask, _gt, _label)
-scratch/a.jpg + scratch/a_mask.png    masks beside the pictures
+masks/, mask/, ground_truth/, labels/ beside or above the images, same stem (or stem_mask, -mask, _gt, _label)
+scratch/a.jpg + scratch/a_mask.png    masks beside the images
 scratch/a.txt or prompt/scratch/a.txt captions, first line counts
 train/, test/, val/, images/          allowed at any level, not taken for a defect type
 """
@@ -45,7 +45,7 @@ def read(root: Path, category: str | None = None, group_by: str = "group") -> li
     groups = tree.Groups([root, *found.values()], group_by)
     records = [record for name, folder in found.items() for record in _read_category(root, folder, name, groups)]
     if not records:
-        raise tree.no_pictures(root)
+        raise tree.no_images(root)
     return records
 
 
@@ -81,11 +81,11 @@ def _sort_files(folder: Path) -> _Found:
     found = _Found()
     for place, files in tree.walk(folder):
         parts = {part.casefold() for part in place.relative_to(folder).parts}
-        stems = {tree.stem_key(path.stem) for path in files if tree.is_picture(path)}
+        stems = {tree.stem_key(path.stem) for path in files if tree.is_image_file(path)}
         for path in files:
             if path.suffix.lower() == ".txt":
                 found.captions.append(path)
-            elif tree.is_picture(path):
+            elif tree.is_image_file(path):
                 if parts & MASK_FOLDERS or _is_beside(path, stems):
                     found.masks.append(path)
                 elif not parts & CAPTION_FOLDERS:

@@ -1,4 +1,4 @@
-"""Pictures that are equal or nearly equal: by content hash, and by a small picture of the picture."""
+"""Images that are equal or nearly equal: by content hash, and by a small image of the image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ THUMB = 64
 
 @dataclass(frozen=True)
 class Print:
-    """A picture's fingerprint: `bits`, the 64-bit difference hash; `thumb`, (64, 64) uint8 grey."""
+    """An image's fingerprint: `bits`, the 64-bit difference hash; `thumb`, (64, 64) uint8 grey."""
 
     bits: int
     thumb: np.ndarray
@@ -72,7 +72,7 @@ def near(
 
 
 def _coarse(thumbs: np.ndarray) -> np.ndarray:
-    """(N, 64, 64) uint8 -> (N, 64) float32: means of 8 x 8 fields, less the picture's mean."""
+    """(N, 64, 64) uint8 -> (N, 64) float32: means of 8 x 8 fields, less the image's mean."""
     fields = thumbs.reshape(-1, 8, THUMB // 8, 8, THUMB // 8).mean(axis=(2, 4), dtype=np.float32).reshape(-1, 64)
     return np.asarray(fields - fields.mean(axis=1, keepdims=True))
 
@@ -82,8 +82,8 @@ def _popcount(values: np.ndarray) -> np.ndarray:
     return np.asarray(np.unpackbits(values.view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1))
 
 
-def same_parts(pictures: Sequence[tuple[Record, Print]]) -> list[list[Record]]:
-    """Clusters of look-alike pictures whose groups differ: most likely one part under several group names."""
+def same_parts(printed: Sequence[tuple[Record, Print]]) -> list[list[Record]]:
+    """Clusters of look-alike images whose groups differ: most likely one part under several group names."""
     leader: dict[tuple[str, str], tuple[str, str]] = {}  # union-find over (category, group)
 
     def top(key: tuple[str, str]) -> tuple[str, str]:
@@ -91,26 +91,26 @@ def same_parts(pictures: Sequence[tuple[Record, Print]]) -> list[list[Record]]:
             key = leader[key]
         return key
 
-    keys = [(record.category, record.group) for record, _ in pictures]
+    keys = [(record.category, record.group) for record, _ in printed]
     involved: set[int] = set()
-    for i, j, _ in near([item for _, item in pictures]):
+    for i, j, _ in near([item for _, item in printed]):
         if keys[i][0] == keys[j][0] and keys[i] != keys[j]:
             leader[top(keys[j])] = top(keys[i])
             involved |= {i, j}
     clusters: dict[tuple[str, str], list[Record]] = {}
     for index in sorted(involved):
-        clusters.setdefault(top(keys[index]), []).append(pictures[index][0])
+        clusters.setdefault(top(keys[index]), []).append(printed[index][0])
     return list(clusters.values())
 
 
 def merge_lookalikes(records: Sequence[Record]) -> list[Record]:
-    """The records with one group for look-alike pictures, so that `few_shot` keeps them on one side.
+    """The records with one group for look-alike images, so that `few_shot` keeps them on one side.
 
-    For data sets without groups, or whose groups miss that a part was photographed again. Decodes every picture.
+    For data sets without groups, or whose groups miss that a part was photographed again. Decodes every image.
     """
-    pictures = [(record, fingerprint(images.read_image(record.image))) for record in records]
+    printed = [(record, fingerprint(images.read_image(record.image))) for record in records]
     renamed: dict[tuple[str, str], str] = {}
-    for members in same_parts(pictures):
+    for members in same_parts(printed):
         name = members[0].group
         renamed |= {(record.category, record.group): name for record in members}
     return [replace(one, group=renamed.get((one.category, one.group), one.group)) for one in records]
@@ -122,7 +122,7 @@ def leak_check(
     """Refuse a split whose two sides share a file's content or a group; return pairs that merely look alike.
 
     Raises FlawsmithError naming up to five pairs. The returned pairs (support, test, difference in grey levels) are
-    for a warning; `near_bits=None` skips them, and with them the decoding of every picture.
+    for a warning; `near_bits=None` skips them, and with them the decoding of every image.
     """
     by_group: dict[tuple[str, str], Record] = {(str(one.root), one.group): one for one in support if one.group}
     by_content = {images.file_sha(one.image): one for one in support}

@@ -57,7 +57,7 @@ def read(root: Path, category: str | None = None, group_by: str = "group") -> li
     groups = tree.Groups([root, *found.values()], group_by)
     records = [record for name, folder in found.items() for record in _read_category(root, folder, name, groups)]
     if not records:
-        raise tree.no_pictures(root)
+        raise tree.no_images(root)
     return records
 
 
@@ -76,7 +76,7 @@ def _read_category(root: Path, folder: Path, category: str, groups: tree.Groups)
                 for path in (tree.listing(folder / "prompt" / kind.name)[1] if split == "test" else ())
                 if path.suffix.lower() == ".txt"
             )
-            for image in tree.pictures(kind):
+            for image in tree.images(kind):
                 record = Record(
                     image=image,
                     category=category,
@@ -93,14 +93,14 @@ def _read_category(root: Path, folder: Path, category: str, groups: tree.Groups)
 
 def _masks(folder: Path) -> tree.Stems:
     folders, files = tree.listing(folder)
-    named = [(tree.mask_stem(path.stem), path) for path in files if tree.is_picture(path)]
+    named = [(tree.mask_stem(path.stem), path) for path in files if tree.is_image_file(path)]
     return tree.Stems([*named, *((path.name, path) for path in folders)])
 
 
 def _mask_files(found: list[Path]) -> tuple[Path, ...]:
-    """`000_mask.png` wins over `000.png`; a folder stands for every picture in it (their union is the mask)."""
+    """`000_mask.png` wins over `000.png`; a folder stands for every image in it (their union is the mask)."""
     files: list[Path] = []
     for path in found:
-        files += tree.pictures(path) if path.is_dir() else [path]
+        files += tree.images(path) if path.is_dir() else [path]
     marked = [path for path in files if tree.mask_stem(path.stem) != path.stem]
     return tuple(marked if marked and len({path.parent for path in files}) == 1 else files)

@@ -2,7 +2,7 @@
 
 flawsmith ships no captions: they have no licence of their own. The scripts `tools/Construct_MVTEC-AD-Caption.py` and
 `tools/Construct_MVTEC-LOCO-Caption.py` of hujiecpp/MVTec-Caption hold one dictionary per category,
-`bottle = {"broken_large": ["A bottle with ...", ...], ...}`; item i belongs to picture i of the original numbering.
+`bottle = {"broken_large": ["A bottle with ...", ...], ...}`; item i belongs to image i of the original numbering.
 
 Reference: AnomalyXFusion, section on MVTec Caption.
 """
@@ -17,7 +17,7 @@ from flawsmith import images
 from flawsmith.datasets import tree
 from flawsmith.errors import FlawsmithError
 
-Captions = dict[str, dict[str, list[str]]]  # category -> defect type -> captions in picture order
+Captions = dict[str, dict[str, list[str]]]  # category -> defect type -> captions in image order
 
 
 def parse(script: str | Path) -> Captions:
@@ -82,7 +82,7 @@ def build_prompts(script: str | Path, root: str | Path) -> list[dict[str, Any]]:
             continue
         for kind, texts in kinds.items():
             folders, files = tree.listing(folder / "ground_truth" / kind)
-            items = len(folders) + sum(map(tree.is_picture, files))  # MVTec LOCO: one folder per picture
+            items = len(folders) + sum(map(tree.is_image_file, files))  # MVTec LOCO: one folder per image
             if items != len(texts):
                 wrong.append(f"{category}/{kind}: {len(texts)} captions, {items} in ground_truth/{kind}")
             rows.append({"category": category, "type": kind, "captions": len(texts), "different": len(set(texts))})

@@ -1,4 +1,4 @@
-"""MVTec LOCO: MVTec AD's layout with several masks per picture, whose grey level names the kind of defect.
+"""MVTec LOCO: MVTec AD's layout with several masks per image, whose grey level names the kind of defect.
 
     breakfast_box/test/logical_anomalies/000.png
     breakfast_box/ground_truth/logical_anomalies/000/000.png, 001.png ...

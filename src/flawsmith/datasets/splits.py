@@ -17,7 +17,7 @@ from flawsmith.records import Record
 
 RULES = ("first-third", "stratified", "group")
 
-Unit = list[Record]  # the pictures of one physical part, or one picture
+Unit = list[Record]  # the images of one physical part, or one image
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Split:
     """Records by what they may be used for; nothing is in two places.
 
     `support`: defects a method may learn from. `validation`: for choosing settings. `test`: defects it is judged on
-    and the good pictures of the test folder. `held_back`: not used, because they show a part (or are a copy of a
-    picture) that is in the support or validation set. Good pictures for training are in none of them.
+    and the good images of the test folder. `held_back`: not used, because they show a part (or are a copy of a
+    image) that is in the support or validation set. Good images for training are in none of them.
     """
 
     support: tuple[Record, ...]
@@ -36,7 +36,7 @@ class Split:
 
 
 def has_groups(records: Sequence[Record]) -> bool:
-    """Whether the data set tells which pictures show the same part: some defects share a group."""
+    """Whether the data set tells which images show the same part: some defects share a group."""
     defects = [record for record in records if not record.is_good]
     return len({record.group for record in defects if record.group}) < sum(bool(r.group) for r in defects)
 
@@ -55,13 +55,13 @@ def few_shot(
     first third of them. The default is "group" when some defects share a group, else "first-third". "stratified"
     counts parts too where there are any.
 
-    `shots` asks for that many pictures of each type instead of a third, of as many different parts as possible, but
-    of no more than half of the parts while these have pictures left. `seed` other than 0 shuffles the parts or
-    pictures first ("first-third" is fixed and ignores it). `validation` is the share of the remaining parts set
+    `shots` asks for that many images of each type instead of a third, of as many different parts as possible, but
+    of no more than half of the parts while these have images left. `seed` other than 0 shuffles the parts or
+    images first ("first-third" is fixed and ignores it). `validation` is the share of the remaining parts set
     aside for choosing settings.
 
-    Whatever the rule, pictures that share a group or the file content with a support picture are never in test.
-    A type with fewer than three pictures has none in its third: give `shots`. Raises FlawsmithError when there are
+    Whatever the rule, images that share a group or the file content with a support image are never in test.
+    A type with fewer than three images has none in its third: give `shots`. Raises FlawsmithError when there are
     no defects at all.
     """
     if rule is None:
@@ -77,7 +77,7 @@ def few_shot(
         if not record.is_good:
             kinds.setdefault((record.category, record.defect_type), []).append(record)
     if not kinds:
-        raise FlawsmithError("There is no defect picture to split: name a data set with defect folders.")
+        raise FlawsmithError("There is no defect image to split: name a data set with defect folders.")
     by_part = rule == "group" or (rule == "stratified" and has_groups(records))
     support: list[Record] = []
     for number, members in enumerate(kinds.values()):
@@ -133,7 +133,7 @@ def _order(record: Record) -> tuple[object, ...]:
 
 
 def _units(members: Sequence[Record]) -> list[Unit]:
-    """Records by group, groups in the order of their first picture; a record without group stands alone."""
+    """Records by group, groups in the order of their first image; a record without group stands alone."""
     units: dict[str, Unit] = {}
     for record in members:
         units.setdefault(record.group or f"\0{record.image}", []).append(record)
@@ -144,13 +144,13 @@ def _choose(units: list[Unit], shots: int | None, rule: str) -> list[Record]:
     if shots is None:
         return [record for unit in _pick(units, len(units) // 3, rule) for record in unit]
     available = sum(map(len, units))
-    # Half of the parts stay for the test while the other half has enough pictures; single pictures are the user's.
+    # Half of the parts stay for the test while the other half has enough images; single images are the user's.
     limit = len(units) if available == len(units) else max(1, len(units) // 2)
     count = min(shots, limit)
     while sum(map(len, _pick(units, count, rule))) < min(shots, available):
         count += 1
-    # One picture of every part before the second of any, and another place of the series for each part: series are
-    # often sorted by exposure or time, and the first pictures of all parts would show one exposure only.
+    # One image of every part before the second of any, and another place of the series for each part: series are
+    # often sorted by exposure or time, and the first images of all parts would show one exposure only.
     picked = _pick(units, count, rule)
     turned = [unit[i % len(unit) :] + unit[: i % len(unit)] for i, unit in enumerate(picked)]
     rounds = zip_longest(*turned)
@@ -192,7 +192,7 @@ def _divide(
 
 
 def _links(records: Sequence[Record]) -> dict[Path, set[str]]:
-    """What ties a picture to others: its group, and its content where another file is byte for byte the same."""
+    """What ties an image to others: its group, and its content where another file is byte for byte the same."""
     sizes: dict[int, list[Path]] = {}
     links: dict[Path, set[str]] = {}
     for record in records:

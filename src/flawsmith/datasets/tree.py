@@ -1,6 +1,6 @@
 """Walking data set folders: natural order, link loops, masks and captions by stem, groups from origin.csv.
 
-What every reader shares. Nothing here decodes a picture.
+What every reader shares. Nothing here decodes an image.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def is_noise(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _NOISE or name.endswith((".partial", ".tmp", "~"))
 
 
-def is_picture(path: Path) -> bool:
+def is_image_file(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
@@ -76,9 +76,9 @@ def listing(folder: Path) -> tuple[list[Path], list[Path]]:
     return sorted(folders, key=lambda p: natural(p.name)), sorted(files, key=lambda p: natural(p.name))
 
 
-def pictures(folder: Path) -> list[Path]:
-    """The pictures directly in a folder, in natural order."""
-    return [path for path in listing(folder)[1] if is_picture(path)]
+def images(folder: Path) -> list[Path]:
+    """The images directly in a folder, in natural order."""
+    return [path for path in listing(folder)[1] if is_image_file(path)]
 
 
 def walk(folder: Path, on_loop: Callable[[Path], None] | None = None) -> Iterator[tuple[Path, list[Path]]]:
@@ -108,10 +108,10 @@ def require_folder(root: Path) -> None:
     """Raise FlawsmithError, with a guess at what was meant, unless `root` is a folder with something in it."""
     if root.is_dir():
         if not any(listing(root)):
-            raise FlawsmithError(f"Folder {root} is empty: copy the pictures into it or name another folder.")
+            raise FlawsmithError(f"Folder {root} is empty: copy the images into it or name another folder.")
         return
     if root.exists():
-        raise FlawsmithError(f"{root} is a file, not a folder: name the folder that holds the pictures.")
+        raise FlawsmithError(f"{root} is a file, not a folder: name the folder that holds the images.")
     parent = root.parent
     while not parent.is_dir() and parent != parent.parent:
         parent = parent.parent
@@ -124,9 +124,9 @@ def require_folder(root: Path) -> None:
     )
 
 
-def no_pictures(root: Path) -> FlawsmithError:
+def no_images(root: Path) -> FlawsmithError:
     kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
-    return FlawsmithError(f"Folder {root} holds no picture that can be read ({kinds}): name a folder with pictures.")
+    return FlawsmithError(f"Folder {root} holds no image that can be read ({kinds}): name a folder with images.")
 
 
 def choose_category(category: str, known: Iterable[str], root: Path, single: bool) -> None:
@@ -139,7 +139,7 @@ def choose_category(category: str, known: Iterable[str], root: Path, single: boo
 
 
 def mask_stem(stem: str) -> str:
-    """A mask's stem without "_mask" and the like: the stem of its picture."""
+    """A mask's stem without "_mask" and the like: the stem of its image."""
     lowered = stem.casefold()
     for suffix in MASK_SUFFIXES:
         if lowered.endswith(suffix) and len(stem) > len(suffix):
@@ -174,7 +174,7 @@ def read_caption(path: Path) -> str:
 
 
 class Groups:
-    """Which pictures show the same physical part, read from the `origin.csv` of one or several folders.
+    """Which images show the same physical part, read from the `origin.csv` of one or several folders.
 
     `origin.csv` has a header line, a column `file` (path relative to its own folder) and the column asked for.
     """
@@ -221,5 +221,5 @@ class Groups:
         return self._key(image) in self._of
 
     def get(self, image: Path, own: str) -> str:
-        """The group of a picture, or `own` (its own name) when the table does not mention it."""
+        """The group of an image, or `own` (its own name) when the table does not mention it."""
         return self._of.get(self._key(image), own)

@@ -1,6 +1,6 @@
 """Samples to disk: MVTec layout, prompts, an append-only manifest. A killed run loses nothing it had finished.
 
-A picture counts when its manifest line is whole and its three files hold the bytes the line names. Files go first,
+An image counts when its manifest line is whole and its three files hold the bytes the line names. Files go first,
 the line last, so a line never promises what is not there; whatever a kill left half done is redone with equal bytes.
 """
 
@@ -87,7 +87,7 @@ class Writer:
             old = _flat(before).get(key, "not set")
             if key == "digits" and old != value:
                 raise FlawsmithError(
-                    f"Output folder {out} was begun for fewer pictures and counts them with {old} digits, a run this "
+                    f"Output folder {out} was begun for fewer images and counts them with {old} digits, a run this "
                     f"long needs {value}: choose another --out, or make the rest there with another --seed."
                 )
             if key not in ("n", "flawsmith", "source") and old != value:
@@ -147,7 +147,7 @@ class Writer:
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def write(self, line: dict[str, Any], image_png: bytes | None, mask_png: bytes | None) -> None:
-        """Write one picture's files and then its manifest line; lines must come in the order of their index."""
+        """Write one image's files and then its manifest line; lines must come in the order of their index."""
         if line["index"] != len(self.lines):
             raise RuntimeError(f"manifest line {line['index']} comes after {len(self.lines) - 1}")
         if image_png is not None and mask_png is not None:

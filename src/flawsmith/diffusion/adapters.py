@@ -1,4 +1,4 @@
-"""LoRA adapters on a frozen denoiser: attached by name, switched, saved, merged for good or while pictures are made."""
+"""LoRA adapters on a frozen denoiser: attached by name, switched, saved, merged for good or while images are made."""
 
 from __future__ import annotations
 

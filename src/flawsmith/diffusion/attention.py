@@ -71,7 +71,7 @@ class DecoupledAttention:
     def __call__(
         self,
         attn: Any,
-        hidden_states: Tensor,  # (B, P, W): the picture's positions
+        hidden_states: Tensor,  # (B, P, W): the image's positions
         encoder_hidden_states: Any = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,

@@ -162,7 +162,7 @@ class Backbone:
             module.eval().requires_grad_(False)
         return self
 
-    # ---- pictures --------------------------------------------------------------------------------------------------
+    # ---- images --------------------------------------------------------------------------------------------------
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) in [-1, 1] -> latents (B, C, S / f, S / f)."""
@@ -191,7 +191,7 @@ class Backbone:
     def inpaint_input(self, images: Tensor, mask: Tensor) -> Tensor | None:
         """Mask and context (B, m + C, h, w), the channels after the noisy latents; None for a blending backbone.
 
-        The context is the picture without what the hole hides: mid grey there, as Stable Diffusion expects it, or for
+        The context is the image without what the hole hides: mid grey there, as Stable Diffusion expects it, or for
         pixel codecs the smooth continuation of the surroundings.
         """
         if self.input_kind == "blend":
@@ -268,7 +268,7 @@ class Backbone:
         return torch.cat([text, tokens], 1)
 
     def encode_references(self, references: Sequence[tuple[Tensor, Tensor] | Tensor | None]) -> list[Tensor | None]:
-        """Pictures with masks -> visual tokens (65, E) each; tokens and None are handed through."""
+        """Images with masks -> visual tokens (65, E) each; tokens and None are handed through."""
         found: list[Any] = list(references)
         rows = [i for i, r in enumerate(found) if isinstance(r, tuple)]
         if rows:

@@ -60,7 +60,7 @@ Condition = Callable[[Tensor], Conditioning]  # t (B,) long -> Conditioning
 def scheduler_for(config: Any, name: str = "ddim") -> Any:
     """A sampling scheduler with the betas and the prediction type of a training scheduler's config.
 
-    Never with DDIM's clipping of the clean picture, its class's default: latents know no [-1, 1].
+    Never with DDIM's clipping of the clean image, its class's default: latents know no [-1, 1].
     """
     import diffusers
 

@@ -125,10 +125,10 @@ def coding_bytes(backbone: Backbone) -> int:
         return 0
     with torch.device("meta"), torch.no_grad():
         copy = type(vae).from_config(vae.config)
-        picture = torch.empty(1, 3, backbone.size, backbone.size)
+        image = torch.empty(1, 3, backbone.size, backbone.size)
         side = backbone.size // backbone.factor
         latents = torch.empty(1, backbone.latent_channels, side, side)
-        return max(_peak(lambda: copy.encode(picture)), _peak(lambda: copy.decode(latents)))
+        return max(_peak(lambda: copy.encode(image)), _peak(lambda: copy.decode(latents)))
 
 
 def _like(unet: Any, dtype: torch.dtype) -> Any:

@@ -29,7 +29,7 @@ FOREIGN = {  # part of a folder -> why it cannot be used
     "text_encoder_2": "it has two text encoders (Stable Diffusion XL and later)",
     "transformer": "its denoiser is a transformer (Stable Diffusion 3, Flux)",
     "prior": "it has a prior (Kandinsky, unCLIP)",
-    "low_res_scheduler": "it enlarges pictures",
+    "low_res_scheduler": "it enlarges images",
 }
 KINDS = "Stable Diffusion 1.x or 2.x, its inpainting version, or LDM text2img-large"
 

@@ -1,6 +1,6 @@
 """Masks learned from a few real ones, told what to draw by defect type and caption.
 
-The paper learns masks with its own recipe, drawn as pictures of 256 px. Here a mask is taken apart: a small diffusion
+The paper learns masks with its own recipe, drawn as images of 256 px. Here a mask is taken apart: a small diffusion
 model learns shapes in their own box, so that a hairline is as large to it as a hole, and place and size are drawn from
 those of the real masks whose captions say the same. Trained in minutes on a CPU.
 Reference: AnomalyXFusion, mask generation (its second model).

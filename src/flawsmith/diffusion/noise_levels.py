@@ -2,7 +2,7 @@
 
 Latent diffusion's schedule is made for latents of unit spread. A dent on a photograph has a contrast of 0.1 to 0.3, its
 structure of 0.03, and that schedule crosses these levels in its first hundredth: eight even steps jump from sigma 0.4
-(53 grey levels) to the finished picture, which therefore has no detail. In sigma = noise / signal the levels that
+(53 grey levels) to the finished image, which therefore has no detail. In sigma = noise / signal the levels that
 decide detail get their share.
 Reference: Karras et al. 2022, section 3 and table 1 (log-normal training levels); Lu et al. 2022 (steps even in log
 SNR).
@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-TOP = 8.0  # sigma above which a picture of ordinary contrast cannot be told from noise
+TOP = 8.0  # sigma above which an image of ordinary contrast cannot be told from noise
 PURE = 0.2  # share of training steps above TOP, where only words, mask and surroundings speak
 
 

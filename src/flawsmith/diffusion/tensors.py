@@ -1,4 +1,4 @@
-"""The only conversions between pictures (uint8, HWC, numpy) and tensors ([-1, 1], NCHW), and the resizing
+"""The only conversions between images (uint8, HWC, numpy) and tensors ([-1, 1], NCHW), and the resizing
 that encoders need.
 """
 
@@ -16,10 +16,10 @@ __all__ = ["from_images", "from_masks", "normalise", "pool_mask", "resize", "to_
 
 
 def from_images(images: Sequence[np.ndarray] | np.ndarray) -> Tensor:
-    """Pictures of one size, each (H, W, 3) uint8 RGB -> (B, 3, H, W) float32 in [-1, 1]."""
+    """Images of one size, each (H, W, 3) uint8 RGB -> (B, 3, H, W) float32 in [-1, 1]."""
     shapes = {image.shape for image in images}
     if len(shapes) != 1 or any(image.dtype != np.uint8 for image in images):
-        raise FlawsmithError(f"A batch needs uint8 RGB pictures of one size, got {sorted(shapes)}: resize them first.")
+        raise FlawsmithError(f"A batch needs uint8 RGB images of one size, got {sorted(shapes)}: resize them first.")
     stack = torch.from_numpy(np.ascontiguousarray(np.stack(list(images))))
     return stack.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous()
 
@@ -42,13 +42,13 @@ def pool_mask(mask: Tensor, size: int | tuple[int, int]) -> Tensor:
     return torch.nn.functional.adaptive_max_pool2d(mask, size)
 
 
-def smooth_fill(picture: Tensor, hole: Tensor) -> Tensor:
-    """The picture (B, C, P, P) with its hole (B, 1, P, P) in {0, 1} filled smoothly from what is around it.
+def smooth_fill(image: Tensor, hole: Tensor) -> Tensor:
+    """The image (B, C, P, P) with its hole (B, 1, P, P) in {0, 1} filled smoothly from what is around it.
 
     Pull-push (Gortler et al. 1996): averages of the known pixels on ever coarser grids, taken back to the fine ones
     where nothing is known. A hole over everything becomes 0, mid grey.
     """
-    known = [(picture * (1 - hole), 1 - hole)]
+    known = [(image * (1 - hole), 1 - hole)]
     while known[-1][0].shape[-1] % 2 == 0:
         known.append(tuple(torch.nn.functional.avg_pool2d(part, 2) for part in known[-1]))  # type: ignore[arg-type]
     value, weight = known.pop()
@@ -69,7 +69,7 @@ def resize(tensor: Tensor, size: int | tuple[int, int]) -> Tensor:
 
 
 def normalise(tensor: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """[-1, 1] pictures -> an encoder's own statistics, given for the range [0, 1]."""
+    """[-1, 1] images -> an encoder's own statistics, given for the range [0, 1]."""
     shape = (1, -1, 1, 1)
     centre, spread = (
         torch.tensor(values, dtype=tensor.dtype, device=tensor.device).view(shape) for values in (mean, std)

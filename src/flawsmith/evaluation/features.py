@@ -1,7 +1,7 @@
-"""Feature extractors: pictures to vectors, from any vision model in transformers format. Named and fingerprinted.
+"""Feature extractors: images to vectors, from any vision model in transformers format. Named and fingerprinted.
 
 Numbers from two extractors are never comparable, so every key carries the extractor's name, and every report its
-hash. No torchvision: pictures are resized here, antialiased, and only here.
+hash. No torchvision: images are resized here, antialiased, and only here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LEVELS = 5  # feature maps of an image in a feature distance
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Everything done to a picture before the model sees it: resized to a square whole, never cropped."""
+    """Everything done to an image before the model sees it: resized to a square whole, never cropped."""
 
     size: int
     mean: tuple[float, ...]
@@ -46,7 +46,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Features:
-    """What an extractor saw in N pictures.
+    """What an extractor saw in N images.
 
     pooled: (N, D) float32. logits: (N, K) float32 of a classifier, else None. maps: (N, M) float16 or None, the
     unit-normalised feature maps of several levels laid end to end and scaled so that the squared Euclidean distance of
@@ -62,14 +62,14 @@ class Features:
         return len(self.pooled)
 
     def __getitem__(self, rows: Any) -> Features:
-        """The pictures chosen by a slice or an index array."""
+        """The images chosen by a slice or an index array."""
         chosen = [None if a is None else a[rows] for a in (self.pooled, self.logits, self.maps)]
         assert chosen[0] is not None
         return Features(chosen[0], chosen[1], chosen[2])
 
 
 class Extractor:
-    """A frozen vision model with its preprocessing. Call it with uint8 RGB pictures of any sizes."""
+    """A frozen vision model with its preprocessing. Call it with uint8 RGB images of any sizes."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Extractor:
         self.model = model.float().eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.name, self.preprocessing = name, preprocessing
         self.smoke = smoke  # a figure of merit that proves little: ours, and it grew up with our generator
-        self.joint = joint  # (model of pictures and words, tokenizer), where the extractor reads words
+        self.joint = joint  # (model of images and words, tokenizer), where the extractor reads words
         self.hash = _fingerprint(self.model, preprocessing)
 
     def describe(self) -> dict[str, Any]:
@@ -91,12 +91,12 @@ class Extractor:
         return {"name": self.name, "hash": self.hash, "smoke": self.smoke, **asdict(self.preprocessing)}
 
     def __call__(self, images: Sequence[np.ndarray], maps: bool = False, batch_size: int = 16) -> Features:
-        """Features of N pictures (H, W, 3) uint8 RGB of any sizes; `maps` adds what feature distances need.
+        """Features of N images (H, W, 3) uint8 RGB of any sizes; `maps` adds what feature distances need.
 
-        Raises FlawsmithError when there is no picture or one is not uint8 RGB.
+        Raises FlawsmithError when there is no image or one is not uint8 RGB.
         """
         if not len(images):
-            raise FlawsmithError("An extractor needs at least one picture.")
+            raise FlawsmithError("An extractor needs at least one image.")
         pooled: list[Tensor] = []
         logits: list[Tensor] = []
         stacks: list[Tensor] = []
@@ -121,14 +121,14 @@ class Extractor:
         return self
 
     def at(self, size: int) -> Extractor:
-        """The same weights with pictures brought to another size; itself where the model takes one size only."""
+        """The same weights with images brought to another size; itself where the model takes one size only."""
         if self.smoke or size == self.preprocessing.size or not _takes_any_size(self.model):
             return self
         name = f"{self.name.split('@')[0]}@{size}"
         return Extractor(self.model, name, replace(self.preprocessing, size=size))
 
     def agreement(self, images: Sequence[np.ndarray], words: Sequence[str], batch_size: int = 16) -> np.ndarray | None:
-        """Cosines (N, K) float32 of N pictures with K texts, in [-1, 1]; None for a model that reads no words."""
+        """Cosines (N, K) float32 of N images with K texts, in [-1, 1]; None for a model that reads no words."""
         if self.joint is None:
             return None
         model, tokenizer = self.joint
@@ -186,16 +186,16 @@ class CompactExtractor(Extractor):
 def load(source: str | Path, size: int | None = None) -> Extractor:
     """An extractor from a folder in transformers format, a hub id, "compact", or a compact backbone's folder.
 
-    `size` is the side in pixels that pictures are brought to, where the model takes several; its own by default, else
+    `size` is the side in pixels that images are brought to, where the model takes several; its own by default, else
     it stands in the name ("...@96"), since such values are not comparable with others. Raises FlawsmithError when the
-    model cannot be loaded or does not read pictures.
+    model cannot be loaded or does not read images.
     """
     path = Path(source)
     if str(source) in SHIPPED or (path / "model_index.json").is_file():
         backbone = Backbone.from_pretrained(source)
         if backbone.reference is None:
             raise FlawsmithError(f"Backbone {source} has no reference encoder: name a folder with a vision model.")
-        half = (0.5, 0.5, 0.5)  # the encoder takes pictures in [-1, 1]
+        half = (0.5, 0.5, 0.5)  # the encoder takes images in [-1, 1]
         return CompactExtractor(backbone.reference, "compact-smoke", Preprocessing(backbone.size, half, half), True)
     import transformers
 
@@ -215,7 +215,7 @@ def load(source: str | Path, size: int | None = None) -> Extractor:
     whole, model = model, getattr(model, "vision_model", model)
     given = getattr(config, "vision_config", config)
     if not hasattr(given, "num_channels"):
-        raise FlawsmithError(f"Extractor {source} is a {config.model_type} model, which does not read pictures.")
+        raise FlawsmithError(f"Extractor {source} is a {config.model_type} model, which does not read images.")
     name = name_of(source)
     own = _preprocessing(source, given, config.model_type)
     if size is not None and size != own.size:
@@ -230,7 +230,7 @@ def name_of(source: str | Path) -> str:
 
 
 def _joint(source: str | Path, model: nn.Module) -> tuple[nn.Module, Any] | None:
-    """The model and its tokenizer where it puts words and pictures into one space (CLIP, SigLIP), else None."""
+    """The model and its tokenizer where it puts words and images into one space (CLIP, SigLIP), else None."""
     if not (hasattr(model, "get_text_features") and hasattr(model, "get_image_features")):
         return None
     import transformers
@@ -238,7 +238,7 @@ def _joint(source: str | Path, model: nn.Module) -> tuple[nn.Module, Any] | None
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, ImportError):
-        return None  # a folder without its tokenizer still judges pictures
+        return None  # a folder without its tokenizer still judges images
     return model.float().eval().requires_grad_(False), tokenizer
 
 
@@ -264,7 +264,7 @@ def _preprocessing(source: str | Path, config: Any, model_type: str) -> Preproce
     if file is not None:
         stated = json.loads(Path(file).read_text(encoding="utf-8"))
         mean, std = stated.get("image_mean", mean), stated.get("image_std", std)
-        # The input is what remains after the usual crop; here the whole picture is brought to that size.
+        # The input is what remains after the usual crop; here the whole image is brought to that size.
         size = (stated.get("do_center_crop") and stated.get("crop_size")) or stated.get("size") or size
     if isinstance(size, dict):
         size = size.get("height") or size.get("shortest_edge") or 224

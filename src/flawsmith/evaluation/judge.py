@@ -1,7 +1,7 @@
-"""Generated pictures against held-out real defects: every generation metric, on the whole picture and on the window.
+"""Generated images against held-out real defects: every generation metric, on the whole image and on the window.
 
-A window is the square around a picture's mask (context 1.5, at least 64 px), by one rule for real and generated
-pictures. "whole" is the picture, resized; there the background decides, and a method that spoils it gains variety.
+A window is the square around an image's mask (context 1.5, at least 64 px), by one rule for real and generated
+images. "whole" is the image, resized; there the background decides, and a method that spoils it gains variety.
 Definitions follow docs/evaluation.md.
 """
 
@@ -25,18 +25,18 @@ REGIONS = ("whole", "window")
 MINIMUM, CONTEXT = 64, 1.5
 CLOSE = 96  # side of the tight crops in which copies are looked for
 TURNED = 1536  # crops of the training defects kept for that, all turns together: memory, and seconds
-CAP = 200  # pictures of a type that are compared pairwise: IC-LPIPS's own cap
-NEAR = 60  # pictures of a type in which copies are looked for
+CAP = 200  # images of a type that are compared pairwise: IC-LPIPS's own cap
+NEAR = 60  # images of a type in which copies are looked for
 ALL = "all"  # every type pooled; the only row of a method that knows no types of the data set
 
 
 def pixels(item: Sample | Record) -> Sample:
-    """A record's pixels, read when they are needed: a thousand large pictures do not fit in memory."""
+    """A record's pixels, read when they are needed: a thousand large images do not fit in memory."""
     return item.load() if isinstance(item, Record) else item
 
 
 def cut(item: Sample | Record, region: str) -> np.ndarray:
-    """The part of a picture that a region looks at, (h, w, 3) uint8."""
+    """The part of an image that a region looks at, (h, w, 3) uint8."""
     sample = pixels(item)
     if region == "whole":
         return sample.image
@@ -61,7 +61,7 @@ class Seen:
         return np.arange(len(self.types)) if kind == ALL else np.flatnonzero(self.types == kind)
 
     def map_rows(self, kind: str) -> np.ndarray:
-        """The maps of a type's pictures, (n, M), n <= CAP."""
+        """The maps of a type's images, (n, M), n <= CAP."""
         found = np.flatnonzero(np.isin(self.mapped, self.rows(kind)))
         return self.maps[found[spaced(len(found), CAP)]] if len(found) else self.maps[:0]
 
@@ -162,7 +162,7 @@ class Judge:
             x, y = truth.features.pooled[truth.rows(kind)], made.features.pooled[made.rows(kind)]
 
             line = self._namer(kind, region, method, (len(x), len(y)))
-            few = "" if min(len(x), len(y)) > 1 else "fewer than two real or generated pictures"
+            few = "" if min(len(x), len(y)) > 1 else "fewer than two real or generated images"
             if "kid" in self.metrics:
                 values.append(line("KID", None, reason=few) if few else self._kid(line, x, y))
             if "fid" in self.metrics:
@@ -203,7 +203,7 @@ class Judge:
     @staticmethod
     def _manifold(line: Callable[..., Value], x: np.ndarray, y: np.ndarray) -> list[Value]:
         if min(len(x), len(y)) < 6:
-            reason = "fewer than six real or generated pictures"
+            reason = "fewer than six real or generated images"
             return [line(name, None, reason=reason) for name in ("precision", "recall", "density", "coverage")]
         return [line(name, value, neighbours=5) for name, value in fidelity.manifold(x, y).items()]
 
@@ -218,7 +218,7 @@ class Judge:
     @staticmethod
     def _diversity(line: Callable[..., Value], made: Seen, seen: Seen | None, kind: str) -> list[Value]:
         rows = made.map_rows(kind)
-        few = "" if len(rows) > 1 else "fewer than two generated pictures"
+        few = "" if len(rows) > 1 else "fewer than two generated images"
         spread = diversity.mean_pairwise(diversity.distances(rows)) if not few else None
         values = [line("pairwise-FD", spread, reason=few, cap=CAP)]
         centres = seen.map_rows(kind) if seen is not None else rows[:0]
@@ -234,11 +234,11 @@ class Judge:
         ]
 
     def _words(self, samples: Sequence[Sample | Record], region: str, method: str) -> list[Value]:
-        """CLIP score, and how often a picture's own caption beats one caption of every other type."""
+        """CLIP score, and how often an image's own caption beats one caption of every other type."""
         key, n = f"{self.extractor.name}/{region}", len(samples)
         names = f"CLIP_score/{key}", f"caption_retrieval/{key}"
         told = [i for i, sample in enumerate(samples) if sample.caption]
-        reason = "the extractor reads no words" if self.extractor.joint is None else "no picture has a caption"
+        reason = "the extractor reads no words" if self.extractor.joint is None else "no image has a caption"
         if self.extractor.joint is None or not told:
             return [Value(name, None, ALL, method, self.seed, 0, n, reason=reason) for name in names]
         words = list(dict.fromkeys(samples[i].caption for i in told))
@@ -264,7 +264,7 @@ class Judge:
                 Value(names[0], score, kind, method, self.seed, 0, int(chosen.sum())),
                 Value(
                     *(names[1], None if alone else share, kind, method, self.seed, 0, int(chosen.sum())),
-                    settings={"captions_per_picture": len(captions), "chance": 1 / len(captions)},
+                    settings={"captions_per_image": len(captions), "chance": 1 / len(captions)},
                     reason="one defect type only: there is no other caption to beat" if alone else "",
                 ),
             ]
@@ -274,7 +274,7 @@ class Judge:
         key = f"{self.close.name}/defect"
         names = f"nearest_ratio/{key}", f"near_copies/{key}"
         if self._turned is None or self._held_out is None or not made:
-            reason = "no real training defect, held-out defect or generated picture"
+            reason = "no real training defect, held-out defect or generated image"
             return [Value(name, None, ALL, method, self.seed, reason=reason) for name in names]
         types = np.array([s.defect_type for s in made])
         kinds = self._kinds(types)

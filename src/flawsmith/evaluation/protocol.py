@@ -1,7 +1,7 @@
 """What may be trained on, chosen with and tested on; and the refusal of every overlap between them.
 
 Reference: docs/evaluation.md, "The split". Three leaks are looked for: the same file, the same physical part (group),
-and pictures that look alike (`datasets.leaks`).
+and images that look alike (`datasets.leaks`).
 """
 
 from __future__ import annotations
@@ -86,12 +86,12 @@ def _listed(file: Path) -> set[str]:
         return {line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()}
     except (OSError, UnicodeDecodeError) as error:
         raise FlawsmithError(
-            f"{file} cannot be read ({error}): give a text file with one picture's hash, or CATEGORY/GROUP, per line."
+            f"{file} cannot be read ({error}): give a text file with one image's hash, or CATEGORY/GROUP, per line."
         ) from error
 
 
 def use(split: Split, real: Real) -> Division:
-    """A Division from a split: seen pictures leave the judging sides, normals tied to those leave training.
+    """A Division from a split: seen images leave the judging sides, normals tied to those leave training.
 
     Good photographs are tied by content and by the data set's own groups; by look only to judged defects, since under
     a fixed camera all good ones look alike. Raises FlawsmithError when no defect is left to test on or no photograph
@@ -115,7 +115,7 @@ def use(split: Split, real: Real) -> Division:
 
 @cache
 def _fingerprint_of(image: Path) -> Print:
-    """Every seed of a comparison asks for the same pictures."""
+    """Every seed of a comparison asks for the same images."""
     return fingerprint(images.read_image(image))
 
 
@@ -131,15 +131,15 @@ def _unlike(normals: Sequence[Record], judging: Sequence[Record]) -> tuple[Recor
 
 @dataclass(frozen=True)
 class Used:
-    """What went into a folder of generated pictures: hash -> name of the real pictures, and their groups."""
+    """What went into a folder of generated images: hash -> name of the real images, and their groups."""
 
     defects: dict[str, str]  # seen by the generator: training list and references
     normals: dict[str, str]  # painted on
-    pictures: tuple[Path, ...]  # the generated pictures themselves
+    images: tuple[Path, ...]  # the generated images themselves
 
 
-def used_by(folder: Path, pictures: Iterable[Path]) -> Used:
-    """Read generate.json and manifest.jsonl of a generated folder; without them only the pictures are known.
+def used_by(folder: Path, paths: Iterable[Path]) -> Used:
+    """Read generate.json and manifest.jsonl of a generated folder; without them only the images are known.
 
     Raises FlawsmithError when one of them is damaged.
     """
@@ -150,24 +150,24 @@ def used_by(folder: Path, pictures: Iterable[Path]) -> Used:
             listed = inputs.parse_json((folder / CONFIG).read_text(encoding="utf-8")).get("support", {})
             defects |= {str(sha): str(name) for name, sha in listed.items()}
         except (OSError, ValueError, AttributeError) as error:
-            raise FlawsmithError(f"{folder / CONFIG} is damaged ({error}): generate the pictures again.") from error
+            raise FlawsmithError(f"{folder / CONFIG} is damaged ({error}): generate the images again.") from error
     if (folder / MANIFEST).is_file():
         for line in read_manifest(folder):
             normals[line["normal"]["sha"]] = line["normal"]["file"]
             if line.get("reference"):
                 defects[line["reference"]["sha"]] = line["reference"]["file"]
-    return Used(defects, normals, tuple(pictures))
+    return Used(defects, normals, tuple(paths))
 
 
 def refuse_leaks(used: Used, records: Sequence[Record], division: Division) -> None:
-    """Raise FlawsmithError when a picture to be judged by was used to make the generated ones, naming up to five.
+    """Raise FlawsmithError when an image to be judged by was used to make the generated ones, naming up to five.
 
-    By file: its content is in the training list, among the references, painted on, or among the generated pictures. By
-    group: it shows a part that one of those shows. By look: it nearly equals a support defect or a generated picture.
+    By file: its content is in the training list, among the references, painted on, or among the generated images. By
+    group: it shows a part that one of those shows. By look: it nearly equals a support defect or a generated image.
     """
     judging = [*division.test, *division.validation]
     shas = {record.image: images.file_sha(record.image) for record in (*records, *judging)}
-    made = {images.file_sha(path): path.name for path in used.pictures}
+    made = {images.file_sha(path): path.name for path in used.images}
     spent = {**made, **used.normals, **used.defects}
     groups = {record.group: record.name for record in records if record.group and shas[record.image] in used.defects}
     groups |= {record.group: record.name for record in division.support if record.group}
@@ -183,7 +183,7 @@ def refuse_leaks(used: Used, records: Sequence[Record], division: Division) -> N
         for record in records
         if record in division.support or shas[record.image] in used.defects
     ]
-    sources += [(path.name, path) for path in used.pictures]
+    sources += [(path.name, path) for path in used.images]
     if not found and sources:
         prints = [fingerprint(images.read_image(record.image)) for record in defects]
         looks = [fingerprint(images.read_image(path)) for _, path in sources]
@@ -191,17 +191,17 @@ def refuse_leaks(used: Used, records: Sequence[Record], division: Division) -> N
     if found:
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         raise FlawsmithError(
-            f"The evaluation would leak: {'; '.join(found[:5])}{more}. Generate from training pictures only, and give "
+            f"The evaluation would leak: {'; '.join(found[:5])}{more}. Generate from training images only, and give "
             "evaluate the --shots and --group-by that generate had."
         )
 
 
-def lookalikes(pictures: Sequence[Path], division: Division) -> list[Path]:
-    """Those of the generated pictures that nearly equal a defect that is judged, but are another file."""
+def lookalikes(paths: Sequence[Path], division: Division) -> list[Path]:
+    """Those of the generated images that nearly equal a defect that is judged, but are another file."""
     defects = [_fingerprint_of(r.image) for r in (*division.test, *division.validation) if not r.is_good]
-    alike = {j for _, j, _ in near(defects, [fingerprint(images.read_image(path)) for path in pictures])}
+    alike = {j for _, j, _ in near(defects, [fingerprint(images.read_image(path)) for path in paths])}
     judged = {images.file_sha(r.image) for r in (*division.test, *division.validation)} if alike else set()
-    return [pictures[j] for j in sorted(alike) if images.file_sha(pictures[j]) not in judged]
+    return [paths[j] for j in sorted(alike) if images.file_sha(paths[j]) not in judged]
 
 
 def support_of(used: Used, records: Sequence[Record]) -> list[Record]:

@@ -104,7 +104,7 @@ def markdown(values: Sequence[Value], about: dict[str, Any], head: Sequence[str]
     columns += [""] if any(not one.type for one in values) else []
     names = [name or "value" for name in columns]
     parts += summary(values) if by_method else []
-    parts += ["", "| " + " | ".join(["key", *(["arm"] if by_method else []), *names, "pictures"]) + " |"]
+    parts += ["", "| " + " | ".join(["key", *(["arm"] if by_method else []), *names, "images"]) + " |"]
     parts.append("|" + " --- |" * (len(names) + 2 + by_method))
     rows: dict[tuple[str, str], dict[str, list[Value]]] = {}
     for one in values:
@@ -119,9 +119,9 @@ def markdown(values: Sequence[Value], about: dict[str, Any], head: Sequence[str]
 
 
 def summary(values: Sequence[Value]) -> list[str]:
-    """A table of arms against headline keys, each a mean over types (over all pictures where no type is known).
+    """A table of arms against headline keys, each a mean over types (over all images where no type is known).
 
-    Of pictures only the defect's window is shown. An arm's pictures are the same for every share, so their values
+    Of images only the defect's window is shown. An arm's images are the same for every share, so their values
     stand beside each of its shares.
     """
     keys = [one.key for one in values if one.key.split("/")[0] in HEADLINES and not one.key.endswith("/whole")]

@@ -1,6 +1,6 @@
-"""`flawsmith evaluate OUT`: a folder of generated pictures, ours or another tool's, against real data.
+"""`flawsmith evaluate OUT`: a folder of generated images, ours or another tool's, against real data.
 
-Order: everything that can be refused is refused first (names, extractor, leaks), then labels, pictures and downstream
+Order: everything that can be refused is refused first (names, extractor, leaks), then labels, images and downstream
 runs are judged; finished parts stand in the ledger and are not repeated.
 """
 
@@ -20,7 +20,7 @@ from flawsmith.datasets.writer import MANIFEST
 from flawsmith.diffusion.devices import refuse_device
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.evaluation import features, results
-from flawsmith.evaluation import judge as pictures
+from flawsmith.evaluation import judge as judging
 from flawsmith.evaluation.detectors import downstream, exporting, heads, paper
 from flawsmith.evaluation.detectors.classification import ClassificationConfig
 from flawsmith.evaluation.detectors.encoder import fingerprint
@@ -40,7 +40,7 @@ from flawsmith.evaluation.protocol import (
 from flawsmith.evaluation.results import Ledger, Value, as_values
 from flawsmith.records import Progress, Record, under
 
-METRICS = (*pictures.METRICS, "segmentation", "classification")
+METRICS = (*judging.METRICS, "segmentation", "classification")
 
 
 def evaluate(
@@ -60,7 +60,7 @@ def evaluate(
     classifying = overlay(ClassificationConfig(device=config.device), config.classification, "Classification")
     papers = overlay(paper.PaperConfig(device=config.device), config.paper, "Paper")
     extractor = None
-    if set(config.metrics) & set(pictures.METRICS):
+    if set(config.metrics) & set(judging.METRICS):
         extractor = features.load(config.features).to(config.device)
     folder, generated = _read_generated(config)
     real = read_real(config)
@@ -79,10 +79,10 @@ def evaluate(
     root = datasets.parse_source(config.real)[1]
     values = part("labels", lambda: [*labels.judge(folder, root), *labels.repeats(generated)])
     if extractor is not None:
-        asked = sorted(set(config.metrics) & set(pictures.METRICS))
+        asked = sorted(set(config.metrics) & set(judging.METRICS))
 
         def judged() -> list[Value]:
-            judge = pictures.Judge(
+            judge = judging.Judge(
                 extractor,
                 [r for r in division.support if not r.is_good],
                 [r for r in division.test if not r.is_good],
@@ -91,14 +91,14 @@ def evaluate(
             )
             return judge.values(generated)
 
-        values += part(f"pictures {','.join(asked)}", judged)
+        values += part(f"images {','.join(asked)}", judged)
     values += _downstream(config, division, generated, segmenting, classifying, papers, part, progress, notes)
     about = {
         "command": command,
         "config": json.loads(config.model_dump_json(exclude={"out"})),
         "generated": identity,
         "protocol": config.protocol,
-        "extractors": {e.name: e.describe() for e in ([extractor, extractor.at(pictures.CLOSE)] if extractor else [])},
+        "extractors": {e.name: e.describe() for e in ([extractor, extractor.at(judging.CLOSE)] if extractor else [])},
         "split": {
             name: [record.name for record in getattr(division, name)] for name in ("support", "validation", "test")
         },
@@ -192,7 +192,7 @@ def _paper(
 
 
 def _read_generated(config: EvaluateConfig) -> tuple[Path, list[Record]]:
-    """The folder and its defect pictures with masks, of the asked category where there are several."""
+    """The folder and its defect images with masks, of the asked category where there are several."""
     plain = inputs.home(Path(config.generated))
     if (plain / MANIFEST).is_file():
         reader, folder = "mvtec_ad", plain
@@ -204,18 +204,18 @@ def _read_generated(config: EvaluateConfig) -> tuple[Path, list[Record]]:
         found = [record for record in found if record.category == config.category]
     bare = [record for record in found if not record.masks]
     if not found or bare:
-        what = f"{len(bare)} pictures without a mask, the first {bare[0].image}" if bare else "no defect pictures"
+        what = f"{len(bare)} images without a mask, the first {bare[0].image}" if bare else "no defect images"
         raise FlawsmithError(f"{folder} holds {what}: give a folder with test/<defect> and ground_truth/<defect>.")
     return folder, found
 
 
 def _usable(generated: Sequence[Record]) -> tuple[list[Record], list[str]]:
-    """Pictures whose masks hold a pixel, and a note on the others."""
+    """Images whose masks hold a pixel, and a note on the others."""
     kept = [r for r in generated if any(images.read_mask(path).any() for path in r.masks)]
     if not kept:
-        raise FlawsmithError("Every mask of the generated pictures is empty: there is no defect to judge.")
+        raise FlawsmithError("Every mask of the generated images is empty: there is no defect to judge.")
     lost = len(generated) - len(kept)
-    return kept, [f"{lost} generated pictures have an empty mask and are left out."] if lost else []
+    return kept, [f"{lost} generated images have an empty mask and are left out."] if lost else []
 
 
 def _divide(config: EvaluateConfig, real: Real, used: Used) -> Division:
@@ -231,7 +231,7 @@ def _divide(config: EvaluateConfig, real: Real, used: Used) -> Division:
 def _identity(
     config: EvaluateConfig, folder: Path, generated: Sequence[Record], division: Division, extractor: Any
 ) -> str:
-    """A hash of everything that decides a value: both sets of pictures, their use, and the settings."""
+    """A hash of everything that decides a value: both sets of images, their use, and the settings."""
     fields = json.loads(
         config.model_dump_json(exclude={"out", "seeds", "metrics", "export", "generated", "real", "device"})
     )

@@ -34,10 +34,10 @@ class Loader:
         )  # too large to keep, still in use
         self._shas: dict[Path, str] = {}
         mask = config.mask
-        self.mask_is_picture = mask is not None and mask not in masks.MASKS
+        self.mask_is_file = mask is not None and mask not in masks.MASKS
         self.mask_run = config.mask_run()
         self._learned: Any = None
-        self.mask_options = masks.MaskOptions() if self.mask_is_picture else masks.mask_options(config.mask_options)
+        self.mask_options = masks.MaskOptions() if self.mask_is_file else masks.mask_options(config.mask_options)
 
     def _keep(self, kind: str, path: Path, make: Callable[[], Any], size: Callable[[Any], int]) -> Any:
         key = (kind, str(path))
@@ -73,9 +73,7 @@ class Loader:
             image = self.sample(record).image
             allowed = masks.foreground(image)
             if self.config.roi is not None:
-                allowed = allowed & self.picture_mask(
-                    self.config.roi, image.shape[:2], "Region of interest", record.image
-                )
+                allowed = allowed & self.mask_file(self.config.roi, image.shape[:2], "Region of interest", record.image)
             if not allowed.any():
                 raise FlawsmithError(
                     f"The region of interest {self.config.roi} and the object in {record.image} do not meet: "
@@ -85,8 +83,8 @@ class Loader:
 
         return self._keep("allowed", record.image, make, lambda mask: mask.nbytes)
 
-    def picture_mask(self, path: Path, shape: tuple[int, ...], what: str, photo: Path) -> np.ndarray:
-        """The mask (H, W) bool in a picture, refused when it is empty or not of the photograph's size."""
+    def mask_file(self, path: Path, shape: tuple[int, ...], what: str, photo: Path) -> np.ndarray:
+        """The mask (H, W) bool in an image, refused when it is empty or not of the photograph's size."""
         mask = self._keep("mask", path, lambda: images.read_mask(path), lambda mask: mask.nbytes)
         if mask.shape != tuple(shape):
             raise FlawsmithError(
@@ -142,8 +140,8 @@ class Loader:
         seed = job.seed if redraw == 0 else hash_seed(job.seed, redraw)
         others = tuple(self.sample(record) for record in job.others)
         warp = None
-        if self.mask_is_picture:
-            mask = self.picture_mask(Path(job.mask), normal.image.shape[:2], "Mask", job.normal.image)
+        if self.mask_is_file:
+            mask = self.mask_file(Path(job.mask), normal.image.shape[:2], "Mask", job.normal.image)
         else:
             rng = np.random.default_rng(hash_seed(seed, "mask"))
             allowed, image = self.allowed(job.normal), normal.image

@@ -38,7 +38,7 @@ def read_records(config: GenerateConfig) -> list[Record]:
     out = Path(os.path.realpath(config.out))  # `resolve` raises for a link to itself; the writer refuses it
     if Path(os.path.realpath(root)) in (out, *out.parents):
         raise FlawsmithError(
-            f"Output folder {config.out} lies inside the data set {root}: the next run would read the painted pictures "
+            f"Output folder {config.out} lies inside the data set {root}: the next run would read the painted images "
             f"as photographs. Choose a folder beside it, for example --out {root.resolve().parent / 'painted'}."
         )
     records = datasets.read(reader, root, category=config.category, group_by=config.group_by)
@@ -50,10 +50,10 @@ def read_records(config: GenerateConfig) -> list[Record]:
 
 
 def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthesizer) -> Plan:
-    """Decide every picture: a pure function of its arguments.
+    """Decide every image: a pure function of its arguments.
 
     Job i does not depend on n, so that a longer run begins with the shorter one. Normals come from the training
-    photographs, references only from the few-shot support set: a method never sees a test picture.
+    photographs, references only from the few-shot support set: a method never sees a test image.
     """
     by_category: dict[str, list[Record]] = {}
     for record in records:
@@ -71,7 +71,7 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
     if config.references_from is not None and not sees_support:
         raise FlawsmithError(f"{synthesizer.name} reads no references: leave references_from out.")
     if config.references > 1 and synthesizer.references != "many":
-        raise FlawsmithError(f"{synthesizer.name} reads one reference per picture, not {config.references}.")
+        raise FlawsmithError(f"{synthesizer.name} reads one reference per image, not {config.references}.")
     jobs = []
     for index in range(total):
         category, defect = pairs[index % len(pairs)]
@@ -110,7 +110,7 @@ def _job(
     normals: list[Record],
     references: list[Record],
 ) -> Job:
-    """The picture that is number `turn` of its category and type: its photograph, references, mask family, words."""
+    """The image that is number `turn` of its category and type: its photograph, references, mask family, words."""
     count = max(config.references, synthesizer.reference_count)
     walk = hash_seed(config.seed, "reference", category, defect)
     shown = [_shuffled(references, walk, turn + more) for more in range(count)] if references else []
@@ -179,13 +179,12 @@ def _notes(
     defects = [record for record in records if not record.is_good and (not asked or record.defect_type in asked)]
     bare = [record for record in defects if not record.masks]
     if bare:
-        notes.append(f"{len(bare)} pictures of defects have no mask and are not used (the first: {bare[0].image}).")
+        notes.append(f"{len(bare)} images of defects have no mask and are not used (the first: {bare[0].image}).")
     known = {(record.category, record.defect_type) for supported in supports.values() for record in supported}
     for category, defect in dict.fromkeys((r.category, r.defect_type) for r in defects if r.masks):
         if (category, defect) not in known:
             notes.append(
-                f"{category}/{defect} has too few pictures for a third of them to be seen and is left out: "
-                "give --shots."
+                f"{category}/{defect} has too few images for a third of them to be seen and is left out: give --shots."
             )
     return notes
 
@@ -198,7 +197,7 @@ def _pairs(
     supports: dict[str, list[Record]],
     own: Record | None,
 ) -> list[tuple[str, str]]:
-    """(category, defect type) of every kind of picture asked for, in order."""
+    """(category, defect type) of every kind of image asked for, in order."""
     pairs: list[tuple[str, str]] = []
     for category in normals:
         known_here = supports[category] if config.references_from else by_category[category]
@@ -258,7 +257,7 @@ def _own_reference(config: GenerateConfig, category: str) -> Record | None:
     if config.reference_mask is None:
         raise FlawsmithError(
             f"--reference {config.reference} has no mask, so nobody knows which pixels are the defect: give "
-            "--reference-mask, a black picture of the same size that is white on the defect, or let one be proposed "
+            "--reference-mask, a black image of the same size that is white on the defect, or let one be proposed "
             "with --reference-mask auto."
         )
     defect = config.defect[0] if config.defect else "defect"
@@ -287,7 +286,7 @@ def _order(seed: int, epoch: int, count: int) -> list[int]:
 
 
 def _licences(records: Sequence[Record]) -> list[str]:
-    """Licence files found at the data set's root: what the generated pictures inherit."""
+    """Licence files found at the data set's root: what the generated images inherit."""
     found = set()
     for root in {record.root for record in records}:
         if root.is_dir():

@@ -1,4 +1,4 @@
-"""From a configuration to pictures: plan -> jobs -> requests -> samples -> writer. The only path to a pixel."""
+"""From a configuration to images: plan -> jobs -> requests -> samples -> writer. The only path to a pixel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MIN_ON_OBJECT = 0.5
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did: pictures kept, refused (with reasons and counts), and found finished from before."""
+    """What a run did: images kept, refused (with reasons and counts), and found finished from before."""
 
     out: Path
     kept: int
@@ -46,7 +46,7 @@ def prepare(config: GenerateConfig, progress: Progress | None = None) -> tuple[P
         config.method, backbone=config.backbone, device=config.device, memory=config.memory, **config.options
     )
     if config.mask is not None and config.mask not in masks.MASKS and not Path(config.mask).is_file():
-        raise unknown("Mask", config.mask, masks.MASKS, "and is no picture file")
+        raise unknown("Mask", config.mask, masks.MASKS, "and is no image file")
     records = read_records(config)
     made = plan(config, records, synthesizer)
     made.notes.extend(notes)
@@ -68,7 +68,7 @@ def _check_sources(jobs: Sequence[Job], loader: Loader, synthesizer: Synthesizer
     shapes = []
     if loader.config.roi is not None:
         shapes.append(("Region of interest", loader.config.roi))
-    if loader.mask_is_picture:
+    if loader.mask_is_file:
         shapes.append(("Mask", Path(jobs[0].mask)))
     for number, record in enumerate([*references, *normals]):
         if progress and number % 16 == 0:
@@ -76,7 +76,7 @@ def _check_sources(jobs: Sequence[Job], loader: Loader, synthesizer: Synthesizer
         if record.is_good:
             images.verify(record.image)
             for what, path in shapes:
-                loader.picture_mask(path, images.image_size(record.image), what, record.image)
+                loader.mask_file(path, images.image_size(record.image), what, record.image)
         elif not loader.sample(record).mask.any():
             raise FlawsmithError(
                 f"Mask {record.masks[0]} of {record.image.name} is empty: paint the defect white, or remove both files."
@@ -88,9 +88,9 @@ def _check_sources(jobs: Sequence[Job], loader: Loader, synthesizer: Synthesizer
 def _gate(sample: Sample, request: Request, loader: Loader, job: Job) -> Sample:
     """Refuse a label that lies off the object; a mask the user painted is the user's word.
 
-    A refused picture is never written: its pixels are let go for the photograph's own.
+    A refused image is never written: its pixels are let go for the photograph's own.
     """
-    if "rejected" not in sample.info and not loader.mask_is_picture:
+    if "rejected" not in sample.info and not loader.mask_is_file:
         area = int(sample.mask.sum())
         on_object = float((sample.mask & loader.allowed(job.normal)).sum()) / max(1, area)
         info = {**sample.info, "scores": {**sample.info.get("scores", {}), "on_object": round(on_object, 4)}}
@@ -107,7 +107,7 @@ def blocks(jobs: Sequence[Job], size: int) -> Iterator[Sequence[Job]]:
 
 
 def run(config: GenerateConfig, progress: Progress | None = None) -> Summary:
-    """Make every picture of a configuration; resumes when the folder already holds part of this run."""
+    """Make every image of a configuration; resumes when the folder already holds part of this run."""
     made, synthesizer, loader = prepare(config, progress)
     with Writer(config.out, made.description) as writer:
         resumed = len(writer.lines)
@@ -181,7 +181,7 @@ def _write(
         if job.reference
         else None,
         "others": [record.name for record in job.others],
-        "mask_source": Path(job.mask).name if loader.mask_is_picture else job.mask,
+        "mask_source": Path(job.mask).name if loader.mask_is_file else job.mask,
         "warp": request.warp.to_json() if request.warp is not None else None,
         "requested_mask_sha": images.array_sha(request.mask),
         "window": sample.info.get("window"),

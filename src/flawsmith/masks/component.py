@@ -72,7 +72,7 @@ def components(image: np.ndarray, allowed: np.ndarray, shares: tuple[float, floa
         return []
     smooth = cv2.cvtColor(cv2.bilateralFilter(small, 7, 40, 5), cv2.COLOR_RGB2LAB).astype(np.float32)
     points = smooth[inside]
-    # Starting from the order of brightness instead of chance: the same picture has the same components.
+    # Starting from the order of brightness instead of chance: the same image has the same components.
     order = np.argsort(np.argsort(points[:, 0], kind="stable"), kind="stable")
     found: list[np.ndarray] = []
     for count in COLOURS:

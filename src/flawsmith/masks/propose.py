@@ -46,7 +46,7 @@ def propose(image: np.ndarray) -> np.ndarray | None:
     found = parts == strongest
     if stats[strongest, cv2.CC_STAT_AREA] < SMALLEST or found.sum() > LARGEST * inside.sum():
         return None
-    # Several strange places, or one that runs out of the picture, are the product's own shape more often than not.
+    # Several strange places, or one that runs out of the image, are the product's own shape more often than not.
     frame = np.concatenate([found[0], found[-1], found[:, 0], found[:, -1]])
     if weight[strongest] < ALONE * weight.sum() or frame.mean() > 0.15:
         return None
@@ -91,7 +91,7 @@ def write_proposal(photograph: Path, out: Path) -> tuple[Path, Path]:
     mask = propose(image)
     if mask is None or not mask.any():
         raise FlawsmithError(
-            f"Nothing in {photograph} clearly stands out, so no mask can be proposed: paint one, a black picture of "
+            f"Nothing in {photograph} clearly stands out, so no mask can be proposed: paint one, a black image of "
             "the same size that is white on the defect, and give it as --reference-mask."
         )
     path = out.parent / f"{out.name}-reference-mask.png"

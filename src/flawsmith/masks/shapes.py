@@ -32,7 +32,7 @@ def blob(rng: np.random.Generator, area: float, elongation: float = 1.0) -> np.n
 def perlin(rng: np.random.Generator, area: float, elongation: float = 1.0) -> np.ndarray:
     """Thresholded Perlin noise: ragged, lobed regions.
 
-    Reference: Zavrtanik et al., "DRAEM", ICCV 2021, section 3.2. There the whole picture is thresholded; here the
+    Reference: Zavrtanik et al., "DRAEM", ICCV 2021, section 3.2. There the whole image is thresholded; here the
     noise is bounded by a soft ellipse, so that the size can be asked for.
     """
     angle = rng.uniform(0, math.pi)

@@ -99,7 +99,7 @@ class Synthesizer(OnArrays):
         return {}
 
     def check_reference(self, reference: Sample, name: str = "The reference") -> None:
-        """Raises FlawsmithError saying why this method cannot use a reference; called before any picture is made."""
+        """Raises FlawsmithError saying why this method cannot use a reference; called before any image is made."""
 
     # -- the job ---------------------------------------------------------------------------------------------------
 

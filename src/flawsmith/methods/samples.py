@@ -48,7 +48,7 @@ class Samples(list[Sample]):
             raise FlawsmithError("There is no sample to show: all were refused, see `refused`.")
         places = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
         chosen = [self[int(i)] for i in places]
-        rows = [[images.overlay(s.image, s.mask), images.mask_picture(s.mask), _zoom(s)] for s in chosen]
+        rows = [[images.overlay(s.image, s.mask), images.mask_image(s.mask), _zoom(s)] for s in chosen]
         captions = [sample.caption or sample.defect_type for sample in chosen]
         return images.contact_sheet(rows, ("image", "mask", "zoom"), captions, cell)
 

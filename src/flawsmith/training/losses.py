@@ -61,7 +61,7 @@ class Encoded:
 
 @torch.no_grad()
 def encode_batch(backbone: Backbone, batch: Batch) -> Encoded:
-    """The picture's latents, and mask and surroundings of its hole."""
+    """The image's latents, and mask and surroundings of its hole."""
     image, clean, mask, _ = batch_tensors(batch, backbone.device)
     extra = backbone.inpaint_input(clean, mask)
     return Encoded(backbone.encode(image), extra)
@@ -80,7 +80,7 @@ def masked_loss(
     (B, 1, h, w), a little of the rest, and of its edges.
 
     The square of the error's differences between neighbours costs a 4 px grid, which the plain square hardly
-    sees. norm "area" divides by the mask's area, so that small defects count; "all" by the whole picture's, as
+    sees. norm "area" divides by the mask's area, so that small defects count; "all" by the whole image's, as
     AnomalyXFusion does.
     """
     square = error.square().mean(1, keepdim=True)
@@ -100,13 +100,13 @@ def masked_loss(
 
 def step_weight(alphas_cumprod: Tensor, t: Tensor, cap: float, prediction: str = "v_prediction") -> Tensor:
     """Weight (B,) of steps t (B,): 1 up to a signal-to-noise ratio of `cap`, then falling so that an error of the
-    clean picture counts no more than at the cap; 1 everywhere for a cap of 0. Unlike min-SNR (Hang et al. 2023) pure
-    noise keeps its full weight, where the picture is composed.
+    clean image counts no more than at the cap; 1 everywhere for a cap of 0. Unlike min-SNR (Hang et al. 2023) pure
+    noise keeps its full weight, where the image is composed.
     """
     signal = alphas_cumprod.to(t.device)[t]
     if not cap:
         return torch.ones_like(signal)
-    if prediction == "epsilon":  # an error of the noise is SNR times that of the clean picture
+    if prediction == "epsilon":  # an error of the noise is SNR times that of the clean image
         return (cap * (1 - signal) / signal.clamp_min(1e-8)).clamp_max(1.0)
     return (1 + cap) * (1 - signal).clamp_max(1 / (1 + cap))  # 1 / (SNR + 1) is 1 - alpha_bar
 

@@ -49,12 +49,12 @@ def train(
         parameter.requires_grad_(name in parameters)
     what = next(iter(support)) if len(support) == 1 else f"{len(support)} types"
 
-    pictures = [found[turn % len(found)] for turn in range(4) for found in real.values()]
+    shown = [found[turn % len(found)] for turn in range(4) for found in real.values()]
     photographs = [photo for found in normals.values() for photo in found]
 
     def preview(step: int) -> None:
-        picture = training_data.preview(method, pictures, photographs, config)
-        images.write_image(folder / "previews" / f"{step:06d}.png", picture)
+        sheet = training_data.preview(method, shown, photographs, config)
+        images.write_image(folder / "previews" / f"{step:06d}.png", sheet)
 
     result = fit_model(
         method.backbone,

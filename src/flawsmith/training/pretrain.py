@@ -86,11 +86,11 @@ def read_config(path: Path | str, **changes: Any) -> PretrainConfig:
 def measure_spectrum(backbone: Backbone, windows: Windows, batches: int = 24) -> Tensor:
     """Standard deviation (3, P, P) of every cosine wave of what the hole hides, per unit of area.
 
-    That is the picture under the mask minus the smooth continuation of its surroundings: the waves of the whole
+    That is the image under the mask minus the smooth continuation of its surroundings: the waves of the whole
     window would be the wrong prior. Windows differ a hundredfold in contrast and colour; the level of brightness and
     of each colour difference is between their typical and their mean power, since the mean alone lets colour noise
     through in the many windows without colour. Coarse waves keep their full power: capped, every cell's brightness
-    was guessed for itself. Waves that hardly occur get half a grey level, the rounding of 8-bit pictures.
+    was guessed for itself. Waves that hardly occur get half a grey level, the rounding of 8-bit images.
     """
     device = backbone.device
     shape, mean, typical, total = *torch.zeros(3, 1, device=device), 0.0
@@ -123,7 +123,7 @@ def held_out(backbone: Backbone, windows: Windows, config: PretrainConfig) -> di
         batch = windows.batch(size, config.seed + 1, part, split="val", augment=False)
         shape = (backbone.latent_channels, backbone.unet.config.sample_size, backbone.unet.config.sample_size)
         noise = draw_noise(range(part * size, (part + 1) * size), shape)
-        t = torch.linspace(350, 990, size).long()  # where the picture is decided, not its grain
+        t = torch.linspace(350, 990, size).long()  # where the image is decided, not its grain
         nothing: list[Any] = [None] * size
         shift = size // 2
         wrong = batch.captions[shift:] + batch.captions[:shift]
@@ -169,7 +169,7 @@ def _constant(given: Conditioning, t: Tensor) -> Conditioning:
 
 
 def preview(backbone: Backbone, windows: Windows, path: Path, seed: int = 7, count: int = 8) -> None:
-    """Held-out windows as a picture: hole, real, from text, from reference, from nothing; one row each."""
+    """Held-out windows as an image: hole, real, from text, from reference, from nothing; one row each."""
     batch = windows.batch(count, seed, 0, split="val", augment=False)
     image, clean, mask, references = batch_tensors(batch, backbone.device)
     side = image.shape[2] // backbone.factor

@@ -28,7 +28,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> dict[str, An
     """Fit every asked-for defect type that the run does not hold yet; returns the card.
 
     Writes `out/card.json`, `out/adapters/<category>/<defect>.safetensors` or `out/weights.safetensors`, and under
-    `out/train/` metrics, previews and the resumable state. Only the few-shot support pictures and the training
+    `out/train/` metrics, previews and the resumable state. Only the few-shot support images and the training
     normals are read.
     """
     kind = resolve(config.method, METHODS, "Method")
@@ -75,8 +75,8 @@ def _fit_one(
     folder = config.out / "train" / f"{category}-{defect}"
 
     def preview(step: int) -> None:
-        picture = training_data.preview(kind(backbone=backbone), real, normals, config)
-        images.write_image(folder / "previews" / f"{step:06d}.png", picture)
+        image = training_data.preview(kind(backbone=backbone), real, normals, config)
+        images.write_image(folder / "previews" / f"{step:06d}.png", image)
 
     training_data.same_fit(folder, {"backbone": config.backbone, "support": seen, "fit": asdict(settings)})
     drawn = training_data.drawn(config, category)

@@ -17,7 +17,7 @@ from flawsmith.training.tuning import Schedule
 
 @settings(frozen=True, config=SETTINGS)
 class FitConfig:
-    """Everything that decides an adapter's weights, apart from the pictures."""
+    """Everything that decides an adapter's weights, apart from the images."""
 
     steps: Count = 500
     batch_size: Count = 12
@@ -35,7 +35,7 @@ class FitConfig:
     self_reference: Share = 0.15  # share of references that are the window's own defect; the rest another's
     drawn_reference: Share = 0.0  # share of painted windows that come with themselves as the reference
     views: Whole = 0  # only so many different batches, whose latents are computed once, for a slow vae; 0 = always new
-    reference_views: Whole = 0  # of each reference only so many pictures, for a slow reader; 0 = a new one every time
+    reference_views: Whole = 0  # of each reference only so many images, for a slow reader; 0 = a new one every time
     drop_text: Share = 0.1  # share of windows without words, ...
     drop_tokens: Share = 0.0  # ... without the method's own tokens, ...
     drop_both: Share = 0.0  # ... without either
@@ -51,7 +51,7 @@ class FitConfig:
     min_area: Whole = 64
     colour: Amount = 4.0
     align: ClassVar[float] = 0.0  # the reader is frozen here
-    loss_norm: Norm = "area"  # divide by the mask's area, or as the paper by "all" of the picture
+    loss_norm: Norm = "area"  # divide by the mask's area, or as the paper by "all" of the image
     mask_steps: Whole = 0  # steps of a mask model beside it (`--mask learned`); 0 = none
     bf16: bool = True
 

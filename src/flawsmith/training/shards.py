@@ -1,7 +1,7 @@
 """Training windows on disk: shards of arrays with one JSON file of words each, and the batches drawn from
 them.
 
-A window is a square picture with a defect, the same place without it, the defect's mask, and a few words.
+A window is a square image with a defect, the same place without it, the defect's mask, and a few words.
 Batches are a pure function of (seed, step), so that a resumed run sees what an uninterrupted one would have
 seen.
 """
@@ -36,7 +36,7 @@ class Note:
 
 @dataclass(frozen=True)
 class TrainingWindow:
-    """One training window; `clean` equals `image` outside the mask, and everywhere where no clean picture
+    """One training window; `clean` equals `image` outside the mask, and everywhere where no clean image
     exists.
     """
 
@@ -211,7 +211,7 @@ class Windows:
 
 
 def _shrink(stack: np.ndarray, size: int | None) -> np.ndarray:
-    """Pictures (N, S, S, 3) or masks (N, S, S) to a side that S is a multiple of, by area; masks by a quarter."""
+    """Images (N, S, S, 3) or masks (N, S, S) to a side that S is a multiple of, by area; masks by a quarter."""
     if size is None or stack.shape[1] == size:
         return stack
     factor = stack.shape[1] // size
@@ -230,7 +230,7 @@ def _turn(rng: np.random.Generator, *arrays: np.ndarray) -> tuple[np.ndarray, ..
 
 
 def _light(rng: np.random.Generator, *images: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The same gain, offset and gamma for all pictures, one curve for all channels: colour words stay true."""
+    """The same gain, offset and gamma for all images, one curve for all channels: colour words stay true."""
     gain, offset, gamma = rng.uniform(0.85, 1.15), rng.uniform(-12, 12), rng.uniform(0.85, 1.18)
     curve = np.clip(255 * (np.arange(256) / 255) ** gamma * gain + offset, 0, 255).astype(np.uint8)
     return tuple(curve[image] for image in images)
@@ -258,6 +258,6 @@ def _vary(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, strong:
         np.ascontiguousarray(image), matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
     )
     covered = cv2.warpAffine(mask.astype(np.uint8), matrix, (size, size), flags=cv2.INTER_NEAREST).astype(bool)
-    if not covered.any():  # pushed out of the picture: keep it as it was
+    if not covered.any():  # pushed out of the image: keep it as it was
         moved, covered = np.ascontiguousarray(image), np.ascontiguousarray(mask)
     return _light(rng, moved)[0], covered

@@ -1,4 +1,4 @@
-"""What training may see of a data set: support pictures, training normals, painted defects; and how to watch it."""
+"""What training may see of a data set: support images, training normals, painted defects; and how to watch it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def wanted(config: TrainConfig, records: Sequence[Record]) -> list[tuple[str, st
         if not seen_of(config, records, category, defect):
             if config.defect:
                 raise FlawsmithError(
-                    f"{category}/{defect} offers no picture with a mask to learn from: raise --shots, or add masks."
+                    f"{category}/{defect} offers no image with a mask to learn from: raise --shots, or add masks."
                 )
             continue
         pairs.append((category, defect))
@@ -58,14 +58,14 @@ def seen_of(config: TrainConfig, records: Sequence[Record], category: str, defec
 def missing(
     config: TrainConfig, records: Sequence[Record], card: dict[str, Any], category: str, defect: str
 ) -> tuple[list[Record], dict[str, str]] | None:
-    """The support of a type and its hashes, or None when the run has learned it already, from the same pictures."""
+    """The support of a type and its hashes, or None when the run has learned it already, from the same images."""
     key = f"{category}/{defect}"
     support = seen_of(config, records, category, defect)
     seen = {record.name: images.file_sha(record.image) for record in support}
     if key not in card["learned"] or not (config.out / card["learned"][key]["file"]).is_file():
         return support, seen
     if card["learned"][key]["support"] != seen:
-        raise FlawsmithError(f"{config.out} has learned {key} from other pictures: choose another --out.")
+        raise FlawsmithError(f"{config.out} has learned {key} from other images: choose another --out.")
     return None
 
 
@@ -75,7 +75,7 @@ def same_fit(folder: Path, plan: Mapping[str, Any]) -> None:
     text = json.dumps(plan, indent=2, ensure_ascii=False)
     if (folder / STATE).is_file() and file.is_file() and file.read_text(encoding="utf-8") != text:
         raise FlawsmithError(
-            f"{folder} holds a stopped fit of other types, pictures or settings: give the same ones to resume it, or "
+            f"{folder} holds a stopped fit of other types, images or settings: give the same ones to resume it, or "
             f"remove {folder}."
         )
     images.write_bytes(file, text.encode("utf-8"))
@@ -141,6 +141,6 @@ def preview(
         sample = synthesizer.generate([request])[0]
         shown, view = (compose.square_window(m, 64, 1.6).slices for m in (reference.mask, mask))
         rows.append(
-            [reference.image[shown], normal.image[view], sample.image[view], images.mask_picture(sample.mask[view])]
+            [reference.image[shown], normal.image[view], sample.image[view], images.mask_image(sample.mask[view])]
         )
     return images.contact_sheet(rows, ("real", "normal", "generated", "label"))

@@ -1,4 +1,4 @@
-"""Few-shot fitting: a small adapter (LoRA) on the frozen backbone learns one defect type from a handful of pictures.
+"""Few-shot fitting: a small adapter (LoRA) on the frozen backbone learns one defect type from a handful of images.
 
 Batches mix the real defects with normal windows of the same product and painted defects on it: with real ones alone
 five to seven physical parts are copied, not learned.
@@ -107,7 +107,7 @@ class FewShotWindows:
     ) -> None:
         self.real = [sample for sample in real if sample.mask.any()]
         if not self.real:
-            raise FlawsmithError("Few-shot fitting needs at least one defect picture with a mask that is not empty.")
+            raise FlawsmithError("Few-shot fitting needs at least one defect image with a mask that is not empty.")
         self.normals, self.drawn, self.size, self.config = list(normals), list(drawn), size, config
         self.shown: Sequence[Sample] = self.real  # what the references of real windows are of
 

@@ -1,4 +1,4 @@
-"""Pictures to latents and back without a vae: what the compact backbone works on."""
+"""Images to latents and back without a vae: what the compact backbone works on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["PixelCodec"]
 
 
 class PixelCodec:
-    """Pictures <-> latents without parameters: (B, 3, H, W) <-> (B, 3 f^2, H / f, W / f).
+    """Images <-> latents without parameters: (B, 3, H, W) <-> (B, 3 f^2, H / f, W / f).
 
     Pixel-unshuffle, then one fixed rotation of every cell: brightness and two colour differences, each as a cosine
     transform of its f x f pixels. A rotation keeps white noise white and loses nothing (1e-6 in float32, so exact
-    for 8-bit pictures); but now a few channels hold nearly all of the picture, and the denoiser can be told so.
+    for 8-bit images); but now a few channels hold nearly all of the image, and the denoiser can be told so.
     """
 
     def __init__(self, factor: int) -> None:

@@ -1,8 +1,8 @@
-"""What a reference picture of a defect looks like, as tokens: a mask-aware conv encoder and a small reader
+"""What a reference image of a defect looks like, as tokens: a mask-aware conv encoder and a small reader
 with learned queries.
 
 The reader has the shape of BLIP-2's Q-Former (queries and text share one self-attention, queries look at the
-picture), at a size that runs on a CPU; its attention maps and the additive guidance variable on the visual
+image), at a size that runs on a CPU; its attention maps and the additive guidance variable on the visual
 tokens are what AnomalyControl's ASEA needs.
 """
 

@@ -48,17 +48,17 @@ def _both_sides(basis: Tensor, planes: Tensor) -> Tensor:
 class PreconditionedUNet(UNet2DConditionModel):
     """Predicts v as the best linear guess from what is given plus a correction by the network.
 
-    Outside the hole the picture is known, so v is too. Inside, the surroundings are continued smoothly, and what the
-    picture has beyond that is guessed from the noisy latents by a Wiener filter, wave by wave: a narrow network would
+    Outside the hole the image is known, so v is too. Inside, the surroundings are continued smoothly, and what the
+    image has beyond that is guessed from the noisy latents by a Wiener filter, wave by wave: a narrow network would
     have to learn to carry all this from input to output. The network's own answer is shaped by the same spectrum, so
-    that it has unit spread at every step and wave. The waves are those of the *picture*, not of one channel of cells:
+    that it has unit spread at every step and wave. The waves are those of the *image*, not of one channel of cells:
     what the network gets wrong then looks like a smooth cloud, while with channels filtered each for itself it was a
     mosaic of 4 px cells.
 
     The filter knows only the mean spectrum of all holes, which is several times too strong for the fine waves of a
     smooth surface and for colour on a grey one. So the network says, place by place and band by band, how much of the
     filter's guess to take: `gates`, 1 everywhere before training. Without them nearly all noise that the mean spectrum
-    lets through stayed in the picture as mottle.
+    lets through stayed in the image as mottle.
     Reference: Karras et al. 2022, section 5, written for v-prediction on a variance-preserving schedule, per wave.
     """
 

@@ -1,4 +1,4 @@
-"""Which defect is it? A classifier of whole pictures, trained on generated (and few real) defects, tested on real ones.
+"""Which defect is it? A classifier of whole images, trained on generated (and few real) defects, tested on real ones.
 
 Reference: docs/evaluation.md. "small" is a residual network for CPUs, trained from nothing; any image classifier in
 transformers format (the papers use an ImageNet ResNet-34) may be named instead.
@@ -29,15 +29,15 @@ SMALL = "small"
 
 @settings(frozen=True, config=SETTINGS)
 class ClassificationConfig:
-    """Training of the classifier. Pictures are brought to a square of `size` pixels."""
+    """Training of the classifier. Images are brought to a square of `size` pixels."""
 
     network: str = SMALL  # or a folder or hub id in transformers format
     steps: Count = 500
     batch_size: Count = 16
     size: Count = 160
     learning_rate: Rate = 2e-3  # of the small network; a pretrained one takes a tenth
-    synthetic: Share = 0.5  # share of pictures that are generated, where a type has both kinds
-    looks: Whole = 5  # at the validation pictures, over the second half of the steps
+    synthetic: Share = 0.5  # share of images that are generated, where a type has both kinds
+    looks: Whole = 5  # at the validation images, over the second half of the steps
     device: str = "cpu"
     seed: Whole = 0
 
@@ -62,7 +62,7 @@ def train(
     validation: Sequence[Sample] = (),
     progress: Progress | None = None,
 ) -> Classifier:
-    """Train on defect pictures, types in equal shares; keeps the look with the best validation accuracy.
+    """Train on defect images, types in equal shares; keeps the look with the best validation accuracy.
 
     Raises FlawsmithError for fewer than two defect types.
     """
@@ -113,7 +113,7 @@ def train(
 
 
 def _network(config: ClassificationConfig, count: int) -> tuple[Any, str, Preprocessing]:
-    """The network with `count` outputs, its name in keys, and what it wants done to pictures."""
+    """The network with `count` outputs, its name in keys, and what it wants done to images."""
     import transformers
 
     if config.network == SMALL:
@@ -140,7 +140,7 @@ def _draw(
     config: ClassificationConfig,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, int]:
-    """A random type, then a real or generated picture of it: turned, mirrored, another exposure."""
+    """A random type, then a real or generated image of it: turned, mirrored, another exposure."""
     label = int(rng.integers(len(types)))
     own, made = (pool.get(types[label], []) for pool in pools)
     members = made if made and (not own or rng.random() < config.synthetic) else own
@@ -151,18 +151,18 @@ def _draw(
     return np.clip((image.astype(np.float32) - 128) * gain + 128 + offset, 0, 255).astype(np.uint8), label
 
 
-def _batch(pictures: Sequence[np.ndarray], preprocessing: Preprocessing, device: str) -> Tensor:
-    x = tensors.from_images(pictures).to(device)
+def _batch(images: Sequence[np.ndarray], preprocessing: Preprocessing, device: str) -> Tensor:
+    x = tensors.from_images(images).to(device)
     return tensors.normalise(tensors.resize(x, preprocessing.size).clamp(-1, 1), preprocessing.mean, preprocessing.std)
 
 
 @torch.no_grad()
 def predict(classifier: Classifier, samples: Sequence[Sample]) -> list[str]:
-    """The defect type of each picture."""
+    """The defect type of each image."""
     config, found = classifier.config, []
     for start in range(0, len(samples), 32):
-        pictures = [images.resize(s.image, config.size, config.size) for s in samples[start : start + 32]]
-        logits = classifier.model(pixel_values=_batch(pictures, classifier.preprocessing, config.device)).logits
+        batch = [images.resize(s.image, config.size, config.size) for s in samples[start : start + 32]]
+        logits = classifier.model(pixel_values=_batch(batch, classifier.preprocessing, config.device)).logits
         found += [classifier.types[i] for i in logits.argmax(dim=1).tolist()]
     return found
 
@@ -170,12 +170,12 @@ def predict(classifier: Classifier, samples: Sequence[Sample]) -> list[str]:
 def accuracy(predicted: Sequence[str], truth: Sequence[str]) -> dict[str, dict[str, float]]:
     """ "all", every defect type and "mean" over the types -> {value, right, count}; "all" with the majority's rate.
 
-    Types that the classifier never saw count as wrong: leave their pictures out beforehand.
+    Types that the classifier never saw count as wrong: leave their images out beforehand.
     """
     right = np.array([p == t for p, t in zip(predicted, truth, strict=True)])
     names = np.array(truth)
     if not len(names):
-        raise FlawsmithError("Accuracy needs at least one picture.")
+        raise FlawsmithError("Accuracy needs at least one image.")
     rows = {}
     for kind in dict.fromkeys(truth):
         chosen = right[names == kind]

@@ -11,7 +11,7 @@ from flawsmith.evaluation.detectors.encoder import fingerprint
 from flawsmith.evaluation.results import MEAN, Value
 from flawsmith.records import Progress, Record, Sample
 
-CHOSEN_BY = "validation_pixel_AP"  # mean over the types, on validation pictures: what weights and shares are chosen by
+CHOSEN_BY = "validation_pixel_AP"  # mean over the types, on validation images: what weights and shares are chosen by
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def segment(
 ) -> Segmented:
     """Train, choose on validation, score once on test. Values are named METRIC/NETWORK/SELECTION.
 
-    Pictures are read one by one and kept only at the segmenter's scale.
+    Images are read one by one and kept only at the segmenter's scale.
     """
     checked = loaded(validation) if any(not r.is_good for r in validation) else []
     learn = heads.train if config.encoder else segmentation.train
@@ -101,7 +101,7 @@ def classify(
         return refused("the test set has fewer than two defect types")
     missing = types - {record.defect_type for side in learnt for record in side}
     if missing:
-        return refused(f"nothing to learn {', '.join(sorted(missing))} from: pictures need the real types' names")
+        return refused(f"nothing to learn {', '.join(sorted(missing))} from: images need the real types' names")
     chosen = [r for r in validation if r.defect_type in types]
     classifier = classification.train(loaded(learnt[0]), loaded(learnt[1]), config, loaded(chosen), progress)
     found = classification.predict(classifier, loaded(defects))

@@ -45,7 +45,7 @@ class Encoder(nn.Module):
             with torch.no_grad():
                 maps = self._maps(torch.zeros(1, 3, 64, 96))
             if not maps or any(not torch.isfinite(one).all() for one in maps):
-                raise ValueError("it gives no feature maps of a picture of 64 x 96 pixels")
+                raise ValueError("it gives no feature maps of an image of 64 x 96 pixels")
         except Exception as error:  # every architecture fails in its own way
             first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             raise FlawsmithError(
@@ -69,7 +69,7 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def seen(self, image: np.ndarray) -> list[Tensor]:
-        """The maps (1, C, h, w) of one picture (H, W, 3) uint8, its sides multiples of 32."""
+        """The maps (1, C, h, w) of one image (H, W, 3) uint8, its sides multiples of 32."""
         x = tensors.from_images([image]).to(next(self.model.parameters()).device, memory_format=torch.channels_last)
         return list(self(x))
 

@@ -22,8 +22,8 @@ def seconds(
 ) -> float:
     """Seconds of training and testing one segmenter on this machine, to about a factor of 1.5.
 
-    sizes: how many real, generated and normal pictures there will be. judged: how many are validated with and tested
-    on. defects, good: a few pictures to measure with, at least one of each.
+    sizes: how many real, generated and normal images there will be. judged: how many are validated with and tested
+    on. defects, good: a few images to measure with, at least one of each.
     """
     learn = heads.train if config.encoder else segmentation.train
     real, normals = ([record.load() for record in side[:2]] for side in (defects, good))

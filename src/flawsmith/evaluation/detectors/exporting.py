@@ -1,7 +1,7 @@
 """The trained segmenter for the line: safetensors, ONNX, OpenVINO; every export is run and must agree with torch.
 
 An export takes (B, 3, H, W) float32 in [-1, 1] (pixel / 127.5 - 1), H and W multiples of 32, and gives the anomaly map
-(B, 1, H, W) in [0, 1]. segmenter.json says how pictures are shrunk first and which threshold validation chose.
+(B, 1, H, W) in [0, 1]. segmenter.json says how images are shrunk first and which threshold validation chose.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from flawsmith.evaluation.detectors.segmentation import SegmentationConfig, Trai
 FORMATS = ("onnx", "openvino")
 NEEDED = {"onnx": ("onnx", "onnxruntime"), "openvino": ("openvino",)}
 TOLERANCE = 1e-4  # of an anomaly map in [0, 1]
-SIZES = ((96, 128), (64, 64))  # of the pictures that must agree: two, so that a fixed size would be noticed
+SIZES = ((96, 128), (64, 64))  # of the images that must agree: two, so that a fixed size would be noticed
 
 
 class _Map(nn.Module):
@@ -37,8 +37,8 @@ class _Map(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, picture: Tensor) -> Tensor:
-        return self.model(picture).sigmoid()
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model(image).sigmoid()
 
 
 def check(formats: tuple[str, ...]) -> None:
@@ -90,12 +90,12 @@ def export(trained: Trained, folder: Path, formats: tuple[str, ...]) -> dict[str
     check(formats)
     model = _Map(trained.model).cpu().float().eval()
     rng = np.random.default_rng(0)
-    pictures = [rng.uniform(-1, 1, (2, 3, *size)).astype(np.float32) for size in SIZES]
+    examples = [rng.uniform(-1, 1, (2, 3, *size)).astype(np.float32) for size in SIZES]
     with torch.no_grad():
-        wanted = [model(torch.from_numpy(x)).numpy() for x in pictures]
+        wanted = [model(torch.from_numpy(x)).numpy() for x in examples]
     report: dict[str, Any] = {}
     for name in formats:
-        path, found = (_onnx if name == "onnx" else _openvino)(model, folder, pictures)
+        path, found = (_onnx if name == "onnx" else _openvino)(model, folder, examples)
         difference = max(float(np.abs(a - b).max()) for a, b in zip(wanted, found, strict=True))
         if difference > TOLERANCE:
             raise FlawsmithError(
@@ -105,31 +105,31 @@ def export(trained: Trained, folder: Path, formats: tuple[str, ...]) -> dict[str
     return report
 
 
-def _onnx(model: nn.Module, folder: Path, pictures: list[np.ndarray]) -> tuple[Path, list[np.ndarray]]:
+def _onnx(model: nn.Module, folder: Path, examples: list[np.ndarray]) -> tuple[Path, list[np.ndarray]]:
     import onnxruntime
 
     content, axes = io.BytesIO(), {0: "batch", 2: "height", 3: "width"}
     torch.onnx.export(
         model,
-        (torch.from_numpy(pictures[0]),),
+        (torch.from_numpy(examples[0]),),
         content,  # type: ignore[arg-type]
-        input_names=["picture"],
+        input_names=["image"],
         output_names=["anomaly_map"],
-        dynamic_axes={"picture": axes, "anomaly_map": axes},
+        dynamic_axes={"image": axes, "anomaly_map": axes},
         opset_version=17,
         dynamo=False,  # the newer exporter needs one package more
     )
     path = folder / "segmenter.onnx"
     images.write_bytes(path, content.getvalue())
     session = onnxruntime.InferenceSession(content.getvalue(), providers=["CPUExecutionProvider"])
-    return path, [session.run(None, {"picture": x})[0] for x in pictures]
+    return path, [session.run(None, {"image": x})[0] for x in examples]
 
 
-def _openvino(model: nn.Module, folder: Path, pictures: list[np.ndarray]) -> tuple[Path, list[np.ndarray]]:
+def _openvino(model: nn.Module, folder: Path, examples: list[np.ndarray]) -> tuple[Path, list[np.ndarray]]:
     import openvino
 
-    converted = openvino.convert_model(model, example_input=torch.from_numpy(pictures[0]), input=[-1, 3, -1, -1])
+    converted = openvino.convert_model(model, example_input=torch.from_numpy(examples[0]), input=[-1, 3, -1, -1])
     path = folder / "segmenter.xml"
     openvino.save_model(converted, path, compress_to_fp16=False)
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return path, [np.asarray(compiled(x)[0]) for x in pictures]
+    return path, [np.asarray(compiled(x)[0]) for x in examples]

@@ -1,7 +1,7 @@
 """The segmenter of a comparison that must see three points: heads on a pretrained encoder, trained to vary little.
 
 Reference: docs/evaluation.md, "The judge". What makes two trainings of one arm differ is taken out one by one: the
-encoder is frozen, several heads are averaged, their weights are moving averages, every picture is drawn equally often,
+encoder is frozen, several heads are averaged, their weights are moving averages, every image is drawn equally often,
 and all arms of a seed use the same random numbers. Most can be switched off (`SegmentationConfig`).
 """
 
@@ -56,12 +56,12 @@ def train(
 ) -> Trained:
     """As `segmentation.train`, with heads on `config.encoder` instead of a network from nothing.
 
-    Pictures go through a frozen encoder once per view before the first step. Raises FlawsmithError without normal
-    pictures or without any defect, and for an encoder that does not serve.
+    Images go through a frozen encoder once per view before the first step. Raises FlawsmithError without normal
+    images or without any defect, and for an encoder that does not serve.
     """
     shrunk = [[segmentation.shrink(sample, config) for sample in group] for group in (real, synthetic, normals)]
     if not shrunk[2] or not any(len(item.places) for item in (*shrunk[0], *shrunk[1])):
-        raise FlawsmithError("Segmentation needs normal pictures and at least one real or generated defect.")
+        raise FlawsmithError("Segmentation needs normal images and at least one real or generated defect.")
     start = config.seed if config.paired else zlib.crc32(repr([config.seed, *map(len, shrunk)]).encode())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(start)

@@ -37,7 +37,7 @@ class TinyUNet(nn.Module):
 
 
 class UNet(nn.Module):
-    """DRAEM's discriminative sub-network on one picture: (B, 3, H, W) to logits (B, 1, H, W); H, W divisible by 32.
+    """DRAEM's discriminative sub-network on one image: (B, 3, H, W) to logits (B, 1, H, W); H, W divisible by 32.
 
     Five reductions, `base` channels at full size, bilinear enlargement with a convolution, as in the papers' protocol
     (Zavrtanik et al., ICCV 2021, section 3.2). Their two output channels with a softmax are one with a sigmoid here:
@@ -80,4 +80,4 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "tiny-unet": lambda: TinyUNet((16, 32, 64, 96)),
     "unet": UNet,
 }
-MULTIPLE = 32  # sides of a picture are padded to this, enough for all
+MULTIPLE = 32  # sides of an image are padded to this, enough for all

@@ -1,6 +1,6 @@
 """The segmentation protocol that the papers share, faults included, so that numbers can be laid beside theirs.
 
-One U-Net per category on whole pictures at 256 px: focal loss (gamma 2), Adam 1e-4, batches of 8, 200 epochs of 500
+One U-Net per category on whole images at 256 px: focal loss (gamma 2), Adam 1e-4, batches of 8, 200 epochs of 500
 samples, rate times 0.2 at 80 % and 90 %; each sample is with probability one half normal, else generated. **It is
 scored on the test set after every epoch and the best epoch is kept**, so that its numbers are upper bounds. Facts from
 the public code of AnomalyDiffusion, AnomalyXFusion and AnomalyControl; see docs/evaluation.md.
@@ -62,12 +62,12 @@ def run(
 ) -> dict[str, dict[str, dict[str, float | None]]]:
     """Train and score: "test-selected" and "last" -> metric -> "all" -> value.
 
-    Raises FlawsmithError without generated or normal pictures.
+    Raises FlawsmithError without generated or normal images.
     """
     made = [_small(s, config.size) for s in _capped(generated, config.per_type)]
     good, judged_on = ([_small(s, config.size) for s in group] for group in (normals, test))
     if not made or not good:
-        raise FlawsmithError(f"{NAME} needs generated defects and normal pictures.")
+        raise FlawsmithError(f"{NAME} needs generated defects and normal images.")
     by_type: dict[str, list[Sample]] = {}
     for sample in made:
         by_type.setdefault(sample.defect_type, []).append(sample)

@@ -1,4 +1,4 @@
-"""Small heads on the feature maps of a pretrained encoder, as one network from pictures to logits.
+"""Small heads on the feature maps of a pretrained encoder, as one network from images to logits.
 
 Reference: docs/evaluation.md, "The judge". How they are trained: `heads.py`.
 """
@@ -41,9 +41,9 @@ class Head(nn.Module):
 
 
 class Segmenter(nn.Module):
-    """Pictures (B, 3, H, W) in [-1, 1], H and W multiples of 32, to logits (B, 1, H, W): the mean of all heads.
+    """Images (B, 3, H, W) in [-1, 1], H and W multiples of 32, to logits (B, 1, H, W): the mean of all heads.
 
-    flips: the picture and its mirror image are both looked at and averaged.
+    flips: the image and its mirror image are both looked at and averaged.
     """
 
     def __init__(self, encoder: Encoder, heads: int, flips: bool = False) -> None:
@@ -63,7 +63,7 @@ class Segmenter(nn.Module):
         return logits
 
     def standardised(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps in units of what normal pictures show; extremes are cut."""
+        """Maps in units of what normal images show; extremes are cut."""
         return [
             ((one - getattr(self, f"centre{n}")) / getattr(self, f"spread{n}")).clamp(-8, 8)
             for n, one in enumerate(maps)
@@ -75,7 +75,7 @@ class Segmenter(nn.Module):
         return torch.stack([head(known) for head in self.heads]).mean(0)
 
     def measure(self, items: Sequence[Sequence[Tensor]]) -> None:
-        """Take centre and spread of every channel from normal pictures: no label is asked, so all arms get the same."""
+        """Take centre and spread of every channel from normal images: no label is asked, so all arms get the same."""
         for number in range(len(self.encoder.widths)):
             flat = [maps[number].float().flatten(-2).reshape(self.encoder.widths[number], -1) for maps in items]
             count = sum(one.shape[1] for one in flat)

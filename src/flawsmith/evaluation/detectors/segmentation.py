@@ -1,7 +1,7 @@
 """The downstream question on a CPU: a small U-Net trained on few real and many generated defects, tested on real ones.
 
 Reference: docs/evaluation.md. Every arm of a comparison gets the same initial weights, the
-same number of steps and the same share of normal pictures; only where the defects come from differs.
+same number of steps and the same share of normal images; only where the defects come from differs.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from flawsmith.records import GOOD, Progress, Sample
 
 @settings(frozen=True, config=SETTINGS)
 class SegmentationConfig:
-    """Training of the segmenter. `scale` shrinks pictures first; crops are square, in shrunk pixels."""
+    """Training of the segmenter. `scale` shrinks images first; crops are square, in shrunk pixels."""
 
     network: str = "light-unet"  # a name in networks.NETWORKS
     steps: Count = 1000
     batch_size: Count = 12
     crop: Count = 96
     scale: Rate = 0.7
-    longest: Count = 400  # no picture is longer than this after shrinking
+    longest: Count = 400  # no image is longer than this after shrinking
     learning_rate: Rate = 2e-3
-    normals: Share = 0.3  # share of crops from normal pictures
+    normals: Share = 0.3  # share of crops from normal images
     synthetic: Share = 0.9  # share of the defect crops that are generated, where there are any
-    looks: Whole = 6  # at the validation pictures, over the second half of the steps
+    looks: Whole = 6  # at the validation images, over the second half of the steps
     encoder: str = ""  # a vision model in transformers format: heads on its maps instead of `network`; see pyramid.py
     encoder_rate: Share = 0.0  # of the learning rate, for the encoder's own weights; 0: frozen, and its maps are kept
     heads: Count = 4  # on the encoder, each with its own beginning and batches; their logits are averaged
-    views: Count = 200  # pictures of a group that go through the encoder at least, small groups turned and mirrored
+    views: Count = 200  # images of a group that go through the encoder at least, small groups turned and mirrored
     averaged: bool = True  # a moving average of the heads' weights
     paired: bool = True  # the same random numbers in every arm of a seed
-    flips: bool = False  # the mirror image is looked at, too, when a picture is judged
+    flips: bool = False  # the mirror image is looked at, too, when an image is judged
     weight_decay: Rate = 1e-3  # of heads
     device: str = "cpu"
     seed: Whole = 0
@@ -62,7 +62,7 @@ class Shrunk:
     image: np.ndarray
     mask: np.ndarray
     defect_type: str
-    places: np.ndarray  # (K, 2) defect pixels to centre crops on; K = 0 for normal pictures
+    places: np.ndarray  # (K, 2) defect pixels to centre crops on; K = 0 for normal images
 
 
 def shrink(sample: Sample, config: SegmentationConfig) -> Shrunk:
@@ -97,7 +97,7 @@ def _crop(item: Shrunk, size: int, rng: np.random.Generator) -> tuple[np.ndarray
 
 
 def varied(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Picture and mask turned by quarters and mirrored at random, the picture of another brightness and contrast."""
+    """Image and mask turned by quarters and mirrored at random, the image of another brightness and contrast."""
     turns = int(rng.integers(4))
     image, mask = np.rot90(image, turns), np.rot90(mask, turns)
     if rng.random() < 0.5:
@@ -122,7 +122,7 @@ class Trained:
     selected: str
     step: int
     config: SegmentationConfig
-    validation: dict[int, float] = field(default_factory=dict)  # step -> mean pixel AP on validation pictures
+    validation: dict[int, float] = field(default_factory=dict)  # step -> mean pixel AP on validation images
 
 
 def train(
@@ -133,16 +133,16 @@ def train(
     validation: Sequence[Sample] = (),
     progress: Progress | None = None,
 ) -> Trained:
-    """Train on real and generated defects (types in equal shares) and normal pictures.
+    """Train on real and generated defects (types in equal shares) and normal images.
 
     The weights are a moving average over the second half of the steps. Of `looks` such averages the one with the best
-    mean pixel AP on the `validation` pictures (real defects and good ones) is kept; the last one without validation.
-    Raises FlawsmithError without normal pictures or without any defect.
+    mean pixel AP on the `validation` images (real defects and good ones) is kept; the last one without validation.
+    Raises FlawsmithError without normal images or without any defect.
     """
     pools = [_by_type([shrink(s, config) for s in group]) for group in (real, synthetic)]
     good = [shrink(sample, config) for sample in normals]
     if not good or not any(pools):
-        raise FlawsmithError("Segmentation needs normal pictures and at least one real or generated defect.")
+        raise FlawsmithError("Segmentation needs normal images and at least one real or generated defect.")
     if config.network not in NETWORKS:
         raise unknown("Network", config.network, NETWORKS)
     rng = np.random.default_rng(config.seed)
@@ -229,16 +229,16 @@ def predict(trained: Trained, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Judged:
-    """What a segmenter said of a test set, picture by picture, at its own scale."""
+    """What a segmenter said of a test set, image by image, at its own scale."""
 
     levels: list[np.ndarray]  # (h, w) uint16, see scores.levels
     masks: list[np.ndarray]  # (h, w) bool
     image_scores: list[float]
-    types: list[str]  # "good" for pictures without a defect
+    types: list[str]  # "good" for images without a defect
 
 
 def judge(trained: Trained, samples: Iterable[Sample]) -> Judged:
-    """Score real pictures one after the other; each is let go before the next is read."""
+    """Score real images one after the other; each is let go before the next is read."""
     found = Judged([], [], [], [])
     for sample in samples:
         anomaly, mask = predict(trained, sample)
@@ -250,7 +250,7 @@ def judge(trained: Trained, samples: Iterable[Sample]) -> Judged:
 
 
 def pooled(judged: Judged, kind: str | None = None) -> scores.Tally:
-    """The pixels of one defect type's pictures and of all good ones; of every picture without a type."""
+    """The pixels of one defect type's images and of all good ones; of every image without a type."""
     whole = scores.empty()
     for levels, mask, name in zip(judged.levels, judged.masks, judged.types, strict=True):
         if kind in (None, name) or name == GOOD:
@@ -259,9 +259,9 @@ def pooled(judged: Judged, kind: str | None = None) -> scores.Tally:
 
 
 def table(judged: Judged, level: int | None = None) -> dict[str, dict[str, float | None]]:
-    """metric -> defect type -> value, and "all" (every picture); names follow anomalib.
+    """metric -> defect type -> value, and "all" (every image); names follow anomalib.
 
-    A type's row holds its pictures and all good ones. `level` is the threshold of pixel_IoU, fixed on validation
+    A type's row holds its images and all good ones. `level` is the threshold of pixel_IoU, fixed on validation
     (`Tally.f1max`); None leaves pixel_IoU out. None as a value: no positives or no negatives.
     """
     kinds = [kind for kind in dict.fromkeys(judged.types) if kind != GOOD]
@@ -269,10 +269,10 @@ def table(judged: Judged, level: int | None = None) -> dict[str, dict[str, float
     for kind in [*kinds, "all"]:
         pixels = pooled(judged, None if kind == "all" else kind)
         chosen = [kind in ("all", name) or name == GOOD for name in judged.types]
-        picture = scores.count(
+        image = scores.count(
             np.array(judged.image_scores)[chosen], np.array([name != GOOD for name in judged.types])[chosen]
         )
-        for prefix, side in (("image", picture), ("pixel", pixels)):
+        for prefix, side in (("image", image), ("pixel", pixels)):
             f1 = side.f1max()
             for name, value in (
                 *(("AUROC", side.auroc()), ("AP", side.ap()), ("AUPR", side.aupr())),
@@ -286,7 +286,7 @@ def table(judged: Judged, level: int | None = None) -> dict[str, dict[str, float
 
 
 def pixel_ap(trained: Trained, defects: Sequence[Sample], good: Sequence[Sample]) -> dict[str, float | None]:
-    """pixel AP per defect type (its pictures and all good ones pooled) and "mean" over the types."""
+    """pixel AP per defect type (its images and all good ones pooled) and "mean" over the types."""
     judged = judge(trained, [*defects, *good])
     kinds = dict.fromkeys(sample.defect_type for sample in defects)
     values = {kind: pooled(judged, kind).ap() if kind in judged.types else None for kind in kinds}

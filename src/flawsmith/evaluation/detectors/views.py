@@ -1,4 +1,4 @@
-"""What the heads of a segmenter are trained on: views of pictures, and squares in them."""
+"""What the heads of a segmenter are trained on: views of images, and squares in them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flawsmith.evaluation.detectors.encoder import Encoder
 from flawsmith.evaluation.detectors.networks import MULTIPLE
 from flawsmith.evaluation.detectors.segmentation import SegmentationConfig, Shrunk
 
-MOST_VIEWS = 8  # of one picture
+MOST_VIEWS = 8  # of one image
 MOST_PLACES = 2048  # defect pixels of a view that squares are centred on, about
 
 Square = tuple[int, int, int]  # row, column and side, in blocks of 32 pixels
@@ -25,7 +25,7 @@ Square = tuple[int, int, int]  # row, column and side, in blocks of 32 pixels
 
 @dataclass(frozen=True)
 class View:
-    """One view of a picture: the encoder's maps (C, h, w) float16, or the picture where the encoder is tuned."""
+    """One view of an image: the encoder's maps (C, h, w) float16, or the image where the encoder is tuned."""
 
     maps: tuple[Tensor, ...]
     image: np.ndarray  # (H, W, 3) uint8; empty where the maps are kept
@@ -48,17 +48,17 @@ class View:
 
 
 def views(group: Sequence[Shrunk], config: SegmentationConfig, encoder: Encoder) -> list[list[View]]:
-    """Every picture as it is, and in a small group also turned, mirrored and of other brightness.
+    """Every image as it is, and in a small group also turned, mirrored and of other brightness.
 
-    Padded to whole blocks and at least one crop. What is drawn depends on the picture alone, not on the arm.
+    Padded to whole blocks and at least one crop. What is drawn depends on the image alone, not on the arm.
     """
     count = number(len(group), config)
     return [[_view(item, turn, config, encoder) for turn in range(count)] for item in group]
 
 
-def number(pictures: int, config: SegmentationConfig) -> int:
-    """How many views there are of each picture in a group."""
-    return min(MOST_VIEWS, math.ceil(config.views / max(1, pictures)))
+def number(images: int, config: SegmentationConfig) -> int:
+    """How many views there are of each image in a group."""
+    return min(MOST_VIEWS, math.ceil(config.views / max(1, images)))
 
 
 def _view(item: Shrunk, turn: int, config: SegmentationConfig, encoder: Encoder) -> View:
@@ -96,7 +96,7 @@ def plan_of(
     """What one head sees at every step: views and squares in them.
 
     Every choice takes one random number of its own, whatever the arm, and each of the seven is spread evenly over all
-    crops (a Latin hypercube), so that pictures of one kind are drawn equally often.
+    crops (a Latin hypercube), so that images of one kind are drawn equally often.
     """
     count = config.steps * config.batch_size
     even = rng.permuted(np.arange(count)[:, None].repeat(7, 1), axis=0)

@@ -1,7 +1,7 @@
 """How varied generated defects are, and whether they are copies: distances of feature maps.
 
 All functions take rows (N, M) whose squared Euclidean distance is the feature distance (`Features.maps`), or distance
-matrices made from them. Definitions: docs/evaluation.md, "Pictures"; the key is IC-FD unless LPIPS weights were used.
+matrices made from them. Definitions: docs/evaluation.md, "Images"; the key is IC-FD unless LPIPS weights were used.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def distances(first: np.ndarray, second: np.ndarray | None = None) -> np.ndarray
 
 
 def mean_pairwise(among: np.ndarray) -> float | None:
-    """Mean distance over all pairs of a symmetric matrix (N, N); None for fewer than two pictures.
+    """Mean distance over all pairs of a symmetric matrix (N, N); None for fewer than two images.
 
-    Not biased by the number of pictures, so that eight real defects and two hundred generated ones may be compared.
+    Not biased by the number of images, so that eight real defects and two hundred generated ones may be compared.
     """
     count = len(among)
     if among.shape != (count, count):
@@ -56,7 +56,7 @@ class Clustered:
 def cluster_diversity(rows: np.ndarray, centres: np.ndarray, cap: int = 200) -> Clustered:
     """IC-LPIPS's rule on any feature distance: mean pairwise distance inside clusters around the real defects.
 
-    rows (N, M): the generated pictures of one type; centres (C, M): its real training defects. Every row joins its
+    rows (N, M): the generated images of one type; centres (C, M): its real training defects. Every row joins its
     nearest centre; the first `cap` of each cluster are compared. A generator that copies its references exactly has
     tight clusters. Ojha et al., CVPR 2021, section 4.1.
     """
@@ -101,7 +101,7 @@ def aligned_crop(
 
 
 def all_turns(image: np.ndarray, mask: np.ndarray, angles: int = 24, size: int = 96) -> list[np.ndarray]:
-    """`aligned_crop` at evenly spaced angles, each also mirrored: 2 x angles pictures of one training defect."""
+    """`aligned_crop` at evenly spaced angles, each also mirrored: 2 x angles images of one training defect."""
     return [
         aligned_crop(image, mask, 360 * step / angles, mirror, size)
         for step in range(angles)
@@ -113,8 +113,8 @@ def all_turns(image: np.ndarray, mask: np.ndarray, angles: int = 24, size: int =
 class Memorisation:
     """Nearest-training-neighbour statistics.
 
-    ratio: median distance of generated pictures to their nearest training defect, over that of held-out real ones
-    (1 = as far as reality, near 0 = copies). near_copies: share of generated pictures nearer than `limit`, the 1st
+    ratio: median distance of generated images to their nearest training defect, over that of held-out real ones
+    (1 = as far as reality, near 0 = copies). near_copies: share of generated images nearer than `limit`, the 1st
     percentile of the real ones' distances; about 0.01 is what reality itself shows.
     """
 
@@ -126,14 +126,14 @@ class Memorisation:
 
 
 def memorisation(generated: np.ndarray, real: np.ndarray) -> Memorisation:
-    """Compare distances to the training defects: generated (N, K) and held-out real (M, K), K >= 1 training pictures.
+    """Compare distances to the training defects: generated (N, K) and held-out real (M, K), K >= 1 training images.
 
-    Each picture counts with its nearest training picture; real pictures of the same physical part as a training
-    picture must not be among the held-out ones.
+    Each image counts with its nearest training image; real images of the same physical part as a training
+    image must not be among the held-out ones.
     """
     if not generated.size or not real.size or generated.shape[1] != real.shape[1]:
         raise FlawsmithError(
-            f"Memorisation compares distances to the same training pictures, got {generated.shape} and {real.shape}."
+            f"Memorisation compares distances to the same training images, got {generated.shape} and {real.shape}."
         )
     own, others = generated.min(axis=1), real.min(axis=1)
     limit = float(np.percentile(others, 1))

@@ -1,7 +1,7 @@
-"""How close generated pictures come to real ones in a feature space: KID, FID, IS, precision and recall, density.
+"""How close generated images come to real ones in a feature space: KID, FID, IS, precision and recall, density.
 
-Pure functions of feature arrays (see features.py); definitions: docs/evaluation.md, "Pictures". None of them says that
-a picture is useful: below about 100 real pictures their spread is larger than most differences.
+Pure functions of feature arrays (see features.py); definitions: docs/evaluation.md, "Images". None of them says that
+an image is useful: below about 100 real images their spread is larger than most differences.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _pair(real: np.ndarray, generated: np.ndarray, least: int = 2) -> tuple[np.n
         )
     if min(len(real), len(generated)) < least:
         raise FlawsmithError(
-            f"{len(real)} real and {len(generated)} generated pictures: at least {least} of each are needed."
+            f"{len(real)} real and {len(generated)} generated images: at least {least} of each are needed."
         )
     return real, generated
 
@@ -41,7 +41,7 @@ def _mmd(xx: np.ndarray, yy: np.ndarray, xy: np.ndarray) -> float:
 
 
 def kid(real: np.ndarray, generated: np.ndarray) -> float:
-    """Kernel Inception Distance: the unbiased squared MMD with kernel (x.y / D + 1)^3, on all pictures.
+    """Kernel Inception Distance: the unbiased squared MMD with kernel (x.y / D + 1)^3, on all images.
 
     real (N, D), generated (M, D), at least two of each. Around 0 for equal distributions, and then as often below
     as above. Binkowski et al., "Demystifying MMD GANs", ICLR 2018.
@@ -55,13 +55,13 @@ def kid_spread(
 ) -> tuple[float, float]:
     """Mean and standard deviation of KID over random subsets without replacement: (mean, spread).
 
-    `size` pictures of each side per subset; default half of the smaller side. The classic KID is the mean at size 1000.
+    `size` images of each side per subset; default half of the smaller side. The classic KID is the mean at size 1000.
     """
     real, generated = _pair(real, generated)
     smaller = min(len(real), len(generated))
     size = max(2, smaller // 2) if size is None else size
     if not 2 <= size <= smaller:
-        raise FlawsmithError(f"KID subsets of {size} pictures: choose 2 to {smaller}, the smaller side's count.")
+        raise FlawsmithError(f"KID subsets of {size} images: choose 2 to {smaller}, the smaller side's count.")
     xx, yy, xy = _kernel(real, real), _kernel(generated, generated), _kernel(real, generated)
     rng = np.random.default_rng(seed)
     values = []
@@ -78,14 +78,14 @@ def kid_spread(
 def fid(real: np.ndarray, generated: np.ndarray) -> float:
     """Frechet distance of two Gaussians fitted to (N, D) and (M, D), float64, unbiased covariances.
 
-    Warns (UserWarning) when either side has fewer pictures than D: the covariance is then singular, and the value says
+    Warns (UserWarning) when either side has fewer images than D: the covariance is then singular, and the value says
     little. Heusel et al., NeurIPS 2017. The trace of the root of a product of covariances A'A and B'B is the sum of the
     singular values of AB', so that no matrix root is needed.
     """
     real, generated = _pair(real, generated)
     fewest, width = min(len(real), len(generated)), real.shape[1]
     if fewest < width:
-        warnings.warn(f"FID of {fewest} pictures in {width} dimensions: read KID instead.", UserWarning, stacklevel=2)
+        warnings.warn(f"FID of {fewest} images in {width} dimensions: read KID instead.", UserWarning, stacklevel=2)
     means = [side.mean(axis=0) for side in (real, generated)]
     factors: list[np.ndarray] = []
     for side, mean in zip((real, generated), means, strict=True):
@@ -109,7 +109,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def inception_score(probabilities: np.ndarray, splits: int | None = None) -> float:
     """exp(mean KL(p(y|x) || p(y))), natural logarithm, from class probabilities (N, K).
 
-    The mean over `splits` equal parts; default 1 below 5,000 pictures, else 10. Between 1 and K. It rewards variety of
+    The mean over `splits` equal parts; default 1 below 5,000 images, else 10. Between 1 and K. It rewards variety of
     the classifier's classes, which on textures says little. Salimans et al., NeurIPS 2016.
     """
     p = np.asarray(probabilities, dtype=np.float64)
@@ -145,9 +145,9 @@ def squared_distances(x: np.ndarray, y: np.ndarray, block: int = 256) -> np.ndar
 def manifold(real: np.ndarray, generated: np.ndarray, neighbours: int = 5) -> dict[str, float]:
     """precision, recall, density and coverage from nearest-neighbour balls in features (N, D) and (M, D).
 
-    precision: share of generated pictures inside a real picture's ball (radius: its k-th nearest real neighbour);
+    precision: share of generated images inside a real image's ball (radius: its k-th nearest real neighbour);
     recall: the same with sides exchanged (Kynkaanniemi et al., NeurIPS 2019). density: real balls that hold a
-    generated picture, over k, may exceed 1; coverage: share of real balls that hold any (Naeem et al., ICML 2020).
+    generated image, over k, may exceed 1; coverage: share of real balls that hold any (Naeem et al., ICML 2020).
     """
     real, generated = _pair(real, generated, least=neighbours + 1)
     across = squared_distances(real, generated)  # (N, M)

@@ -1,6 +1,6 @@
-"""Whether the labels of generated pictures are true, and whether pictures repeat each other. No network, no opinion.
+"""Whether the labels of generated images are true, and whether images repeat each other. No network, no opinion.
 
-The photograph each picture was painted on is named in the manifest; where it cannot be found, the values are None and
+The photograph each image was painted on is named in the manifest; where it cannot be found, the values are None and
 say so. Definitions follow docs/evaluation.md.
 """
 
@@ -21,20 +21,20 @@ from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation.results import Value
 from flawsmith.records import Record
 
-NO_MANIFEST = "the folder has no manifest.jsonl, so nobody knows the photographs the pictures were painted on"
+NO_MANIFEST = "the folder has no manifest.jsonl, so nobody knows the photographs the images were painted on"
 KEYS = ("label_IoU", "changed_outside_label", "visibility", "label_over_mask")
 
 
-def change(normal: np.ndarray, picture: np.ndarray, label: np.ndarray) -> dict[str, float]:
-    """How a label (H, W) bool fits what changed between two (H, W, 3) uint8 pictures.
+def change(normal: np.ndarray, image: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """How a label (H, W) bool fits what changed between two (H, W, 3) uint8 images.
 
     label_IoU: of the label and the change map (largest channel difference above 3 times the photograph's grain, 4 to 12
     grey levels). changed_outside_label: pixels outside the label that differ at all; must be 0. visibility: mean
     largest channel difference inside the label, in grey levels.
     """
-    if normal.shape != picture.shape:
-        raise FlawsmithError(f"The photograph is {normal.shape}, the picture {picture.shape}: they must be equal.")
-    difference = images.brightest(cv2.absdiff(normal, picture))
+    if normal.shape != image.shape:
+        raise FlawsmithError(f"The photograph is {normal.shape}, the image {image.shape}: they must be equal.")
+    difference = images.brightest(cv2.absdiff(normal, image))
     changed = difference > compose.change_tolerance(normal)
     union = int((changed | label).sum())
     return {
@@ -45,9 +45,9 @@ def change(normal: np.ndarray, picture: np.ndarray, label: np.ndarray) -> dict[s
 
 
 def duplicates(hashes: Sequence[str], prints: Sequence[Print]) -> tuple[float, float]:
-    """Shares of pictures (equal, alike) that repeat another: byte-equal, or whose defect windows look alike.
+    """Shares of images (equal, alike) that repeat another: byte-equal, or whose defect windows look alike.
 
-    hashes: of the pictures; prints: `leaks.fingerprint` of their defect windows, in the same order.
+    hashes: of the images; prints: `leaks.fingerprint` of their defect windows, in the same order.
     """
     counts = Counter(hashes)
     repeated = sum(counts[one] for one in counts if counts[one] > 1)
@@ -109,16 +109,16 @@ def _measure(out: Path, roots: Sequence[Path], line: dict[str, Any]) -> dict[str
     normal = photograph(roots, line)
     if normal is None:
         return None
-    picture, label = (
+    image, label = (
         images.read_image(inputs.inside(out, line["image"], MANIFEST)),
         images.read_mask(inputs.inside(out, line["mask"], MANIFEST)),
     )
     asked = line.get("scores", {}).get("change_iou")
-    return {**change(normal, picture, label), **({} if asked is None else {"label_over_mask": float(asked)})}
+    return {**change(normal, image, label), **({} if asked is None else {"label_over_mask": float(asked)})}
 
 
 def repeats(generated: Iterable[Record], seed: int = 0) -> list[Value]:
-    """Shares of generated pictures that repeat another one of the folder; every mask must hold a pixel."""
+    """Shares of generated images that repeat another one of the folder; every mask must hold a pixel."""
     hashes, prints = [], []
     for record in generated:
         sample = record.load()

@@ -1,7 +1,7 @@
 """Scores of anomaly maps against masks. Names follow anomalib; definitions follow docs/evaluation.md.
 
-Everything is computed from a `Tally`: how many defect and normal pixels lie at each score level. Tallies of pictures
-add up, so that a test set of any size fits in memory, and a bootstrap over pictures is a weighted sum.
+Everything is computed from a `Tally`: how many defect and normal pixels lie at each score level. Tallies of images
+add up, so that a test set of any size fits in memory, and a bootstrap over images is a weighted sum.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 LEVELS = 65536  # of an anomaly map's logit between -SPAN and SPAN; the metrics move by about 1e-4 for it
 SPAN = 16.0
 FPR_LIMIT = 0.3  # AUPRO is integrated up to here
-POOL = 21  # side of the window whose mean, at its highest, is a picture's score
+POOL = 21  # side of the window whose mean, at its highest, is an image's score
 
 
 @dataclass(frozen=True)
 class Tally:
     """Counts per score level, the highest score first.
 
-    positives, negatives: (L,) pixels (or pictures) in defects and elsewhere. overlap: (L,) the share of each defect
+    positives, negatives: (L,) pixels (or images) in defects and elsewhere. overlap: (L,) the share of each defect
     region that lies at the level, summed over the regions; `regions`: how many there are. Add with `+`.
     """
 
@@ -109,7 +109,7 @@ class Tally:
 
 
 def empty() -> Tally:
-    """The tally of no picture."""
+    """The tally of no image."""
     return Tally(np.zeros(LEVELS), np.zeros(LEVELS), np.zeros(LEVELS))
 
 
@@ -129,7 +129,7 @@ def levels(scores: np.ndarray) -> np.ndarray:
 
 
 def tally(found: np.ndarray, mask: np.ndarray) -> Tally:
-    """Counts of one picture: its `levels` (H, W) uint16 against its mask (H, W) bool."""
+    """Counts of one image: its `levels` (H, W) uint16 against its mask (H, W) bool."""
     sides = [np.bincount(found[side], minlength=LEVELS).astype(float) for side in (mask, ~mask)]
     number, regions = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     sizes = np.bincount(regions.ravel(), minlength=number).astype(float)
@@ -138,7 +138,7 @@ def tally(found: np.ndarray, mask: np.ndarray) -> Tally:
 
 
 def image_score(scores: np.ndarray) -> float:
-    """A picture's score: the maximum of its anomaly map (H, W) averaged over 21 x 21 pixels, the papers' rule."""
+    """An image's score: the maximum of its anomaly map (H, W) averaged over 21 x 21 pixels, the papers' rule."""
     pooled = cv2.boxFilter(scores.astype(np.float32), -1, (POOL, POOL), borderType=cv2.BORDER_CONSTANT)
     return float(pooled.max())
 

@@ -64,7 +64,7 @@ def guides(
 
 
 def surroundings(image: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """The smooth picture that the known pixels suggest everywhere, (h, w, C) float32: wide means where little is known.
+    """The smooth image that the known pixels suggest everywhere, (h, w, C) float32: wide means where little is known.
 
     image (h, w, C) float32; known (h, w) bool. Normalised convolution from wide to narrow; scales with the image.
     """
@@ -88,7 +88,7 @@ def surroundings(image: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def shading(around: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """What a picture is divided by to be compared: its surroundings (h, w, C), at most BOUND from `level` (C,)."""
+    """What an image is divided by to be compared: its surroundings (h, w, C), at most BOUND from `level` (C,)."""
     return np.asarray(level * np.clip(around / level, 1 / BOUND, BOUND), np.float32)
 
 

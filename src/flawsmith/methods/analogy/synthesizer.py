@@ -33,7 +33,7 @@ OWN = 0.6  # what makes the exemplar another one than the shape is from, where a
 class AnalogyOptions(base.Options):
     """Dials of `analogy`."""
 
-    exemplars: int = Field(default=1, ge=1, le=8, description="real defects whose texture one picture mixes, at most")
+    exemplars: int = Field(default=1, ge=1, le=8, description="real defects whose texture one image mixes, at most")
     light: float = Field(default=1.0, ge=0, le=5, description="how much turning an exemplar's light costs; 0 = free")
     coherence: float = Field(default=0.5, ge=0, le=2, description="rebate for continuing a piece of exemplar")
     occurrence: float = Field(default=0.15, ge=0, le=2, description="charge for using an exemplar patch again")
@@ -80,7 +80,7 @@ class Analogy(base.Synthesizer):
 
 @dataclass(frozen=True)
 class Lit:
-    """A picture (h, w, C) float32 freed of its light (`values`), with what surrounds its defect, and the masks."""
+    """An image (h, w, C) float32 freed of its light (`values`), with what surrounds its defect, and the masks."""
 
     values: np.ndarray
     around: np.ndarray
@@ -172,7 +172,7 @@ def _lit_source(one: Exemplar, rim: np.ndarray, level: np.ndarray, artwork: bool
 
 
 def _in_contrasts(lits: list[Lit], level: np.ndarray) -> tuple[list[Lit], float]:
-    """The target and its sources in units of the sources' contrast, and that; grey pictures get one channel."""
+    """The target and its sources in units of the sources' contrast, and that; grey images get one channel."""
     grey = all((lit.values[..., :1] == lit.values).all() for lit in lits)
     contrast = np.concatenate([lit.values[grown(lit.mask, 2)] for lit in lits[1:]]).std(axis=0).mean()
     scale = max(float(contrast), 0.02 * float(level.mean()), 1e-3)
@@ -243,7 +243,7 @@ def _missing_grain(
 
 
 def _scaled(lit: Lit, scale: float, channels: int) -> Lit:
-    """In units of the exemplars' contrast; a grey picture has one channel."""
+    """In units of the exemplars' contrast; a grey image has one channel."""
     values, around = (np.ascontiguousarray(part[..., :channels] / scale) for part in (lit.values, lit.around))
     return Lit(values, around, lit.mask, lit.seen)
 

@@ -1,1 +1,1 @@
-"""AnomalyControl: a reference picture and a sentence about it steer a frozen denoiser (arXiv 2412.06510)."""
+"""AnomalyControl: a reference image and a sentence about it steer a frozen denoiser (arXiv 2412.06510)."""

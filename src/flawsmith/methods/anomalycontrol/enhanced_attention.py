@@ -48,7 +48,7 @@ def attention_share(maps: tuple[Tensor, ...], cells: Tensor, prefix: int) -> Ten
     """r (B,): the share of the attention that falls inside the mask, over layers, heads and queries.
 
     maps: per layer (B, heads, Q, prefix + Gh * Gw), softmax over the last; the first `prefix` columns (CLS) are no
-    place in the picture and are dropped.
+    place in the image and are dropped.
     """
     a = torch.stack(maps).mean(0)[..., prefix:].mean((1, 2))  # (B, Gh * Gw)
     return (a * cells).sum(1) / a.sum(1)

@@ -1,6 +1,6 @@
 """What a reader makes of each reference, once: the window it sees, ASEA, and a cache on disk by content.
 
-A stored feature is what was computed, in float32, so that a cached picture equals an uncached one.
+A stored feature is what was computed, in float32, so that a cached image equals an uncached one.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def invisible(sample: Sample, size: int) -> str:
 
 
 def seen(sample: Sample, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The picture (S, S, 3) uint8 and mask (S, S) bool given to the reader: the defect and its surroundings.
+    """The image (S, S, 3) uint8 and mask (S, S) bool given to the reader: the defect and its surroundings.
 
     The paper squeezes the whole photograph to 224 x 224, where small defects vanish. The mask keeps every pixel that
     it touches.
@@ -97,17 +97,17 @@ class ReferenceFeatures:
         self._held: OrderedDict[str, Reading] = OrderedDict()
 
     def __call__(
-        self, pictures: Sequence[tuple[np.ndarray, np.ndarray]], texts: Sequence[str], asea: Asea
+        self, shown: Sequence[tuple[np.ndarray, np.ndarray]], texts: Sequence[str], asea: Asea
     ) -> list[Reading]:
-        """One Reading per (picture (S, S, 3) uint8, mask (S, S) bool) and text, computed where not known yet."""
-        keys = [self.key(*picture, text, asea) for picture, text in zip(pictures, texts, strict=True)]
+        """One Reading per (image (S, S, 3) uint8, mask (S, S) bool) and text, computed where not known yet."""
+        keys = [self.key(*pair, text, asea) for pair, text in zip(shown, texts, strict=True)]
         found = {key: reading for key in keys if (reading := self._known(key)) is not None}
         missing = list({key: i for i, key in enumerate(keys) if key not in found}.items())
         for start in range(0, len(missing), BATCH):
             part = missing[start : start + BATCH]
             rows = [i for _, i in part]
-            image = tensors.from_images([pictures[i][0] for i in rows])
-            mask = tensors.from_masks([pictures[i][1] for i in rows])
+            image = tensors.from_images([shown[i][0] for i in rows])
+            mask = tensors.from_masks([shown[i][1] for i in rows])
             for (key, _), reading in zip(part, self.read(image, mask, [texts[i] for i in rows], asea), strict=True):
                 found[key] = reading
                 self._keep(key, reading)
@@ -155,7 +155,7 @@ class ReferenceFeatures:
         try:
             images.write_bytes(self._path(key), save(stored), durable=False)
         except FlawsmithError:
-            self.folder = None  # a disk that cannot be written costs time, not pictures
+            self.folder = None  # a disk that cannot be written costs time, not images
 
     def _path(self, key: str) -> Path:
         assert self.folder is not None

@@ -1,7 +1,7 @@
-"""CSM: a frozen vision-language reader turns a picture of a defect and a sentence about it into query states.
+"""CSM: a frozen vision-language reader turns an image of a defect and a sentence about it into query states.
 
 Two readers with one interface: the small one inside the compact backbone, and BLIP-2's image-text model. Queries and
-words share one self-attention, queries look at the picture; the semantic feature is the mean of the queries' states.
+words share one self-attention, queries look at the image; the semantic feature is the mean of the queries' states.
 
 Reference: He et al. 2024 (AnomalyControl), cross-modal semantic modeling; Li et al. 2023 (BLIP-2), stage 1.
 """
@@ -41,7 +41,7 @@ class Prompt:
 class SemanticModeling(Protocol):
     """What a reader is. All of its weights are frozen."""
 
-    size: int  # side of the pictures it sees
+    size: int  # side of the images it sees
     grid: tuple[int, int]  # its visual tokens form this grid, behind `prefix` others
     prefix: int
     queries: int

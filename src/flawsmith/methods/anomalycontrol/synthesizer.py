@@ -137,7 +137,7 @@ class AnomalyControl(DiffusionSynthesizer):
         return {"attention": self.attention, "projection": self.projection}
 
     def contrast_strength(self, options: Any) -> float:
-        """Fades with lambda: at 0 the picture is the frozen backbone's."""
+        """Fades with lambda: at 0 the image is the frozen backbone's."""
         return super().contrast_strength(options) * min(1.0, float(options.adapter_scale))
 
     def start(self, options: Any) -> dict[str, Any]:
@@ -168,9 +168,9 @@ class AnomalyControl(DiffusionSynthesizer):
         """Per request one Reading for each of its references; CSM and ASEA run for those not known yet."""
         self.features.folder = cache_folder() if options.cache else None
         shown = [(request, reference) for request in requests for reference in references_of(request)]
-        pictures = [seen(reference, self.reader.size) for _, reference in shown]
+        images = [seen(reference, self.reader.size) for _, reference in shown]
         texts = [reference_text(reference, request.normal.category) for request, reference in shown]
-        found = iter(self.features(pictures, texts, self._asea(options)))
+        found = iter(self.features(images, texts, self._asea(options)))
         return [[next(found) for _ in references_of(request)] for request in requests]
 
     # -- what the denoiser attends to --------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ class AnomalyControl(DiffusionSynthesizer):
         self.fitting = True
         attach(self.backbone.unet, self.attention)
         used = {i: r for i, r in enumerate(batch.references) if r is not None and not batch.dropped[i]}
-        rows, pictures = list(used), list(used.values())
+        rows, images = list(used), list(used.values())
         states = torch.zeros(len(batch.captions), self.reader.queries, self.reader.width)
         shown = torch.zeros(len(states), dtype=torch.bool)
         if rows:
@@ -201,12 +201,12 @@ class AnomalyControl(DiffusionSynthesizer):
             asea = Asea() if self.config.asea else Asea(0)
             if self.config.reader is None:  # quick, and no two windows are alike
                 image, mask = (
-                    tensors.from_images([p[0] for p in pictures]),
-                    tensors.from_masks([p[1] for p in pictures]),
+                    tensors.from_images([p[0] for p in images]),
+                    tensors.from_masks([p[1] for p in images]),
                 )
                 found = self.features.read(image, mask, texts, asea)
             else:
-                found = self.features(pictures, texts, asea)
+                found = self.features(images, texts, asea)
             states[rows], shown[rows] = torch.stack([r.states for r in found]), True
         return self._conditioning(batch.captions, states, shown, 1.0)
 

@@ -22,9 +22,9 @@ __all__ = ["ClipFeatures", "OwnFeatures"]
 
 
 class OwnFeatures:
-    """The compact backbone's: sentences from the static word table, pictures from the reference encoder and reader.
+    """The compact backbone's: sentences from the static word table, images from the reference encoder and reader.
 
-    `image` gives the reader's tokens for the picture alone, flattened: they are tokens the denoiser already reads.
+    `image` gives the reader's tokens for the image alone, flattened: they are tokens the denoiser already reads.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -81,7 +81,7 @@ class ClipFeatures:
 
     @torch.no_grad()
     def image(self, image: Tensor, mask: Tensor) -> Tensor:
-        """Of x * m: outside the mask the picture is grey, CLIP's own mean."""
+        """Of x * m: outside the mask the image is grey, CLIP's own mean."""
         side = int(self.model.config.vision_config.image_size)
         mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
         seen = tensors.resize(tensors.normalise(image, mean, std) * mask, side)

@@ -1,4 +1,4 @@
-"""Adaptive attention re-weighting: inserted tokens are listened to more where the picture still looks like the normal.
+"""Adaptive attention re-weighting: inserted tokens are listened to more where the image still looks like the normal.
 
 Reference: AnomalyDiffusion (AAAI 2024), adaptive attention re-weighting, an option of AnomalyXFusion's code.
 """

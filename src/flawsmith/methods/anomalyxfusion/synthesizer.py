@@ -64,7 +64,7 @@ class XFusionConfig(DiffusionConfig):
 class XFusionOptions(DiffusionOptions):
     """Dials of AnomalyXFusion."""
 
-    reweight: bool = Field(False, description="listen more to the inserted tokens where the picture still looks normal")
+    reweight: bool = Field(False, description="listen more to the inserted tokens where the image still looks normal")
 
 
 @dataclass
@@ -122,7 +122,7 @@ class AnomalyXFusion(DiffusionSynthesizer):
         own = backbone.reader is not None and not config.clip
         if not own and not config.clip:
             raise FlawsmithError(
-                f"Backbone {backbone.source} has no features of its own for captions and pictures: name a CLIP model, "
+                f"Backbone {backbone.source} has no features of its own for captions and images: name a CLIP model, "
                 "for example --set clip=openai/clip-vit-base-patch32, or a folder with one."
             )
         self.features = OwnFeatures(backbone) if own else ClipFeatures(config.clip, backbone.device)
@@ -183,7 +183,7 @@ class AnomalyXFusion(DiffusionSynthesizer):
             self.texture.add(name, feature)
 
     def remember(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """The looks of up to LOOKS pictures, so that contrast and colours are known where no defect picture is."""
+        """The looks of up to LOOKS images, so that contrast and colours are known where no defect image is."""
         return {"appearances": [asdict(appearance_of(sample)) for sample in samples if sample.mask.any()][:LOOKS]}
 
     def appearance(self, canvas: Canvas) -> AppearanceStats | None:

@@ -36,8 +36,8 @@ class TextureTokens(nn.Module):
 
     start: what every name begins with, the word "anomaly". P(f): a linear layer of the type's image feature f (F,),
     zero at first, so that the start is the released code's. With `identity`, f is already tokens (k, D) and P does
-    nothing: the compact backbone's reader was pretrained to turn a picture into them. T: learned, zero at first.
-    Entries stay on the run, so that generation needs no picture of a defect.
+    nothing: the compact backbone's reader was pretrained to turn an image into them. T: learned, zero at first.
+    Entries stay on the run, so that generation needs no image of a defect.
     """
 
     start: Tensor  # (k, D)

@@ -57,7 +57,7 @@ class CopyPaste(base.Synthesizer):
         defect = warp.apply(reference.mask, shape, box)
         seen = warp.apply(np.ones(reference.mask.shape, dtype=bool), shape, box)
         artwork = is_artwork(normal) and is_artwork(carried)
-        if artwork:  # binary pictures: no level between, no exposure to match, no soft border
+        if artwork:  # binary images: no level between, no exposure to match, no soft border
             carried = np.where(carried >= 128, np.uint8(255), np.uint8(0))
         gain, shading = match_surroundings(carried, normal, defect | mask, seen, options.match)
         matched = carried * (gain * shading)
@@ -193,7 +193,7 @@ def _rounded(image: np.ndarray) -> np.ndarray:
 
 
 def is_artwork(image: np.ndarray) -> bool:
-    """Whether a picture (h, w, 3) is black and white, as binarised board images are: it knows no third level."""
+    """Whether an image (h, w, 3) is black and white, as binarised board images are: it knows no third level."""
     return float(((image < 6) | (image > 249)).mean()) > 0.9
 
 

@@ -1,4 +1,4 @@
-"""Patches of photographs as material: another place of the same picture, turned and resized."""
+"""Patches of photographs as material: another place of the same image, turned and resized."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class PerlinOptions(base.Options):
     source: Literal["any", "photo", "rendered", "folder"] = Field(
         default="any", description="where textures come from; any: the folder when given, else photo or rendered"
     )
-    textures: str | None = Field(default=None, description="folder of texture pictures")
+    textures: str | None = Field(default=None, description="folder of texture images")
     augment: int = Field(default=3, ge=0, le=7, description="random colour changes per texture (paper: 3)")
 
 
@@ -73,7 +73,7 @@ def texture_for(
     facts: dict[str, Any] = {"texture": kind}
     if kind == "folder":
         if not options.textures:
-            raise FlawsmithError("Option source='folder' for perlin needs the option textures: a folder of pictures.")
+            raise FlawsmithError("Option source='folder' for perlin needs the option textures: a folder of images.")
         files = _texture_files(options.textures)
         path = files[int(rng.integers(0, len(files)))]
         texture, _ = take(images.read_image(path), size, rng, (0.5, 2.0), flip=True)
@@ -98,7 +98,7 @@ def _texture_files(folder: str) -> tuple[Path, ...]:
     files = tuple(sorted(p for p in root.rglob("*") if p.suffix.lower() in images.SUFFIXES)) if root.is_dir() else ()
     if not files:
         raise FlawsmithError(
-            f"Folder {folder} (option textures of perlin) holds no picture: give a folder with "
+            f"Folder {folder} (option textures of perlin) holds no image: give a folder with "
             f"{', '.join(sorted(images.SUFFIXES))} files."
         )
     for file in files:

@@ -15,7 +15,7 @@ from flawsmith.records import Sample
 
 @dataclass(frozen=True)
 class AppearanceStats:
-    """What is kept of a real defect: few enough numbers for a run's card, and no picture. All are shares of the level
+    """What is kept of a real defect: few enough numbers for a run's card, and no image. All are shares of the level
     of the surroundings continued into it: 0.3 of brightness is 30 % lighter or darker.
     """
 
@@ -40,7 +40,7 @@ def match_contrast(
 
     normal, painted: (h, w, 3) uint8; mask: (h, w) bool, not empty; strength: 0 (as painted) to 1.
     Contrast is the root mean square of the difference to the surroundings continued smoothly into the defect, over
-    their level, since light multiplies. A denoiser fitted on eight pictures says less than it saw where the mask is
+    their level, since light multiplies. A denoiser fitted on eight images says less than it saw where the mask is
     smaller than theirs: blowholes of 5 px came out with a third of their darkness. Only what is coarser than the grain
     is scaled, in the manner of Reinhard et al. 2001 (colour transfer), the spread alone: mean and sign are the
     painter's. Its large holes are mottled in all colours; there, colour goes with brightness as in the reference, whose
@@ -81,8 +81,8 @@ def _parts(relief: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return light, relief - light
 
 
-def _relief(picture: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The level (h, w, 3) of the surface continued into the mask, and how the picture departs from it, as a share of
+def _relief(image: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The level (h, w, 3) of the surface continued into the mask, and how the image departs from it, as a share of
     that level, smoothed over a pixel inside the mask and 0 outside.
     """
     height, width = mask.shape
@@ -92,6 +92,6 @@ def _relief(picture: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> tuple
     hole = torch.from_numpy(np.pad(mask.astype(np.float32), pad))[None, None]
     level = tensors.smooth_fill(known, hole)[0].permute(1, 2, 0).numpy()[:height, :width] + 24.0
     inside = mask[..., None].astype(np.float32)
-    relief = cv2.GaussianBlur((picture + 24.0 - level) / level * inside, (0, 0), 1.0)
+    relief = cv2.GaussianBlur((image + 24.0 - level) / level * inside, (0, 0), 1.0)
     weight = cv2.GaussianBlur(inside, (0, 0), 1.0)
     return level, relief / np.maximum(weight.reshape(height, width, 1), 1e-3) * inside

@@ -42,5 +42,5 @@ def painted(request: Request, area: compose.Window, normal: np.ndarray, mask: np
     """
     painter = Procedural()
     rng = np.random.default_rng(request.seed)
-    picture, told = painter.paint(normal, mask, request, area, rng, painter.options)
-    return Sample(picture, mask, request.normal.category, request.defect_type, told["caption"])
+    image, told = painter.paint(normal, mask, request, area, rng, painter.options)
+    return Sample(image, mask, request.normal.category, request.defect_type, told["caption"])

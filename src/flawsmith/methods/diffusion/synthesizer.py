@@ -1,4 +1,4 @@
-"""DiffusionSynthesizer: requests to pictures through a backbone, written once for every diffusion method.
+"""DiffusionSynthesizer: requests to images through a backbone, written once for every diffusion method.
 
 A method says what the denoiser attends to (`prepare`, `condition`); windows, tiles, sampling, pasting back and labels
 are the same for all. Used as it is (`inpaint`), it paints from words and an optional reference, and `flawsmith train`
@@ -136,7 +136,7 @@ class DiffusionSynthesizer(base.Synthesizer):
         return {}
 
     def extend(self, support: Mapping[str, Sequence[Sample]]) -> None:
-        """Make room for new names ("category/defect_type"), starting from their support pictures; those are empty
+        """Make room for new names ("category/defect_type"), starting from their support images; those are empty
         where weights will be loaded next.
         """
 
@@ -210,7 +210,7 @@ class DiffusionSynthesizer(base.Synthesizer):
         return appearance_of(shown) if shown is not None and shown.mask.any() else None
 
     def remember(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """What the card keeps of a learned type's pictures, beside the weights."""
+        """What the card keeps of a learned type's images, beside the weights."""
         return {}
 
     def _references(self, requests: Sequence[Request]) -> list[tuple[Tensor, Tensor] | None] | None:

@@ -122,7 +122,7 @@ def paste(canvas: Canvas, turn: int, context: np.ndarray, window: np.ndarray, op
 def with_grain(normal: np.ndarray, painted: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Add the grain that a few denoising steps leave out: the photograph's own, from another place of the window.
 
-    Only as much as is missing, so that a picture that has its grain keeps it. Edges of the place it is taken from are
+    Only as much as is missing, so that an image that has its grain keeps it. Edges of the place it is taken from are
     clipped away.
     """
     wanted, got = compose.noise_level(normal), compose.noise_level(painted, mask)
@@ -136,7 +136,7 @@ def with_grain(normal: np.ndarray, painted: np.ndarray, mask: np.ndarray) -> np.
 def only_real_change(normal: np.ndarray, painted: np.ndarray, mask: np.ndarray, threshold: float) -> np.ndarray:
     """Put the photograph back where the painted surface merely differs in grain, with a soft passage.
 
-    Change is judged on smoothed pictures against the local standard deviation of the photograph: a repainted texture
+    Change is judged on smoothed images against the local standard deviation of the photograph: a repainted texture
     is not a defect, and a label that counted it would teach the detector that texture is one. What change encloses, or
     nearly so, stays: the middle of a chip may be as bright as the surface and is still the chip.
     """

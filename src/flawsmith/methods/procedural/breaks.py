@@ -39,7 +39,7 @@ def broken_off(scene: Scene, params: DefectParams, background: np.ndarray, rng: 
     thick = float(np.clip((0.06 + 0.12 * rng.random()) * scene.radius, 1.0, 6.0))
     shade = 1 - 0.4 * np.exp(-np.maximum(ragged - thick, 0) / max(2.0, thick))
     gone = open_ * ~background
-    picture = mix(scene.photo, behind * shade[..., None], gone)
+    image = mix(scene.photo, behind * shade[..., None], gone)
     # The fracture face: the object's own material, lit by where it looks to.
     smooth = blur(ragged, 1.2)
     down = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, ksize=3, scale=0.125)
@@ -55,8 +55,8 @@ def broken_off(scene: Scene, params: DefectParams, background: np.ndarray, rng: 
     face = material * ((1 + 0.45 * facing) * (1 + 0.1 * grit))[..., None]
     width = thick * np.clip(1 + 0.5 * clouds(scene.shape, max(5.0, scene.radius), rng, 2), 0.2, 2)
     strip = open_ * (1 - smooth_step((ragged - width) / 1.2)) * ~background
-    picture = mix(picture, np.clip(face, 0, 255), strip)
-    return picture, np.maximum(gone, strip)
+    image = mix(image, np.clip(face, 0, 255), strip)
+    return image, np.maximum(gone, strip)
 
 
 def _background(scene: Scene, background: np.ndarray, rng: np.random.Generator) -> np.ndarray:

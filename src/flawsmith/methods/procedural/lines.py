@@ -28,11 +28,11 @@ def scratch(scene: Scene, params: DefectParams, rng: np.random.Generator) -> tup
     colour = colours.pigment(scene, params.colour, rng)
     cover = np.clip(core * marks, 0, 1) * (0.2 + 0.76 * params.severity)
     body = colours.opaque(scene, colour, 0.35 if params.colour in {"rusty", "brown"} else 0.5)
-    picture = mix(scene.photo, body, cover)
+    image = mix(scene.photo, body, cover)
     burr = np.exp(-(((cross - width - 0.6) / 0.7) ** 2)) * (scene.inside > 0) * np.clip(fast, 0, 1.5) * 0.4
     height = (burr - core) * (0.2 + 1.1 * params.severity) * np.minimum(half, 3.0)
     gain = 0.75 if params.colour in {"", "bright", "dark"} else 0.5
-    return lit(picture, scene, height, gain, gloss=0.12 + 0.15 * (params.colour == "bright")), cover
+    return lit(image, scene, height, gain, gloss=0.12 + 0.15 * (params.colour == "bright")), cover
 
 
 def crack(scene: Scene, params: DefectParams, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -52,13 +52,13 @@ def crack(scene: Scene, params: DefectParams, rng: np.random.Generator) -> tuple
     # Along the gap the surface is strained and dusty: a soft shade wider than the gap, still inside the mask.
     strain = smooth_step(scene.inside / max(1.0, scene.radius)) * 0.12 * params.severity
     sign = np.sign(float(colours.luminance(colour) - colours.luminance(scene.level))) or -1.0
-    picture = scene.photo * (1 + sign * strain)[..., None]
-    picture = mix(picture, colours.opaque(scene, colour, 0.15), cover)
+    image = scene.photo * (1 + sign * strain)[..., None]
+    image = mix(image, colours.opaque(scene, colour, 0.15), cover)
     step = blur(gap.astype(np.float32), 0.8) * whole.mask
     height = -step * (0.6 + 0.9 * params.severity) * np.minimum(half, 2.5)
-    shaded = lit(picture, scene, height, 0.55, gloss=0.1)
+    shaded = lit(image, scene, height, 0.55, gloss=0.1)
     # The gap itself swallows light: shading acts on its lips only.
-    return mix(shaded, picture, gap * 0.7), cover
+    return mix(shaded, image, gap * 0.7), cover
 
 
 def fibre(scene: Scene, params: DefectParams, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -78,11 +78,11 @@ def fibre(scene: Scene, params: DefectParams, rng: np.random.Generator) -> tuple
     x, y, _ = scene.light
     shift = (-x * (0.7 + 0.5 * thick), -y * (0.7 + 0.5 * thick))
     shadow = blur(moved(thread, shift), 0.5 + 0.35 * thick) * (1 - thread)
-    picture = scene.photo * (1 - (0.25 + 0.3 * params.severity) * shadow * (scene.inside > 0))[..., None]
+    image = scene.photo * (1 - (0.25 + 0.3 * params.severity) * shadow * (scene.inside > 0))[..., None]
     colour = colours.pigment(scene, params.colour, rng, colours.strength(params.severity))
-    body = np.broadcast_to(colour, picture.shape)
+    body = np.broadcast_to(colour, image.shape)
     along = clouds(scene.shape, 6.0, rng, octaves=2)
     cover = thread * (0.85 + 0.13 * params.severity) * np.clip(0.95 + 0.08 * along, 0, 1)
-    picture = mix(picture, body * (1 + 0.08 * along)[..., None], cover)
+    image = mix(image, body * (1 + 0.08 * along)[..., None], cover)
     round_height = blur(thread, max(0.6, 0.25 * thick)) * thick * 0.5
-    return mix(picture, lit(picture, scene, round_height, 0.6, gloss=0.1), thread), cover
+    return mix(image, lit(image, scene, round_height, 0.6, gloss=0.1), thread), cover

@@ -46,14 +46,14 @@ def dent(scene: Scene, params: DefectParams, rng: np.random.Generator) -> Painte
     radius = scene.radius
     bowl = bowl_of(scene, rng).astype(np.float32)
     depth = max(radius, 1.5) * (0.06 + 0.36 * params.severity)
-    picture = _warped(scene.photo, bowl, 4 * depth) if radius >= 3 else scene.photo
+    image = _warped(scene.photo, bowl, 4 * depth) if radius >= 3 else scene.photo
     if params.colour:
         colour = colours.pigment(scene, params.colour, rng)
         tint = colours.absorbed(scene, colour, bowl * (0.35 + 0.4 * params.severity))
-        picture = picture + (tint - scene.photo)
+        image = image + (tint - scene.photo)
     # Little sky is seen from the bottom of a bowl: it is darker all over.
-    picture = picture * (1 - (0.03 + 0.17 * params.severity) * bowl)[..., None]
-    return lit(picture, scene, -depth * bowl, 1.0, gloss=0.2), None
+    image = image * (1 - (0.03 + 0.17 * params.severity) * bowl)[..., None]
+    return lit(image, scene, -depth * bowl, 1.0, gloss=0.2), None
 
 
 def _warped(photo: np.ndarray, bowl: np.ndarray, strength: float) -> np.ndarray:
@@ -90,12 +90,12 @@ def hole(scene: Scene, params: DefectParams, rng: np.random.Generator) -> Painte
     height = blur((-wall * (0.7 + 0.9 * share) * floor).astype(np.float32), max(0.5, 0.2 * wall))
     shade, glint = relight(height, scene.light)
     tone = tone * (1 + 0.8 * (1 - 0.6 * floor) * (shade - 1))[..., None]
-    picture = mix(scene.photo, np.clip(tone, 0, 255), open_)
+    image = mix(scene.photo, np.clip(tone, 0, 255), open_)
     rim = np.exp(-(((inside - 0.8) / 0.8) ** 2)) * (inside > 0)
     surface = max(float(colours.luminance(scene.level)), 0.3 * scene.white)
     bright = min(1.0, max(0.0, (radius - 1.5) / 3))
-    picture = picture + (surface * bright * 0.6 * share * rim * np.clip(shade - 1 + glint, 0, 1.2))[..., None]
-    return picture, open_
+    image = image + (surface * bright * 0.6 * share * rim * np.clip(shade - 1 + glint, 0, 1.2))[..., None]
+    return image, open_
 
 
 def chip(scene: Scene, params: DefectParams, rng: np.random.Generator) -> Painted:

@@ -1,6 +1,6 @@
 """Scene: what a painter knows about the photograph under the mask, and the tools all painters share.
 
-A painter turns a Scene into `(picture, cover)`: the picture without the grain it hid, and how much of the photograph's
+A painter turns a Scene into `(image, cover)`: the image without the grain it hid, and how much of the photograph's
 own texture it covered (0..1). `Scene.develop` then puts the photograph's grain back and the lens blur on top, so that
 painted pixels carry the same noise and sharpness as their neighbours.
 """
@@ -63,19 +63,19 @@ class Scene:
             self.grey,
         )
 
-    def develop(self, picture: np.ndarray, cover: np.ndarray | None, grain: float = 1.0) -> np.ndarray:
-        """Lens blur and grain: (h, w, 3) float32 from a painter's picture and its cover (h, w).
+    def develop(self, image: np.ndarray, cover: np.ndarray | None, grain: float = 1.0) -> np.ndarray:
+        """Lens blur and grain: (h, w, 3) float32 from a painter's image and its cover (h, w).
 
         What the blur removes from the photograph is its grain and finest texture. It comes back in full where the
         surface still shows; where it is covered, grain from another place of the window does, without its outliers
-        (the edges of the hidden surface must not shine through). Cover None: the picture has its grain already.
+        (the edges of the hidden surface must not shine through). Cover None: the image has its grain already.
         """
         if cover is None:
-            return picture
+            return image
         fine = self.photo - blur(self.photo, self.lens)
         weight = cover[..., None]
         kept = fine * (1 - weight) + compose.borrowed_grain(fine, self.noise) * weight * grain
-        return np.asarray(blur(picture, self.lens) + kept)
+        return np.asarray(blur(image, self.lens) + kept)
 
 
 def survey(
@@ -146,7 +146,7 @@ def contour(mask: np.ndarray, radius: float) -> np.ndarray:
 
 
 def light_direction(image: np.ndarray, rng: np.random.Generator) -> float:
-    """The side the light comes from, in radians (0 = right, pi/2 = above), for a small (h, w, 3) uint8 picture.
+    """The side the light comes from, in radians (0 = right, pi/2 = above), for a small (h, w, 3) uint8 image.
 
     The brighter side is taken for the lit one: the plane fitted to the brightness points there. Where the plane says
     little, most inspection photographs are lit from above, so a direction near that is drawn.
@@ -253,14 +253,14 @@ def relight(height: np.ndarray, light: tuple[float, float, float]) -> tuple[np.n
     return np.clip(shade, 0.15, 1.85), glint
 
 
-def lit(picture: np.ndarray, scene: Scene, height: np.ndarray, gain: float = 1.0, gloss: float = 0.15) -> np.ndarray:
-    """The picture (h, w, 3) relit over a height map: multiplied by its shading, with a highlight added.
+def lit(image: np.ndarray, scene: Scene, height: np.ndarray, gain: float = 1.0, gloss: float = 0.15) -> np.ndarray:
+    """The image (h, w, 3) relit over a height map: multiplied by its shading, with a highlight added.
 
     `gloss` is the highlight's strength as a share of white: it lets a dark surface show a bright rim.
     """
     shade, glint = relight(height, scene.light)
     factor = (1 + gain * (shade - 1))[..., None]
-    return picture * np.clip(factor, 0.1, 2.2) + (gloss * scene.white * gain * glint)[..., None]
+    return image * np.clip(factor, 0.1, 2.2) + (gloss * scene.white * gain * glint)[..., None]
 
 
 def moved(array: np.ndarray, shift: tuple[float, float], outside: float = 0.0) -> np.ndarray:

@@ -22,7 +22,7 @@ from flawsmith.methods.procedural.scene import (
 )
 
 
-def membrane(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def membrane(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The mask's content continued smoothly from its surroundings, (h, w, 3) float32.
 
     Pyramid fill (Gortler et al., "The Lumigraph", 1996, pull-push): each level averages what is known, and coarse
@@ -30,8 +30,8 @@ def membrane(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """
     known = (~mask).astype(np.float32)
     if known.sum() < 1:
-        return np.broadcast_to(picture.mean(axis=(0, 1)), picture.shape).astype(np.float32)
-    levels: list[tuple[np.ndarray, np.ndarray]] = [(picture * known[..., None], known)]
+        return np.broadcast_to(image.mean(axis=(0, 1)), image.shape).astype(np.float32)
+    levels: list[tuple[np.ndarray, np.ndarray]] = [(image * known[..., None], known)]
     while min(levels[-1][1].shape) > 1 and float(levels[-1][1].min()) <= 0:
         values, weights = levels[-1]
         height, width = (weights.shape[0] + 1) // 2, (weights.shape[1] + 1) // 2
@@ -85,7 +85,7 @@ def fill(scene: Scene, rng: np.random.Generator) -> np.ndarray:
         clear = cv2.dilate(wide.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
         return membrane(soft, wide if clear.all() else clear) + compose.borrowed_grain(fine, scene.noise)
     patch = np.roll(scene.photo, (-best[0], -best[1]), axis=(0, 1))
-    # The mismatch is known where neither picture shows the part and the roll did not wrap round the window.
+    # The mismatch is known where neither image shows the part and the roll did not wrap round the window.
     valid = ~(wide | np.roll(wide, (-best[0], -best[1]), axis=(0, 1)))
     y, x = np.arange(height)[:, None] + best[0], np.arange(width)[None] + best[1]
     valid &= (y >= 0) & (y < height) & (x >= 0) & (x < width)
@@ -99,7 +99,7 @@ def missing_part(scene: Scene, params: DefectParams, rng: np.random.Generator) -
     """The surroundings continued over the region, with a sunken footprint where nothing else tells of the loss."""
     open_ = edge(scene.inside, 1.5 + 1.5 * params.softness, scene.radius)
     without = fill(scene, rng)
-    picture = mix(scene.photo, without, open_)
+    image = mix(scene.photo, without, open_)
     seen = float(np.abs(blur(without - scene.photo, 2.0)).mean(axis=2)[scene.mask].mean())
     # A part that stood out leaves its place empty; on an even surface only the socket shows what is missing.
     footprint = float(np.clip((40 - seen) / 30, 0.3 * float(rng.random()), 1))
@@ -107,21 +107,21 @@ def missing_part(scene: Scene, params: DefectParams, rng: np.random.Generator) -
     floor = smooth_step(inside / float(np.clip(0.12 * scene.radius, 1.0, 3.0))).astype(np.float32)
     drop = footprint * (0.08 + 0.56 * params.severity) * (0.2 if params.colour else 1.0)
     mottle = clouds(scene.shape, max(4.0, 0.8 * scene.radius), rng, octaves=3)
-    picture = picture * (1 - drop * floor * (1 + 0.12 * mottle))[..., None]
+    image = image * (1 - drop * floor * (1 + 0.12 * mottle))[..., None]
     x, y, _ = scene.light
     reach = float(np.clip(0.22 * scene.radius, 1.0, 6.0))
     shadow = blur(1 - moved(floor, (-x * reach, -y * reach)), max(0.6, 0.3 * reach)) * floor
-    picture = picture * (1 - footprint * (0.12 + 0.43 * params.severity) * shadow)[..., None]
+    image = image * (1 - footprint * (0.12 + 0.43 * params.severity) * shadow)[..., None]
     # The edge of the socket is higher here and lower there.
     height = -blur(floor, max(0.8, scene.lens)) * footprint * (0.3 + 1.6 * params.severity)
     height = height * np.clip(0.8 + 0.4 * clouds(scene.shape, max(6.0, scene.radius), rng, octaves=1), 0.2, 1.5)
-    picture = lit(picture, scene, height, 0.8, gloss=0.06)
+    image = lit(image, scene, height, 0.8, gloss=0.06)
     if params.colour:
         tint = colours.absorbed(
             scene, colours.pigment(scene, params.colour, rng), floor * (0.5 + 0.5 * params.severity)
         )
-        picture = picture + (tint - scene.photo)
-    return picture, None
+        image = image + (tint - scene.photo)
+    return image, None
 
 
 def bend(scene: Scene, params: DefectParams, rng: np.random.Generator) -> Painted:
@@ -137,7 +137,7 @@ def bend(scene: Scene, params: DefectParams, rng: np.random.Generator) -> Painte
     turn = float(rng.choice([-1.0, 1.0])) * (0.15 + 0.4 * params.severity) * float(rng.uniform(0.3, 1.0))
     move_x = hold * (np.cos(angle) * reach) + turn * hold * -(rows - middle_y)
     move_y = hold * (np.sin(angle) * reach) + turn * hold * (columns - middle_x)
-    picture = cv2.remap(
+    image = cv2.remap(
         scene.photo,
         (columns - move_x).astype(np.float32),
         (rows - move_y).astype(np.float32),
@@ -148,10 +148,10 @@ def bend(scene: Scene, params: DefectParams, rng: np.random.Generator) -> Painte
     # One fold across the push: a ridge in front, a valley behind.
     fold = across * np.exp(-2.5 * across * across) * hold + 0.3 * hold
     height = fold.astype(np.float32) * max(radius, 2.0) * (0.1 + 0.65 * params.severity)
-    picture = np.clip(picture, 0, 255)
+    image = np.clip(image, 0, 255)
     if params.colour:
         tint = colours.absorbed(
             scene, colours.pigment(scene, params.colour, rng), hold * (0.45 + 0.5 * params.severity)
         )
-        picture = picture + (tint - scene.photo)
-    return lit(picture, scene, height, 0.9, gloss=0.2), None
+        image = image + (tint - scene.photo)
+    return lit(image, scene, height, 0.9, gloss=0.2), None

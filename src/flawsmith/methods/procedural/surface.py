@@ -40,8 +40,8 @@ def stain(scene: Scene, params: DefectParams, rng: np.random.Generator) -> tuple
         ring = np.exp(-((where / line) ** 2)) * (0.7 + 0.5 * np.clip(clouds(scene.shape, 2 * radius, rng, 2), -1, 1))
         density = density * 0.8 + float(rng.uniform(0.15, 0.65)) * ring
     density = density * body * (0.2 + 0.9 * params.severity)
-    picture = colours.absorbed(scene, colours.pigment(scene, params.colour, rng), density)
-    return picture, np.zeros(scene.shape, np.float32)
+    image = colours.absorbed(scene, colours.pigment(scene, params.colour, rng), density)
+    return image, np.zeros(scene.shape, np.float32)
 
 
 def spots(scene: Scene, params: DefectParams, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -61,13 +61,13 @@ def spots(scene: Scene, params: DefectParams, rng: np.random.Generator) -> tuple
     drift = clouds(scene.shape, max(4.0, 1.5 * scene.radius), rng, 3)
     cover = body * np.clip(tones * (0.97 + 0.1 * drift), 0, 1)
     mottle = elsewhere(scene) * (1 + 0.12 * drift)
-    picture = mix(scene.photo, colours.opaque(scene, colour, 0.3) * mottle[..., None], cover)
+    image = mix(scene.photo, colours.opaque(scene, colour, 0.3) * mottle[..., None], cover)
     pitted = params.colour in {"black", "dark", ""} or rng.random() < 0.3
     depth = (-1.0 if pitted else 0.6) * (0.2 + 1.0 * params.severity)
     reach = max(1.5, min(3.0, 0.6 * scene.radius))
     height = blur(np.clip(inside / reach, 0, 1).astype(np.float32), 0.7) * depth * tones
     height = height + (0.25 * min(1.0, scene.radius / 4) * (drift * body) if pitted else 0.0)
-    return lit(picture, scene, height.astype(np.float32), 0.6 if pitted else 0.25, gloss=0.1), cover
+    return lit(image, scene, height.astype(np.float32), 0.6 if pitted else 0.25, gloss=0.1), cover
 
 
 def discolouration(scene: Scene, params: DefectParams, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -80,12 +80,12 @@ def discolouration(scene: Scene, params: DefectParams, rng: np.random.Generator)
     if params.colour in colours.CHROMATIC:
         amount = 0.8 * amount  # a tint, not a paint
     heat = not scene.grey and params.colour in {"blue", "purple", "brown"} and rng.random() < 0.5
-    picture = colours.absorbed(scene, colours.pigment(scene, params.colour, rng), amount)
+    image = colours.absorbed(scene, colours.pigment(scene, params.colour, rng), amount)
     if heat:
         centre = {"brown": 2.0, "purple": 3.0, "blue": 4.0}[params.colour]
         position = np.clip(depth + 0.1 * slow, 0, 1) * centre
         index = np.minimum(position.astype(np.int64), 3)
         share = (position - index)[..., None]
         tint = HEAT[index] * (1 - share) + HEAT[index + 1] * share
-        picture = 0.45 * picture + 0.55 * (scene.photo * (1 + (tint - 1) * (0.4 + 0.6 * params.severity)))
-    return picture, np.zeros(scene.shape, np.float32)
+        image = 0.45 * image + 0.55 * (scene.photo * (1 + (tint - 1) * (0.4 + 0.6 * params.severity)))
+    return image, np.zeros(scene.shape, np.float32)

@@ -128,10 +128,10 @@ class Procedural(base.Synthesizer):
                 colour = {"black": "dark", "white": "bright"}.get(colour, colour)
         params = DefectParams(kind, colour, severity, asked.shape, softness)
         if background is not None:
-            picture, cover = broken_off(scene, params, background, rng)
+            image, cover = broken_off(scene, params, background, rng)
         else:
-            picture, cover = PAINTERS[kind](scene, params, rng)
-        painted = scene.develop(picture, cover, options.grain)
+            image, cover = PAINTERS[kind](scene, params, rng)
+        painted = scene.develop(image, cover, options.grain)
         painted = mix(scene.photo, painted, contour(inside, scene.radius))
         if scene.grey and colour not in CHROMATIC:
             painted = np.repeat(painted.mean(axis=2, keepdims=True), 3, axis=2)

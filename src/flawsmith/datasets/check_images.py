@@ -1,4 +1,4 @@
-"""Findings that need a picture's pixels: damaged files, masks that do not fit, unusual depth, size or orientation."""
+"""Findings that need an image's pixels: damaged files, masks that do not fit, unusual depth, size or orientation."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True)
 class Facts:
-    """What is kept of a picture after looking at it; a few kilobytes."""
+    """What is kept of an image after looking at it; a few kilobytes."""
 
     size: tuple[int, int] | None = None  # (height, width) after EXIF orientation
     mode: str = ""
-    shift: int | None = None  # bits dropped from a 16-bit picture
-    area: float = 0.0  # the masks' share of the picture, 0..1
+    shift: int | None = None  # bits dropped from a 16-bit image
+    area: float = 0.0  # the masks' share of the image, 0..1
     sha: str = ""
     fingerprint: leaks.Print | None = None
 
 
 def inspect(record: Record) -> tuple[Facts, list[Finding]]:
-    """Read one picture and its masks; nothing of them stays in memory."""
+    """Read one image and its masks; nothing of them stays in memory."""
     findings: list[Finding] = []
     mode, orientation = _header(record.image)
     try:
@@ -61,8 +61,8 @@ def inspect(record: Record) -> tuple[Facts, list[Finding]]:
             Finding(
                 NOTE,
                 record.name,
-                f"the camera's rotation (EXIF orientation {orientation}) is applied when the picture is read",
-                "Make sure that the mask was drawn on the upright picture.",
+                f"the camera's rotation (EXIF orientation {orientation}) is applied when the image is read",
+                "Make sure that the mask was drawn on the upright image.",
                 "exif",
             )
         )
@@ -96,7 +96,7 @@ def _header(path: Path) -> tuple[str, int]:
             with Image.open(path) as opened:
                 mode = opened.mode
                 stored = str(opened.tile[0][3]) if opened.tile else ""  # "RGB;16B": Pillow's own mode hides the depth
-                # Asking a PNG without EXIF for it would decode the whole picture.
+                # Asking a PNG without EXIF for it would decode the whole image.
                 asked = opened.format != "PNG" or "exif" in opened.info
                 orientation = int(opened.getexif().get(_ORIENTATION, 1)) if asked else 1
     except Image.DecompressionBombError:
@@ -111,7 +111,7 @@ def _header(path: Path) -> tuple[str, int]:
 
 
 def _shift(path: Path, mean: float) -> int | None:
-    """Bits that reading drops from a 16-bit picture, from the mean that was read; None when there is no telling."""
+    """Bits that reading drops from a 16-bit image, from the mean that was read; None when there is no telling."""
     raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if raw is None or raw.dtype != np.uint16 or mean <= 0:
         return None
@@ -128,7 +128,7 @@ def _mask(path: Path) -> tuple[np.ndarray, int, bool]:
 
 
 def _masks(record: Record, size: tuple[int, int]) -> tuple[float, list[Finding]]:
-    """(share of the picture the union of the masks covers, findings)."""
+    """(share of the image the union of the masks covers, findings)."""
     findings = []
     union = np.zeros(size, dtype=bool)
     for path in record.masks:
@@ -143,8 +143,8 @@ def _masks(record: Record, size: tuple[int, int]) -> tuple[float, list[Finding]]
                 Finding(
                     ERROR,
                     name,
-                    f"the mask is {part.shape[1]} x {part.shape[0]} pixels, its picture {size[1]} x {size[0]}",
-                    "Export the mask again at the picture's size.",
+                    f"the mask is {part.shape[1]} x {part.shape[0]} pixels, its image {size[1]} x {size[0]}",
+                    "Export the mask again at the image's size.",
                     "mask-size",
                 )
             )
@@ -168,7 +168,7 @@ def _masks(record: Record, size: tuple[int, int]) -> tuple[float, list[Finding]]
                 ERROR,
                 record.name,
                 "its mask is empty: no pixel is marked",
-                "Draw the defect, or move the picture to the good ones.",
+                "Draw the defect, or move the image to the good ones.",
                 "mask-empty",
             )
         )
@@ -177,7 +177,7 @@ def _masks(record: Record, size: tuple[int, int]) -> tuple[float, list[Finding]]
             Finding(
                 WARNING,
                 record.name,
-                f"its mask covers {area:.0%} of the picture",
+                f"its mask covers {area:.0%} of the image",
                 "Check that black and white are not swapped: the defect must be white.",
                 "mask-full",
             )

@@ -1,4 +1,4 @@
-"""The judge of pictures: copies look like copies, noise is far, types are kept apart, words are matched."""
+"""The judge of images: copies look like copies, noise is far, types are kept apart, words are matched."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flawsmith import datasets  # noqa: E402
 from flawsmith.comparison import anchors  # noqa: E402
 from flawsmith.config import GenerateConfig  # noqa: E402
 from flawsmith.evaluation import features  # noqa: E402
-from flawsmith.evaluation import judge as pictures  # noqa: E402
+from flawsmith.evaluation import judge as judging  # noqa: E402
 from flawsmith.evaluation.judge import Judge  # noqa: E402
 from flawsmith.generation import run as generation  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
@@ -95,7 +95,7 @@ def test_too_few_is_said_not_guessed(extractor: features.Extractor) -> None:
 
 
 def test_spaced_takes_the_ends_and_no_more(extractor: features.Extractor) -> None:
-    assert pictures.spaced(10, 4).tolist() == [0, 3, 6, 9] and pictures.spaced(3, 9).tolist() == [0, 1, 2]
+    assert judging.spaced(10, 4).tolist() == [0, 3, 6, 9] and judging.spaced(3, 9).tolist() == [0, 1, 2]
 
 
 @pytest.fixture(scope="module")

@@ -150,13 +150,13 @@ def test_three_points_are_seen_with_five_seeds_and_nothing_where_nothing_is() ->
 @pytest.mark.slow
 def test_arms_that_like_other_parts_are_not_told_apart_by_these_parts() -> None:
     false = alone = 0
-    for number in range(100):
+    for number in range(400):
         pair = seeds(0.0, 5, spread=0.01, seed=number, taste=0.3)
         own = differences(*pair)
         false += verdict.compare(*pair, draws=200).sign != 0
         alone += abs(own.mean()) > 2.776 * own.std(ddof=1) / 5**0.5
-    assert false <= 5
-    assert alone >= 20  # why Student's t over the seeds alone is not used
+    assert false <= 20  # 5 %
+    assert alone >= 120  # why Student's t over the seeds alone is not used
 
 
 def test_pairs_must_be_pairs() -> None:

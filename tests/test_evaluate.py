@@ -335,12 +335,25 @@ def test_a_picture_that_looks_like_a_judged_one_is_left_out_with_a_note(
     assert trained == {count - 1}
 
 
+def test_one_support_for_all_seeds(compare: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    code, _, err = compare("--arms", "copypaste", "--seeds", "1,2", "--shots", "2", "--support", "fixed")
+    assert code == 0, err
+    seen, made = [], []
+    for work in sorted((tmp_path / "out" / "work").iterdir()):
+        seen.append({images.file_sha(path) for path in (work / "data").rglob("*.png")})
+        made.append({images.file_sha(path) for path in (work / "copypaste" / "test").rglob("*.png")})
+    assert len(seen) == 2 and seen[0] == seen[1] and not made[0] & made[1]
+    assert any("All seeds learn from one support" in note for note in results(tmp_path / "out")["notes"])
+
+
 def test_the_plan_is_told_before_the_start(compare: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     arguments = ["--arms", "real,procedural", "--shots", "2"]
     code, _, err = compare(*arguments, "--seeds", "0")
     told = " ".join(err.split())
     assert code == 0
-    assert told.startswith("Plan: 2 arms, 1 seeds, 1 numbers of shots: 2 networks. Training takes about"), err
+    assert told.startswith(
+        "Plan: arms real, procedural; seeds 0; shots 2; shares 0.9: 2 networks. Training takes about"
+    ), err
     more = " ".join(compare(*arguments, "--seeds", "0,1")[2].split())
     assert "4 networks, 2 of them there. Training takes about" in more
     assert "4 networks, all of them there." in compare(*arguments, "--seeds", "0,1")[2]

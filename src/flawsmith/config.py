@@ -191,6 +191,9 @@ class CompareConfig(JudgingConfig):
         description="real, a method, several with +, or NAME=FOLDER made elsewhere ({seed} in FOLDER is replaced)",
     )
     seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1, description="each redoes support, images, training")
+    support: Literal["redrawn", "fixed"] = Field(
+        "redrawn", description="redrawn by every seed, or fixed: that of the first seed, with its test images"
+    )
     shots: tuple[int | Literal["third"], ...] = Field(("third",), min_length=1, description="real defects per type")
     ratios: tuple[float, ...] = Field(
         (0.9,), min_length=1, description="shares of generated among the defects trained on"
@@ -205,6 +208,10 @@ class CompareConfig(JudgingConfig):
     generate: dict[str, Any] = Field(
         default_factory=dict, description="options of the diffusion methods; under a method's name its own"
     )
+
+    def drawn(self, seed: int) -> int:
+        """The seed that divides the real data for a seed's networks."""
+        return seed if self.support == "redrawn" else self.seeds[0]
 
     @field_validator("shots")
     @classmethod

@@ -14,6 +14,7 @@ from flawsmith.evaluation.detectors.segmentation import Judged
 from flawsmith.evaluation.metrics import scores
 
 LEVELS = 32
+THREE_POINTS = 0.077  # advantage of an arm of `seeds` whose mean AP is .03 higher
 
 
 def scored(quality: float, parts: list[int], noise: np.random.Generator, difficulty: np.ndarray) -> Scored:
@@ -32,13 +33,19 @@ def _histogram(values: np.ndarray) -> np.ndarray:
     return np.histogram(np.clip(LEVELS - values, 0, LEVELS - 0.01), LEVELS, (0, LEVELS))[0]
 
 
-def seeds(advantage: float, count: int, spread: float = 0.1, seed: int = 0) -> tuple[list[Scored], list[Scored]]:
+def seeds(
+    advantage: float, count: int, spread: float = 0.1, seed: int = 0, taste: float = 0.0
+) -> tuple[list[Scored], list[Scored]]:
+    """Two arms: `spread` of what a training adds, `taste` of what an arm finds easy in one part and not in another."""
     rng = np.random.default_rng(seed)
     difficulty = rng.normal(0, 0.7, 30)
+    own = [difficulty + np.random.default_rng([seed, arm]).normal(0, taste, 30) for arm in (1, 2)]
     pairs = []
     for _ in range(count):
         parts = sorted(rng.permutation(30)[:20].tolist())
-        pairs.append([scored(0.3 + a + rng.normal(0, spread), parts, rng, difficulty) for a in (advantage, 0.0)])
+        pairs.append(
+            [scored(0.3 + a + rng.normal(0, spread), parts, rng, own[n]) for n, a in enumerate((advantage, 0))]
+        )
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
@@ -121,6 +128,35 @@ def test_arms_that_do_not_differ_are_rarely_told_apart(count: int) -> None:
         alone += low > 0 or high < 0
     assert false <= 8
     assert alone >= 15  # why a bootstrap over the seeds alone is not used
+
+
+@pytest.mark.slow
+def test_three_points_are_seen_with_five_seeds_and_nothing_where_nothing_is() -> None:
+    """The judge's own spread (docs/evaluation.md, "The judge"): a paired difference of s.d. .012 over the seeds."""
+    told = {0.0: 0, THREE_POINTS: 0}
+    apart = []
+    for advantage in told:
+        for number in range(100):
+            pair = seeds(advantage, 5, spread=0.01, seed=number)
+            own = differences(*pair)
+            apart.append((own.mean(), own.std(ddof=1)))
+            told[advantage] += verdict.compare(*pair, draws=200).sign != 0
+    means, spreads = np.array(apart).T
+    assert np.mean(means[100:]) - np.mean(means[:100]) == pytest.approx(0.03, abs=0.001)  # the truth is three points
+    assert np.mean(spreads**2) ** 0.5 == pytest.approx(0.0125, abs=0.001)
+    assert told[0.0] <= 5 and told[THREE_POINTS] >= 80
+
+
+@pytest.mark.slow
+def test_arms_that_like_other_parts_are_not_told_apart_by_these_parts() -> None:
+    false = alone = 0
+    for number in range(400):
+        pair = seeds(0.0, 5, spread=0.01, seed=number, taste=0.3)
+        own = differences(*pair)
+        false += verdict.compare(*pair, draws=200).sign != 0
+        alone += abs(own.mean()) > 2.776 * own.std(ddof=1) / 5**0.5
+    assert false <= 20  # 5 %
+    assert alone >= 120  # why Student's t over the seeds alone is not used
 
 
 def test_pairs_must_be_pairs() -> None:

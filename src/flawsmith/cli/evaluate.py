@@ -88,6 +88,13 @@ def evaluate(
     backbone: Annotated[
         str | None, typer.Option(help="--compare: backbone of the diffusion methods, as generate takes it.")
     ] = None,
+    support: Annotated[
+        str | None,
+        typer.Option(
+            help="--compare: redrawn (default): every seed learns from other real defects. fixed: all from the first "
+            "seed's, which tells smaller differences apart, on these defects alone."
+        ),
+    ] = None,
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -153,6 +160,7 @@ def evaluate(
         "device": device,
     }
     compared = {"--arms": arms, "--ratios": ratios, "--images": images, "--backbone": backbone, "--jobs": jobs}
+    compared["--support"] = support
     folder = {"OUT": generated, "--protocol": protocol, "--export": export}
     wrong = next((name for name, value in (folder if compare else compared).items() if value is not None), None)
     if wrong is not None:
@@ -171,7 +179,7 @@ def evaluate(
             "ratios": _numbers(ratios, "--ratios"),
             "images": images,
         }
-        values |= {"backbone": backbone, "jobs": jobs}
+        values |= {"backbone": backbone, "jobs": jobs, "support": support}
         model = configs.CompareConfig
     else:
         values |= {"generated": generated, "protocol": protocol, "export": _words(export, "--export")}

@@ -68,7 +68,7 @@ def compare(
     wanted = sorted(set(config.metrics) & set(judging.METRICS))
     extractor = features.load(config.features).to(config.device) if wanted else None
     real = read_real(config)
-    divisions = {seed: divide(real, seed) for seed in config.seeds}
+    divisions = {seed: divide(real, config.drawn(seed)) for seed in config.seeds}
     ledger = Ledger(config.out)
     whole = Run(config, arms, segmenting, classifying, wanted, extractor, ledger, progress)
     if announce:
@@ -79,6 +79,10 @@ def compare(
         for shots in config.shots:
             values += whole.part(divisions[seed], seed, shots, notes)
     values += whole.by_validation(notes)
+    if config.support == "fixed" and len(config.seeds) > 1:
+        notes.append(
+            "All seeds learn from one support: the intervals do not speak of other real defects to learn from."
+        )
     notes = list(dict.fromkeys(notes))
     sentences = whole.verdicts()
     about = {
@@ -140,8 +144,9 @@ class Run:
 
     def _begin(self, division: Division, seed: int, shots: int | str) -> tuple[str, Source, list[Record]]:
         """The identity of one seed and number of shots, where its images come from, and its normal photographs."""
-        support = support_of(division, shots, seed)
-        order = np.random.default_rng(seed).permutation(len(division.normals))[: self.config.normals]
+        drawn = self.config.drawn(seed)
+        support = support_of(division, shots, drawn)
+        order = np.random.default_rng(drawn).permutation(len(division.normals))[: self.config.normals]
         normals = [division.normals[i] for i in sorted(order)]
         identity = self._identity(division, support, normals, seed)
         folder = self.config.out / "work" / f"seed{seed}-{shots}-{identity[:8]}"
@@ -161,8 +166,9 @@ class Run:
                         left += part not in self.ledger
                         found = self._values(part) if part in self.ledger else []
                         known += [v.value for v in found if v.key == f"seconds/{what}" and v.value is not None]
-        arms, seeds, shot = len(self.arms), len(divisions), len(self.config.shots)
-        told = f"Plan: {arms} arms, {seeds} seeds, {shot} numbers of shots: {self.total()} networks"
+        axes = [one.name for one in self.arms], divisions, self.config.shots, self.config.ratios
+        names = zip(("arms", "seeds", "shots", "shares"), (", ".join(map(str, axis)) for axis in axes), strict=True)
+        told = f"Plan: {'; '.join(f'{name} {axis}' for name, axis in names)}: {self.total()} networks"
         if not left:
             return f"{told}, all of them there."
         each = float(np.mean(known)) if known else None

@@ -124,9 +124,12 @@ def compare(arm: Sequence[Scored], other: Sequence[Scored], draws: int = 2000, s
     if count == 1:
         return Difference(mean, float("-inf"), float("inf"), 1)
     of_seeds = float(np.var(own, ddof=1)) / count
-    of_parts = float(np.nanvar(np.mean(resampled, axis=0), ddof=1))
+    # A bootstrap of n parts has (n - 1) / n of their variance: made good for the type that has fewest.
+    sizes = [len(members) for kind, members in strata.items() if kind != "good"] or [len(place)]
+    fewest = max(2, min(sizes))
+    of_parts = float(np.nanvar(np.mean(resampled, axis=0), ddof=1)) * fewest / (fewest - 1)
     both = of_seeds + of_parts
-    spare = max(1, len(place) - len(strata))
+    spare = max(1, sum(sizes) - len(sizes))
     freedom = both**2 / (of_seeds**2 / (count - 1) + of_parts**2 / spare) if both > 0 else 1.0
     # Never narrower than what the seeds alone say: more degrees of freedom must not pay for more doubt.
     reach = 100 * max(float(t.ppf(0.975, freedom)) * both**0.5, float(t.ppf(0.975, count - 1)) * of_seeds**0.5)

@@ -17,7 +17,8 @@ from flawsmith.records import Progress, under
 
 TEXTURES = ("brick", "gravel", "grass")
 SIZE = 256
-FIT_STEPS = 60  # a taste in a minute; a fit of its own takes 500
+FIT_STEPS = 60  # a taste in a minute; a fit of its own takes 600
+LEARNED = 8  # images of each learned method
 WORDS = "a long thin dark scratch"
 
 
@@ -63,11 +64,14 @@ def product_photos(root: Path, count: int = 8) -> None:
         images.write_image(root / "washer" / "train" / "good" / f"{number:03d}.png", render_washer(number))
 
 
-def run(folder: Path, n: int = 44, seed: int = 0, progress: Progress | None = None) -> dict[str, Path]:
+def run(
+    folder: Path, n: int = 44, seed: int = 0, progress: Progress | None = None, learned: bool = True
+) -> dict[str, Path]:
     """Make the tour under `folder`: data/, out/<method>/, contact-sheet.png and index.html. Resumes when run again.
 
     `procedural` paints every kind of defect; its images then stand in for the "few real defects" that the other
-    methods need, which no other demo data could give without a download. Where the extra `diffusion` is installed, the
+    methods need, which no other demo data could give without a download. With `learned`, and where the extra
+    `diffusion` is installed, the
     shipped model paints from words, and both papers' methods are fitted to those few defects for FIT_STEPS steps.
     """
     data = folder / "data"
@@ -88,7 +92,7 @@ def run(folder: Path, n: int = 44, seed: int = 0, progress: Progress | None = No
         out = folder / "out" / method
         _run(GenerateConfig(method=method, normal=f"mvtec_ad:{few}", out=out, n=8, seed=seed), progress)
         made.append((f"{method} (a few of the painted scratches and chips above, {what})", out))
-    if find_spec("diffusers") and find_spec("torch"):
+    if learned and find_spec("diffusers") and find_spec("torch"):
         made += _learned(folder, data, few, seed, progress)
     sheet, page = folder / "contact-sheet.png", folder / "index.html"
     images.write_image(sheet, report.overview(made, count=2, cell=128))
@@ -121,7 +125,7 @@ def _learned(folder: Path, data: Path, few: Path, seed: int, progress: Progress 
             )
             training.train(settings, under(progress, f"{method}, fit"))
             values["method"] = str(fitted)
-        _run(GenerateConfig(**values, out=out, n=8, seed=seed), progress, method)
+        _run(GenerateConfig(**values, out=out, n=LEARNED, seed=seed), progress, method)
         made.append((f"{method} ({what})", out))
     return made
 

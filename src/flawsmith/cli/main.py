@@ -85,6 +85,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the tour.")] = Path("demo"),
     n: Annotated[int, typer.Option("-n", min=11, max=10_000, help="How many images, in total.")] = 44,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same images.")] = 0,
+    learned: Annotated[
+        bool, typer.Option(help="Also paint with the diffusion model, minutes; needs the extra diffusion.")
+    ] = True,
 ) -> None:
     """The tour without a download: paint defects on texture photographs and a rendered product.
 
@@ -102,7 +105,7 @@ def demo(
                 tasks[method] = bar.add_task(method, total=total)
             bar.update(tasks[method], completed=done, total=total)
 
-        made = tour.run(home(out), n, seed, tell)
+        made = tour.run(home(out), n, seed, tell, learned)
     for name, path in made.items():
         typer.echo(f"{name}: {path}")
 

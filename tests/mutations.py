@@ -3,7 +3,7 @@
     python tests/mutations.py                  all of them, a few minutes
     python tests/mutations.py --only film      those whose name, file or test holds this
     python tests/mutations.py --list           nothing is run; every old text is looked for
-    python tests/mutations.py --table FILE     also write the table of results (Markdown)
+    python tests/mutations.py --table FILE     also write the results as Markdown
 
 The tree itself is never edited. It stops when an old text is not in its file exactly once, or when a guarding test
 fails or is skipped without a fault; it ends with exit code 1 when a fault survives. Needs `fork`: Linux or macOS.
@@ -108,11 +108,25 @@ def warm() -> None:
         getattr(transformers, name)
 
 
+def listed(results: list[tuple[Mutation, str]]) -> str:
+    """A heading for each file, a line for each guarding test, and below it its faults with their results."""
+    lines: list[str] = []
+    file = guard = ""
+    for mutation, result in results:
+        if mutation.file != file:
+            lines += ["", f"### {mutation.file}"]
+        if mutation.guard != guard or mutation.file != file:
+            lines += ["", f"`{mutation.guard.partition('::test_')[2]}`", ""]
+        lines.append(f"- {mutation.fault}: {result}")
+        file, guard = mutation.file, mutation.guard
+    return "\n".join(lines[1:]) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Faults of one line, and whether the tests notice.")
     parser.add_argument("--only", default="", metavar="PATTERN", help="in the fault's name, file or guarding test")
     parser.add_argument("--list", action="store_true", help="check and name the mutations, run nothing")
-    parser.add_argument("--table", type=Path, metavar="FILE", help="write the results as a Markdown table")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="write the results as Markdown")
     given = parser.parse_args()
     every = [
         (file, guard, row) for file, guards in MUTATIONS.items() for guard, found in guards.items() for row in found
@@ -137,12 +151,11 @@ def main() -> None:
             sys.exit(f"{said}\nThe tests could not be run (exit code {code}) with {mutation.fault!r}.")
         result = {SURVIVED: "SURVIVED", HANGS: "killed (hangs)"}.get(code, "killed")
         survivors += [mutation.fault] if code == SURVIVED else []
-        rows.append(f"| {mutation.fault} | `{mutation.file}` | `{mutation.guard.partition('::test_')[2]}` | {result} |")
+        rows.append((mutation, result))
         left = (time.monotonic() - began) / done * (len(chosen) - done) / 60
         print(f"{done}/{len(chosen)}  {result:9} {mutation.fault}  ({left:.1f} min left)", flush=True)
     if given.table:
-        head = ["| fault | file | guarding test (`test_...`) | result |", "|---|---|---|---|"]
-        given.table.write_text("\n".join([*head, *rows]) + "\n", encoding="utf-8")
+        given.table.write_text(listed(rows), encoding="utf-8")
     print(f"{len(chosen) - len(survivors)} of {len(chosen)} killed" + "".join(f"\nSURVIVED: {s}" for s in survivors))
     sys.exit(bool(survivors))
 

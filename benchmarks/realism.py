@@ -3,8 +3,8 @@
 Per data set, type and method, from one few-shot support (--shots), against the real defects that are neither in it nor
 of its parts:
 auc       logistic regression on frozen features of the defect's window (context 1.5), real against generated, as many
-          of each; 5 folds by physical part (real) and by the photograph painted on (generated), so that neither is on
-          both sides; 0.5 is not to be told apart. Types are pooled, each with as many generated as real ones.
+          of each: `flawsmith evaluate --metrics realism`'s probe (docs/evaluation.md, "Realism"); 0.5 is not to be
+          told apart. Types are pooled, each with as many generated as real ones.
 new       share of labels whose IoU with the best-aligned mask of the support is under 0.8 (translation, axes, mirror)
 grain     standard deviation inside the label at three scales (differences of Gaussians of 1, 3 and 8 px) over the level
           of the surroundings, median over the images; fine / middle / coarse; beside it that of the real ones
@@ -19,44 +19,25 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from flawsmith import datasets
+from flawsmith import datasets, images
 from flawsmith.config import GenerateConfig
 from flawsmith.datasets.splits import few_shot
 from flawsmith.evaluation import features
 from flawsmith.evaluation import judge as judging
+from flawsmith.evaluation.metrics import realism
 from flawsmith.generation import run as generation
 from flawsmith.masks.reshape import overlap
 from flawsmith.records import Record, Sample
 
 CAP = 60  # real defects of a type that are looked at
 SCALES = (0.0, 1.0, 3.0, 8.0)
-
-
-def probe(real: np.ndarray, made: np.ndarray, parts: Sequence[str], normals: Sequence[str]) -> float:
-    """AUC of telling features (n, D) of real defects from generated ones, over folds that share no part."""
-    x = np.concatenate([real, made])
-    y = np.repeat([0, 1], [len(real), len(made)])
-    groups = np.unique(
-        [*(f"real {part}" for part in parts), *(f"made {normal}" for normal in normals)], return_inverse=True
-    )[1]
-    scores = np.zeros(len(y))
-    for train, test in StratifiedGroupKFold(5, shuffle=True, random_state=0).split(x, y, groups):
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
-        scores[test] = model.fit(x[train], y[train]).decision_function(x[test])
-    return float(roc_auc_score(y, scores))
 
 
 def grain(sample: Sample) -> list[float]:
@@ -83,6 +64,7 @@ def main() -> None:
     torch.set_num_threads(1)
     extractor = features.load(args.features)
     records = datasets.read("mvtec_ad", args.data)
+    sha_of = {record.image: images.file_sha(record.image) for record in records}
     defects = [r for r in records if not r.is_good and r.masks and (not args.types or r.defect_type in args.types)]
     found: dict[str, list[dict[str, object]]] = {method: [] for method in args.methods}
     for seed in args.seeds:
@@ -118,14 +100,16 @@ def main() -> None:
                 for line in chosen
             ]
             vectors = extractor([judging.cut(sample, "window") for sample in made]).pooled
-            normals = [line["normal"]["file"] for line in chosen]
+            owners = realism.photographs(out, {sha_of[r.image]: realism.part_of(r) for r in records})
+            shown = [owners[out / line["image"]] for line in chosen]
+            auc = realism.probe(seen, vectors, [realism.part_of(r) for r in held], shown)
             new = [
                 max(overlap(sample.mask, shape) for shape in shapes) < 0.8
                 for sample in made[:: max(1, len(made) // 60)]
             ]
             result = {
                 "seed": seed,
-                "auc": round(probe(seen, vectors, [r.group or r.name for r in held], normals), 3),
+                "auc": None if auc is None else round(auc, 3),
                 "new": round(float(np.mean(new)), 2),
                 "grain": np.round(np.median([grain(sample) for sample in made], axis=0), 1).tolist(),
                 "grain of real": np.round(np.median([grain(sample) for sample in real], axis=0), 1).tolist(),

@@ -23,6 +23,9 @@ ANALOGY_BY_HAND = "methods/test_analogy_equations.py::test_"
 TUNING = "diffusion/test_tuning.py::test_"
 FOLDS = "diffusion/test_folds.py::test_"
 SPLITS = "datasets/test_splits.py::test_"
+REALISM = "evaluation/test_realism.py::test_"
+ONE_CLASS = "evaluation/test_one_class.py::test_"
+FROZEN = "evaluation/test_frozen.py::test_"
 
 # file of src/flawsmith -> guarding test -> (the fault, old text, new text)
 # fmt: off
@@ -375,6 +378,37 @@ MUTATIONS = {
             ("specks beside large parts stay", "(areas >= 0.02 * areas.max())", "(areas > 0)")],
         COMPOSE + "refusals_stand_at_their_limits": [
             ("the share of the mask is no limit", "elif area < min_share * asked:", "elif area < min_share:")],
+    },
+    "evaluation/metrics/realism.py": {
+        REALISM + "logistic_is_scikit_learns": [
+            ("rows weigh the same", "np.ones(n) if weights is None else np.asarray(weights, float)", "np.ones(n)"),
+            ("the intercepts are held", "residual.sum(axis=0)[:, None]]", "residual.sum(axis=0)[:, None] * 0]")],
+        REALISM + "folds_hold_parts_together_and_are_even": [
+            ("a part is spread over folds", "return chosen[place]", "return np.arange(len(place)) % number")],
+        REALISM + "a_probe_learns_no_part_by_heart": [
+            ("folds by image", "folds(real_parts, made_parts, seed=seed)", "np.arange(len(y)) % FOLDS")],
+        REALISM + "spectrum_of_equal_sets_is_zero_and_of_doubled_contrast_six_decibels": [
+            ("amplitude, not power", "np.abs(np.fft.fft2(grey)) ** 2", "np.abs(np.fft.fft2(grey))")],
+        REALISM + "spectrum_of_white_noise_is_its_variance_and_a_wave_stands_in_its_band": [
+            ("the taper's energy stays in", " / np.square(taper).sum()", ""),
+            ("the finest band last", "+ FLOOR)[::-1])", "+ FLOOR))")],
+    },
+    "evaluation/detectors/one_class.py": {
+        ONE_CLASS + "distances_are_those_of_brute_force": [
+            ("neighbours without the weights", "scaled = memory * weights", "scaled = memory")],
+        ONE_CLASS + "a_coreset_takes_one_of_each_heap_and_covers_better_than_chance": [
+            ("the coreset knows its last row only",
+             "torch.minimum(distance, norms - 2 * rows @ last + last @ last)",
+             "norms - 2 * rows @ last + last @ last")],
+        ONE_CLASS + "tuning_finds_the_planted_channel_and_is_held_by_its_pull": [
+            ("weights below zero", "[(0.0, None)] * len(start)", "[(None, None)] * len(start)"),
+            ("the sum of the weights is free", "found * (weights.sum() / found.sum())", "found")],
+        ONE_CLASS + "a_map_is_a_half_where_a_normal_image_is_in_the_middle": [
+            ("the middle is forgotten", "(distance + self.middle)", "(distance + 1)")],
+    },
+    "evaluation/detectors/frozen.py": {
+        FROZEN + "a_image_given_twice_changes_nothing_and_the_share_decides_between_the_kinds": [
+            ("the share is turned round", "[1 - share, share]", "[share, 1 - share]")],
     },
 }
 # fmt: on

@@ -57,6 +57,7 @@ def test_a_folder_is_judged_whole_and_the_same_command_resumes(
     command = ["evaluate", made / "pasted", "--real", f"mvtec_ad:{made / 'data/widget'}", "--out", out]
     command += ["--features", made / "mobilenet", "--metrics", "kid,is,copies,segmentation,classification", *QUICK]
     command += ["--set", "classification.steps=4", "--set", "classification.size=48", "--seeds", "0,1"]
+    command += ["--set", "classification.network=small"]
     code, shown, err = run(*command)
     assert code == 0, err
     assert "changed_outside_label" in shown and "results.md" in shown

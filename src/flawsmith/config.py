@@ -156,6 +156,7 @@ class JudgingConfig(Told):
     device: str = Field("cpu", description="cpu, or cuda where there is one")
     segmentation: dict[str, Any] = Field(default_factory=dict, description="see SegmentationConfig")
     classification: dict[str, Any] = Field(default_factory=dict, description="see ClassificationConfig")
+    one_class: dict[str, Any] = Field(default_factory=dict, description="see OneClassConfig")
 
     @field_validator("seeds", "shots", "ratios", "arms", "metrics", "export", check_fields=False)
     @classmethod
@@ -167,7 +168,7 @@ class JudgingConfig(Told):
 class EvaluateConfig(JudgingConfig):
     """What `flawsmith evaluate OUT` was asked for."""
 
-    parts: ClassVar[dict[str, str]] = {name: name for name in ("segmentation", "classification", "paper")}
+    parts: ClassVar[dict[str, str]] = {name: name for name in ("segmentation", "classification", "one_class", "paper")}
 
     generated: str = Field(description="the folder of generated images, flawsmith's or another tool's")
     metrics: tuple[str, ...] = Field(("kid", "ic-lpips", "prdc", "copies"), description="see evaluation.folder.METRICS")
@@ -182,7 +183,9 @@ class EvaluateConfig(JudgingConfig):
 class CompareConfig(JudgingConfig):
     """What `flawsmith evaluate --compare` was asked for."""
 
-    parts: ClassVar[dict[str, str]] = {name: name for name in ("segmentation", "classification", *OF_METHODS)}
+    parts: ClassVar[dict[str, str]] = {
+        name: name for name in ("segmentation", "classification", "one_class", *OF_METHODS)
+    }
 
     metrics: tuple[str, ...] = Field(("segmentation",), description="see evaluation.folder.METRICS")
     arms: tuple[str, ...] = Field(

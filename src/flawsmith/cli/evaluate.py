@@ -15,12 +15,17 @@ from flawsmith.cli import terminal
 from flawsmith.cli.options import Config, Device, GroupBy
 from flawsmith.errors import FlawsmithError
 
-COMPARED = frozenset({"KID", "near_copies", "image_AUROC", "pixel_AUROC", "pixel_AP", "pixel_AUPRO", "accuracy"})
+COMPARED = frozenset(
+    {
+        *("KID", "near_copies", "image_AUROC", "pixel_AUROC", "pixel_AP", "pixel_AUPRO", "accuracy"),
+        *("probe_AUC", "spectrum_dB"),
+    }
+)
 SHOWN = frozenset(  # what stands on the terminal; the files hold every value
     {
         *("KID", "FID", "IS", "IC-FD", "coverage", "near_copies", "caption_retrieval", "duplicates", "refused_share"),
         *("label_IoU", "changed_outside_label", "visibility", "accuracy", "image_AUROC", "pixel_AUROC", "pixel_AP"),
-        *("pixel_AUPRO", "pixel_F1Max", "pixel_IoU"),
+        *("pixel_AUPRO", "pixel_F1Max", "pixel_IoU", "probe_AUC", "spectrum_dB"),
     }
 )
 
@@ -54,7 +59,7 @@ def evaluate(
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Some of kid,fid,is,ic-lpips,prdc,clip,copies,segmentation,classification. "
+            help="Some of kid,fid,is,ic-lpips,prdc,clip,copies,realism,segmentation,classification,one-class. "
             "Default kid,ic-lpips,prdc,copies; with --compare segmentation. Labels are always judged."
         ),
     ] = None,

@@ -29,13 +29,13 @@ from flawsmith.diffusion.devices import refuse_device
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation import features, results
 from flawsmith.evaluation import judge as judging
-from flawsmith.evaluation.detectors import downstream, expected, heads
+from flawsmith.evaluation.detectors import downstream, expected, frozen, heads, one_class
 from flawsmith.evaluation.detectors.classification import ClassificationConfig
 from flawsmith.evaluation.detectors.encoder import fingerprint
 from flawsmith.evaluation.detectors.segmentation import SegmentationConfig
 from flawsmith.evaluation.protocol import VALIDATION, Division, Real, read_real, use
 from flawsmith.evaluation.results import Ledger, Value, as_values
-from flawsmith.evaluation.run import check_metrics
+from flawsmith.evaluation.run import LOOKING, check_metrics, fingerprints
 from flawsmith.methods import METHODS
 from flawsmith.records import Progress, Record, under
 from flawsmith.registry import resolve
@@ -64,13 +64,16 @@ def compare(
     segmenting = heads.settings_of(
         config.segmentation, config.features if "segmentation" in config.metrics else "compact", config.device
     )
-    classifying = overlay(ClassificationConfig(device=config.device), config.classification, "Classification")
+    classifying = frozen.settings_of(config.classification, config.features, config.device)
+    detecting = overlay(one_class.OneClassConfig(config.features, device=config.device), config.one_class, "One-class")
+    encoders = fingerprints(config.metrics, classifying, detecting)
     wanted = sorted(set(config.metrics) & set(judging.METRICS))
-    extractor = features.load(config.features).to(config.device) if wanted else None
+    looks = set(config.metrics) & LOOKING
+    extractor = features.load(config.features).to(config.device) if looks else None
     real = read_real(config)
     divisions = {seed: divide(real, config.drawn(seed)) for seed in config.seeds}
     ledger = Ledger(config.out)
-    whole = Run(config, arms, segmenting, classifying, wanted, extractor, ledger, progress)
+    whole = Run(config, arms, segmenting, classifying, detecting, encoders, wanted, extractor, ledger, progress)
     if announce:
         announce(whole.plan(divisions))
     values: list[Value] = []
@@ -122,11 +125,14 @@ class Run:
     arms: list[Arm]
     segmenting: SegmentationConfig
     classifying: ClassificationConfig
+    detecting: one_class.OneClassConfig
+    encoders: dict[str, str]  # metric -> hash of the encoder it stands on
     wanted: list[str]
     extractor: features.Extractor | None
     ledger: Ledger
     progress: Progress | None
     scored: dict[tuple[int | str, str, float | str], dict[int, str]] = field(default_factory=dict)  # seed -> part
+    alone: dict[tuple[int | str, str, float | str], dict[int, str]] = field(default_factory=dict)  # the same, one-class
     done: int = 0
 
     def total(self) -> int:
@@ -134,7 +140,11 @@ class Run:
         each = sum(
             len(self._shares(one, shots)) for shots in self.config.shots for one in self.arms if self._fits(one, shots)
         )
-        return each * len(self.config.seeds) * len({"segmentation", "classification"} & set(self.config.metrics))
+        return (
+            each
+            * len(self.config.seeds)
+            * len({"segmentation", "classification", one_class.NAME} & set(self.config.metrics))
+        )
 
     def _shares(self, one: Arm, shots: int | str) -> tuple[float, ...]:
         """The shares of generated defects; without generated or without real ones there is nothing to share."""
@@ -197,7 +207,7 @@ class Run:
                 if count < int(shots):
                     notes.append(f"seed {seed}: {kind} offers {count} of {shots} shots, a third of it being set aside.")
         source.data = materialise(source.folder, support, normals)
-        values = self._images(identity, source, seed, shots)
+        values = self._images(identity, source, seed, shots) + self._realism(identity, source, seed, shots)
         asked: list[tuple[Arm, float, Task]] = []
         for one in self.arms:
             if not self._fits(one, shots):
@@ -211,13 +221,14 @@ class Run:
         notes += self._left_out(identity, source)
         for one, share, task in asked:
             values += self._values(task.part)
-            if task.what == "segmentation":
-                self.scored.setdefault((shots, one.name, share), {})[seed] = task.part
+            if task.what != "classification":
+                told = self.scored if task.what == "segmentation" else self.alone
+                told.setdefault((shots, one.name, share), {})[seed] = task.part
         return values
 
     def _images(self, identity: str, source: Source, seed: int, shots: int | str) -> list[Value]:
         """Generation metrics of every arm's images, and of the anchors: held-out defects, photographs untouched."""
-        if self.extractor is None:
+        if self.extractor is None or not self.wanted:
             return []
         support, test = source.support, [r for r in source.division.test if not r.is_good]
         judge: judging.Judge | None = None
@@ -251,6 +262,23 @@ class Run:
             values += judge.values(anchors.untouched(source.out(painted), roots), "untouched")
         return values
 
+    def _realism(self, identity: str, source: Source, seed: int, shots: int | str) -> list[Value]:
+        """Whether a probe tells every arm's windows from held-out defects; and of the anchors."""
+        if self.extractor is None or "realism" not in self.config.metrics:
+            return []
+        arms = [one for one in self.arms if self._fits(one, shots) and (one.methods or source.support)]
+        looker = anchors.Realism(self.extractor, source, seed)
+        values: list[Value] = []
+        for label, one in looker.rows([(one.label(shots), one) for one in arms]):
+            name = f"{identity}/realism {self.extractor.hash} {label}{source.stamp(one)}"
+            if name not in self.ledger:
+                if self.progress:
+                    self.progress(f"seed {seed}, {label}: realism", 0, 1, {})
+                found = looker.values(label, one)
+                self.ledger.add(name, {"values": [asdict(value) for value in found]})
+            values += as_values(self.ledger[name]["values"])
+        return values
+
     def _fits(self, one: Arm, shots: int | str) -> bool:
         """Whether an arm exists for this number of shots; without any, nothing that copies real defects does."""
         own = [m for m in one.methods if m not in one.folders]
@@ -275,10 +303,15 @@ class Run:
     ) -> list[tuple[str, Any, str]]:
         """What is trained for one arm and share, with its settings and its name in the ledger."""
         label, found = one.label(shots, share), []
-        for what, base in (("segmentation", self.segmenting), ("classification", self.classifying)):
+        for what, base in (
+            ("segmentation", self.segmenting),
+            ("classification", self.classifying),
+            (one_class.NAME, self.detecting),
+        ):
             if what not in self.config.metrics:
                 continue
-            own = {"device": ""} | ({"encoder": fingerprint(self.segmenting.encoder)} if what == "segmentation" else {})
+            own = {"device": "", "weights": self.encoders.get(what, "")}
+            own |= {"encoder": fingerprint(self.segmenting.encoder)} if what == "segmentation" else {}
             config = overlay(base, {"seed": source.seed, "synthetic": float(share)}, what.capitalize())
             part = f"{identity}/{what}/{label}{source.stamp(one)} {digest({**asdict(config), **own})}"
             found.append((what, config, part))
@@ -380,12 +413,15 @@ class Run:
 
     def verdicts(self) -> list[str]:
         """One sentence per arm: what it adds over the arms it must beat, for every number of shots and share."""
+        return [*self._verdicts(self.scored), *(f"One-class, {text}" for text in self._verdicts(self.alone))]
+
+    def _verdicts(self, scored: dict[tuple[int | str, str, float | str], dict[int, str]]) -> list[str]:
         sentences = []
         by_name = {one.name: one for one in self.arms}
-        for (shots, name, share), own in self.scored.items():
+        for (shots, name, share), own in scored.items():
             against: dict[str, verdict.Difference] = {}
             for other in BASELINES if shots else BY_TEXT:
-                found = self.scored.get((shots, other, 0.0 if other == REAL else share), {})
+                found = scored.get((shots, other, 0.0 if other == REAL else share), {})
                 both = sorted(own.keys() & found.keys())
                 if both and name not in (other, REAL):
                     sides = [[self._scored(side[seed]) for seed in both] for side in (own, found)]

@@ -19,7 +19,7 @@ import torch
 
 from flawsmith.comparison import verdict
 from flawsmith.errors import FlawsmithError
-from flawsmith.evaluation.detectors import downstream
+from flawsmith.evaluation.detectors import downstream, one_class
 from flawsmith.evaluation.detectors.classification import ClassificationConfig
 from flawsmith.evaluation.detectors.segmentation import SegmentationConfig
 from flawsmith.evaluation.results import Value
@@ -32,7 +32,7 @@ class Task:
 
     part: str
     label: str  # the arm's name in tables
-    config: SegmentationConfig | ClassificationConfig
+    config: SegmentationConfig | ClassificationConfig | one_class.OneClassConfig
     real: tuple[Record, ...]
     generated: tuple[Record, ...]
     normals: tuple[Record, ...]
@@ -41,12 +41,14 @@ class Task:
 
     @property
     def what(self) -> str:
+        if isinstance(self.config, one_class.OneClassConfig):
+            return one_class.NAME
         return "segmentation" if isinstance(self.config, SegmentationConfig) else "classification"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A task's values; of a segmenter also what the bootstrap needs of the test set."""
+    """A task's values; of a detector of pixels also what the bootstrap needs of the test set."""
 
     values: list[Value]
     scored: verdict.Scored | None = None
@@ -56,10 +58,14 @@ def run(task: Task, progress: Progress | None = None) -> Outcome:
     """Train and test one network."""
     started, scored = time.perf_counter(), None
     sides = task.validation, task.test
+    units = [f"{r.defect_type}/{r.group or r.name}" for r in task.test]
     if isinstance(task.config, SegmentationConfig):
         done = downstream.segment(task.real, task.generated, task.normals, *sides, task.config, task.label, progress)
         values = done.values
-        scored = verdict.coarsen(done.judged, [f"{r.defect_type}/{r.group or r.name}" for r in task.test])
+        scored = verdict.coarsen(done.judged, units)
+    elif isinstance(task.config, one_class.OneClassConfig):
+        found = one_class.run(task.real, task.generated, task.normals, *sides, task.config, task.label, progress)
+        values, scored = found.values, verdict.coarsen(found.judged, units)
     else:
         values = downstream.classify(task.real, task.generated, *sides, task.config, task.label, progress)
     seconds = round(time.perf_counter() - started, 1)

@@ -113,6 +113,17 @@ class Extractor:
             torch.cat(stacks).numpy() if maps else None,
         )
 
+    @torch.inference_mode()
+    def levels(self, images: Sequence[np.ndarray]) -> list[Tensor]:
+        """Feature maps (N, C, h, w) float32 of N images on the model's device, the earliest first.
+
+        A convolutional model's last map of each of its (at most five) coarsest resolutions, or a patch model's layers,
+        evenly spaced, on their square grid.
+        """
+        found = self._look(self._batch(images))[2]
+        grids = [one.unflatten(2, (-1, _side(one.shape[2]))) if one.ndim == 3 else one for one in found]
+        return [one.float() for one in grids]
+
     def to(self, device: str) -> Extractor:
         """Move the model to a device; features come back to the CPU."""
         self.model.to(device)
@@ -287,9 +298,13 @@ def _levels(hidden: Sequence[Tensor]) -> list[Tensor]:
     return grids
 
 
+def _side(count: int) -> int:
+    return int(count**0.5)
+
+
 def _square(count: int) -> int:
     """The largest square number up to `count`."""
-    return int(count**0.5) ** 2
+    return _side(count) ** 2
 
 
 def _unit(levels: Sequence[Tensor]) -> Tensor:

@@ -18,7 +18,10 @@ from flawsmith import __version__, images
 from flawsmith.errors import FlawsmithError
 
 MEAN = "mean"  # over defect types, unweighted
-HEADLINES = ("pixel_AUPR", "pixel_AUPRO", "pixel_F1Max", "pixel_AUROC", "image_AUROC", "accuracy", "KID", "pairwise-FD")
+HEADLINES = (
+    *("pixel_AUPR", "pixel_AUPRO", "pixel_F1Max", "pixel_AUROC", "image_AUROC", "accuracy", "KID", "pairwise-FD"),
+    *("probe_AUC", "spectrum_dB"),
+)
 PACKAGES = ("numpy", "scipy", "torch", "transformers", "diffusers")
 
 

@@ -21,11 +21,11 @@ from flawsmith.diffusion.devices import refuse_device
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.evaluation import features, results
 from flawsmith.evaluation import judge as judging
-from flawsmith.evaluation.detectors import downstream, exporting, heads, paper
+from flawsmith.evaluation.detectors import downstream, exporting, frozen, heads, one_class, paper
 from flawsmith.evaluation.detectors.classification import ClassificationConfig
 from flawsmith.evaluation.detectors.encoder import fingerprint
 from flawsmith.evaluation.detectors.segmentation import SegmentationConfig
-from flawsmith.evaluation.metrics import labels
+from flawsmith.evaluation.metrics import labels, realism
 from flawsmith.evaluation.protocol import (
     VALIDATION,
     Division,
@@ -40,7 +40,8 @@ from flawsmith.evaluation.protocol import (
 from flawsmith.evaluation.results import Ledger, Value, as_values
 from flawsmith.records import Progress, Record, under
 
-METRICS = (*judging.METRICS, "segmentation", "classification")
+METRICS = (*judging.METRICS, "realism", "segmentation", "classification", one_class.NAME)
+LOOKING = frozenset({*judging.METRICS, "realism"})  # metrics that look through --features
 
 
 def evaluate(
@@ -57,10 +58,12 @@ def evaluate(
     exporting.check(config.export)
     trained = "segmentation" in config.metrics and config.protocol != paper.NAME
     segmenting = heads.settings_of(config.segmentation, config.features if trained else "compact", config.device)
-    classifying = overlay(ClassificationConfig(device=config.device), config.classification, "Classification")
+    classifying = frozen.settings_of(config.classification, config.features, config.device)
+    detecting = overlay(one_class.OneClassConfig(config.features, device=config.device), config.one_class, "One-class")
+    encoders = fingerprints(config.metrics, classifying, detecting)
     papers = overlay(paper.PaperConfig(device=config.device), config.paper, "Paper")
     extractor = None
-    if set(config.metrics) & set(judging.METRICS):
+    if set(config.metrics) & LOOKING:
         extractor = features.load(config.features).to(config.device)
     folder, generated = _read_generated(config)
     real = read_real(config)
@@ -78,12 +81,13 @@ def evaluate(
 
     root = datasets.parse_source(config.real)[1]
     values = part("labels", lambda: [*labels.judge(folder, root), *labels.repeats(generated)])
-    if extractor is not None:
-        asked = sorted(set(config.metrics) & set(judging.METRICS))
+    asked = sorted(set(config.metrics) & set(judging.METRICS))
+    if extractor is not None and asked:
+        known = extractor
 
         def judged() -> list[Value]:
             judge = judging.Judge(
-                extractor,
+                known,
                 [r for r in division.support if not r.is_good],
                 [r for r in division.test if not r.is_good],
                 asked,
@@ -92,7 +96,22 @@ def evaluate(
             return judge.values(generated)
 
         values += part(f"images {','.join(asked)}", judged)
-    values += _downstream(config, division, generated, segmenting, classifying, papers, part, progress, notes)
+    if extractor is not None and "realism" in config.metrics:
+        looked = extractor
+        values += part("realism", lambda: _realism(folder, root, real, division, generated, looked, progress))
+    if one_class.NAME in config.metrics:
+        for seed in config.seeds:
+            own = overlay(detecting, {"seed": seed}, "One-class")
+            values += part(
+                f"{one_class.NAME} {encoders[one_class.NAME]} {seed}",
+                lambda own=own: (
+                    one_class.run(  # type: ignore[misc]
+                        *(division.support, generated, division.normals, division.validation, division.test, own),
+                        progress=under(progress, f"one-class, seed {own.seed}"),
+                    ).values
+                ),
+            )
+    values += _downstream(config, division, generated, segmenting, classifying, papers, part, progress, notes, encoders)
     about = {
         "command": command,
         "config": json.loads(config.model_dump_json(exclude={"out"})),
@@ -109,11 +128,43 @@ def evaluate(
     return results.with_means(values), notes
 
 
+def _realism(
+    folder: Path,
+    root: Path,
+    real: Real,
+    division: Division,
+    generated: Sequence[Record],
+    extractor: features.Extractor,
+    progress: Progress | None,
+) -> list[Value]:
+    """Generated windows against held-out real ones, and the photographs before painting ("untouched") where known."""
+    defects = [record for record in division.test if not record.is_good]
+    parts = {images.file_sha(record.image): realism.part_of(record) for record in real.records}
+    told = under(progress, "realism")
+    held = realism.look(extractor, defects, [realism.part_of(record) for record in defects], told)
+    owner = realism.photographs(folder, parts)
+    made = realism.look(extractor, generated, [owner.get(record.image, "") for record in generated], told)
+    bare, shas = realism.untouched(folder, labels.photograph_roots(folder, root))
+    values = realism.judge(held, made, extractor.name)
+    if bare:
+        anchor = realism.look(extractor, bare, [parts.get(sha, sha) for sha in shas], told)
+        values += realism.judge(held, anchor, extractor.name, "untouched")
+    return values
+
+
 def check_metrics(names: Sequence[str]) -> None:
     """Refuse a metric that is not known."""
     for name in names:
         if name not in METRICS:
             raise unknown("Metric", name, METRICS)
+
+
+def fingerprints(
+    metrics: Sequence[str], classifying: ClassificationConfig, detecting: one_class.OneClassConfig
+) -> dict[str, str]:
+    """Metric -> hash of the encoder it stands on. Raises FlawsmithError for one that cannot be loaded."""
+    sources = {"classification": classifying.encoder, one_class.NAME: detecting.encoder}
+    return {name: frozen.fingerprint(source) for name, source in sources.items() if name in metrics}
 
 
 def _downstream(
@@ -126,6 +177,7 @@ def _downstream(
     part: Callable[[str, Callable[[], list[Value]]], list[Value]],
     progress: Progress | None,
     notes: list[str],
+    encoders: dict[str, str],
 ) -> list[Value]:
     values: list[Value] = []
     sides = division.support, generated
@@ -155,7 +207,7 @@ def _downstream(
         if "classification" in config.metrics:
             choice = overlay(classifying, {"seed": seed}, "Classification")
             values += part(
-                f"classification {seed}",
+                f"classification{encoders.get('classification', '')} {seed}",
                 lambda choice=choice: downstream.classify(  # type: ignore[misc]
                     *sides,
                     division.validation,

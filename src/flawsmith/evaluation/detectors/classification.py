@@ -32,6 +32,7 @@ class ClassificationConfig:
     """Training of the classifier. Images are brought to a square of `size` pixels."""
 
     network: str = SMALL  # or a folder or hub id in transformers format
+    encoder: str = ""  # instead: a logistic head on this frozen encoder's features of windows, see frozen.py
     steps: Count = 500
     batch_size: Count = 16
     size: Count = 160

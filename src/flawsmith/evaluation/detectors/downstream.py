@@ -6,7 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flawsmith.evaluation.detectors import classification, heads, segmentation
+import numpy as np
+
+from flawsmith.evaluation import features
+from flawsmith.evaluation.detectors import classification, frozen, heads, segmentation
 from flawsmith.evaluation.detectors.encoder import fingerprint
 from flawsmith.evaluation.results import MEAN, Value
 from flawsmith.records import Progress, Record, Sample
@@ -92,7 +95,7 @@ def classify(
 
     def refused(reason: str) -> list[Value]:
         name = "small-resnet" if config.network == classification.SMALL else config.network
-        return [Value(f"accuracy/{name}", None, "all", method, config.seed, reason=reason)]
+        return [Value(f"accuracy/{config.encoder or name}", None, "all", method, config.seed, reason=reason)]
 
     defects = [record for record in test if not record.is_good]
     types = {record.defect_type for record in defects}
@@ -103,6 +106,8 @@ def classify(
     if missing:
         return refused(f"nothing to learn {', '.join(sorted(missing))} from: images need the real types' names")
     chosen = [r for r in validation if r.defect_type in types]
+    if config.encoder:
+        return _by_head(learnt, chosen, defects, config, method)
     classifier = classification.train(loaded(learnt[0]), loaded(learnt[1]), config, loaded(chosen), progress)
     found = classification.predict(classifier, loaded(defects))
     key = f"accuracy/{classifier.name}/{classifier.selected}"
@@ -112,4 +117,28 @@ def classify(
         settings |= {"steps": config.steps, "share": config.synthetic if learnt[1] else 0.0}
         counts = int(row["count"]), len(learnt[1])
         values.append(Value(key, row["value"], kind, method, config.seed, *counts, settings=settings))
+    return values
+
+
+def _by_head(
+    learnt: Sequence[Sequence[Record]],
+    validation: Sequence[Record],
+    defects: Sequence[Record],
+    config: classification.ClassificationConfig,
+    method: str,
+) -> list[Value]:
+    """The same with a logistic head on a frozen encoder. Values are named accuracy/ENCODER/window."""
+    kinds = [[record.defect_type for record in side] for side in (*learnt, validation, defects)]
+    extractor = features.load(config.encoder).to(config.device)
+    seen = frozen.look([*learnt[0], *learnt[1], *validation, *defects], extractor)
+    ends = np.cumsum([len(side) for side in kinds])
+    real, generated, checked, asked = np.split(seen, ends[:-1])
+    head = frozen.fit((real, kinds[0]), (generated, kinds[1]), config.synthetic, (checked, kinds[2]))
+    key = f"accuracy/{extractor.name}/window"
+    values = []
+    for kind, row in classification.accuracy(head.predict(asked), kinds[3]).items():
+        about: dict[str, Any] = {name: number for name, number in row.items() if name != "value"}
+        about |= {"share": config.synthetic if learnt[1] else 0.0, "strength": head.strength, "selected": head.selected}
+        counts = int(row["count"]), len(learnt[1])
+        values.append(Value(key, row["value"], kind, method, config.seed, *counts, settings=about))
     return values

@@ -122,7 +122,7 @@ class Contract:
                 assert np.array_equal(alone.image, other.image) and np.array_equal(alone.mask, other.mask)
                 assert alone.info == other.info
 
-    def test_another_seed_gives_another_picture(self, method: Synthesizer) -> None:
+    def test_another_seed_gives_another_image(self, method: Synthesizer) -> None:
         mask = MASKS["ring"]
         first, second = (a_request(method, mask, 5), a_request(method, mask, 5))
         second = Request(first.normal, mask, first.defect_type, "", first.reference, seed=6)

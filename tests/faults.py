@@ -26,6 +26,8 @@ SPLITS = "datasets/test_splits.py::test_"
 REALISM = "evaluation/test_realism.py::test_"
 ONE_CLASS = "evaluation/test_one_class.py::test_"
 FROZEN = "evaluation/test_frozen.py::test_"
+ANNOTATED = "datasets/test_annotated.py::test_"
+EXPORTS = "datasets/test_exports.py::test_"
 
 # file of src/flawsmith -> guarding test -> (the fault, old text, new text)
 # fmt: off
@@ -407,8 +409,32 @@ MUTATIONS = {
             ("the middle is forgotten", "(distance + self.middle)", "(distance + 1)")],
     },
     "evaluation/detectors/frozen.py": {
-        FROZEN + "a_image_given_twice_changes_nothing_and_the_share_decides_between_the_kinds": [
+        FROZEN + "an_image_given_twice_changes_nothing_and_the_share_decides_between_the_kinds": [
             ("the share is turned round", "[1 - share, share]", "[share, 1 - share]")],
+    },
+    "datasets/regions.py": {
+        ANNOTATED + "fill_counts_pixel_centres": [
+            ("polygons half a pixel to the right", "(x1 - x0) - 0.5)", "(x1 - x0))"),
+            ("polygons overlap by adding, not by turns", "np.cumsum(crossed, axis=1) % 2",
+             "np.cumsum(crossed, axis=1)")],
+        ANNOTATED + "compressed_run_lengths_of_cocos_own_tools": [
+            ("runs are no differences", "runs[-2] if len(runs) > 2 else 0", "0")],
+    },
+    "datasets/exports/outlines.py": {
+        EXPORTS + "outlines_give_exactly_the_same_pixels_back": [
+            ("outlines half a pixel off", "contour[:-1, ::-1] - 0.5", "contour[:-1, ::-1] - 1.0"),
+            ("holes are filled", "for ring in rings[1:]:", "for ring in rings[1:1]:")],
+    },
+    "datasets/exports/dividing.py": {
+        EXPORTS + "any_shares_leave_a_part_of_every_type_to_train": [
+            ("a part on several sides", "first = find(f\"file {image}\")\n        for link in own:",
+             "first = find(f\"file {image}\")\n        for link in ():"),
+            ("no part is left to train", "left[other] < 2", "left[other] < 1")],
+    },
+    "datasets/exports/sources.py": {
+        EXPORTS + "merged_generated_images_train_and_so_does_what_they_were_made_from": [
+            ("what was learned from is tested on", "if found.joins_generated and _is_seen(record, found))",
+             "if False)")],
     },
 }
 # fmt: on

@@ -244,7 +244,7 @@ def test_arms_are_paired_resumed_and_judged_in_words(
     assert code == 0 and len(trained) == 13 and results(out)["values"] == content["values"]
 
 
-def test_another_network_takes_the_pictures_that_are_there(
+def test_another_network_takes_the_images_that_are_there(
     compare: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
     arguments = ["--arms", "copypaste", "--seeds", "0", "--shots", "2"]
@@ -302,7 +302,7 @@ def test_a_method_sees_only_its_support(
     assert {v["type"] for v in kid} == {"crack", "hole", "all", "mean"}
 
 
-def test_pictures_made_elsewhere_are_an_arm(compare: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_images_made_elsewhere_are_an_arm(compare: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     code, _, err = compare("--arms", "real,copypaste", "--seeds", "0", "--shots", "2")
     assert code == 0, err
     folder = next((tmp_path / "out" / "work").glob("seed0-2-*")) / "copypaste"
@@ -312,7 +312,7 @@ def test_pictures_made_elsewhere_are_an_arm(compare: Callable[..., tuple[int, st
     assert "2 real + theirs, share 0.9" in values
 
 
-def test_a_picture_that_looks_like_a_judged_one_is_left_out_with_a_note(
+def test_an_image_that_looks_like_a_judged_one_is_left_out_with_a_note(
     compare: Callable[..., tuple[int, str, str]], made: Path, tmp_path: Path
 ) -> None:
     theirs = tmp_path / "theirs"

@@ -125,7 +125,7 @@ def test_missing_text_and_folder(tmp_path: Path) -> None:
             images.image_size(path)
 
 
-def test_oversized_pictures_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "big.png", Image.fromarray(RGB))
     monkeypatch.setattr(images, "MAX_PIXELS", 599)
     with pytest.raises(FlawsmithError, match="cut it into tiles"):

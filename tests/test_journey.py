@@ -69,7 +69,7 @@ def test_all_defects_of_the_painter_and_per_defect_count(run: Run, widget: Path,
     assert [line["defect_type"] for line in lines] == ["scratch", "stain"] * 2
 
 
-def test_same_seed_same_bytes_other_seed_other_pictures(run: Run, widget: Path, tmp_path: Path) -> None:
+def test_same_seed_same_bytes_other_seed_other_images(run: Run, widget: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         assert (
             run("generate", "perlin", "--normal", widget, "-n", "3", "--seed", seed, "--out", tmp_path / name)[0] == 0

@@ -113,7 +113,7 @@ def test_an_oversized_photograph_is_refused_by_name(
 
 
 @pytest.mark.parametrize("last", [True, False], ids=["photograph", "mask"])
-def test_what_the_last_picture_needs_is_refused_before_the_first(run: Run, tmp_path: Path, last: bool) -> None:
+def test_what_the_last_image_needs_is_refused_before_the_first(run: Run, tmp_path: Path, last: bool) -> None:
     root = fakes.mvtec_tree(tmp_path / "data", good=6, defects={"crack": 9}, size=(40, 40))
     if last:
         target = root / "train" / "good" / "005.png"

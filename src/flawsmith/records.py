@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,18 +39,42 @@ def hash_seed(seed: int, *parts: Any) -> int:
 
 
 @dataclass(frozen=True)
+class Region:
+    """One defect as an annotation file describes it, where there is no mask image; see `datasets.regions`.
+
+    `source` is the file, `entry` names the place in it as messages print it ("annotation 17"); both together are the
+    region's identity. `label` is its own defect type. `proposed`: its pixels are a guess, which `check` reports.
+    """
+
+    source: Path
+    entry: str
+    label: str
+    proposed: bool = field(default=False, compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.source}, {self.entry}"
+
+    def draw(self, size: tuple[int, int], read: Callable[[], np.ndarray]) -> np.ndarray:
+        """The region's pixels, (H, W) bool of `size`; `read` gives the photograph where the pixels depend on it.
+
+        Raises FlawsmithError naming file and entry where the two do not fit.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
 class Record:
     """One photograph of a data set as a reader found it: paths and words, no pixels.
 
-    `masks` may hold several files (one per region); their union is the mask. `group` names the physical part or
-    shot series: records of one group never stand on both sides of a split. `root` is the data set's folder, so
+    `masks` may hold several files or regions (one per defect); their union is the mask. `group` names the physical part
+    or shot series: records of one group never stand on both sides of a split. `root` is the data set's folder, so
     that manifests can hold relative paths. `any_level`: every non-zero pixel of a mask is defect.
     """
 
     image: Path
     category: str
     defect_type: str = GOOD
-    masks: tuple[Path, ...] = ()
+    masks: tuple[Path | Region, ...] = ()
     caption: str = ""
     split: str = "train"
     group: str = ""
@@ -69,21 +93,56 @@ class Record:
         except ValueError:
             return self.image.as_posix()
 
+    @property
+    def is_proposed(self) -> bool:
+        """Whether pixels of its masks were guessed, from boxes or lines."""
+        return any(isinstance(mask, Region) and mask.proposed for mask in self.masks)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The defect types of its regions, each once; its own type where the masks are images, () of a good one."""
+        if self.is_good:
+            return ()
+        own = (mask.label if isinstance(mask, Region) else self.defect_type for mask in self.masks)
+        return tuple(dict.fromkeys(own)) or (self.defect_type,)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What it is made of: the image, and the mask images or annotation files, each once."""
+        sources = (mask.source if isinstance(mask, Region) else mask for mask in self.masks)
+        return tuple(dict.fromkeys((self.image, *sources)))
+
+    def parts(self, size: tuple[int, int], read: Callable[[], np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+        """(label, (H, W) bool) of every mask, one at a time; `size` and `read` as in `Region.draw`.
+
+        Raises FlawsmithError naming the mask when it is damaged or of another size.
+        """
+        for mask in self.masks:
+            if isinstance(mask, Region):
+                yield mask.label, mask.draw(size, read)
+                continue
+            part = images.read_mask(mask, self.any_level)
+            if part.shape != size:
+                raise FlawsmithError(
+                    f"Mask {mask} is {part.shape[1]} x {part.shape[0]} pixels, its image {self.image.name} is "
+                    f"{size[1]} x {size[0]}: export the mask again at the image's size."
+                )
+            yield self.defect_type, part
+
+    def marks_something(self) -> bool:
+        """Whether its masks hold a pixel; the photograph itself is not decoded unless a mask depends on it."""
+        parts = self.parts(images.image_size(self.image), lambda: images.read_image(self.image))
+        return any(part.any() for _, part in parts)
+
     def load(self) -> Sample:
         """Read the pixels. Raises FlawsmithError naming the file when one is damaged or sizes disagree."""
         image = images.read_image(self.image)
+        size = image.shape[0], image.shape[1]
         if not self.masks:  # a view of one False: a normal photograph's mask costs no memory
-            none = np.broadcast_to(np.False_, image.shape[:2])
+            none = np.broadcast_to(np.False_, size)
             return Sample(image, none, self.category, self.defect_type, self.caption)
-        mask = np.zeros(image.shape[:2], dtype=bool)
-        for path in self.masks:
-            part = images.read_mask(path, self.any_level)
-            if part.shape != mask.shape:
-                height, width = image.shape[:2]
-                raise FlawsmithError(
-                    f"Mask {path} is {part.shape[1]} x {part.shape[0]} pixels, its image {self.image.name} is "
-                    f"{width} x {height}: export the mask again at the image's size."
-                )
+        mask = np.zeros(size, dtype=bool)
+        for _, part in self.parts(size, lambda: image):
             mask |= part
         return Sample(image, mask, self.category, self.defect_type, self.caption)
 

@@ -53,7 +53,7 @@ def test_sound_folder_tree_has_no_findings(tmp_path):
     assert found(root) == {}
 
 
-def test_damaged_pictures(widget):
+def test_damaged_images(widget):
     whole = (widget / "train/good/000.png").read_bytes()
     fakes.write(widget / "train/good/000.png", whole[: len(whole) // 2])
     fakes.write(widget / "train/good/001.png", b"")
@@ -89,7 +89,7 @@ def test_masks_that_do_not_fit(widget):
     }
 
 
-def test_two_pictures_of_one_stem(widget):
+def test_two_images_of_one_stem(widget):
     fakes.save(widget / "test/crack/001.jpg", fakes.photo(99))
     assert found(widget)["same-stem"] == ("warning", "test/crack/001.jpg")
 
@@ -170,7 +170,7 @@ def test_origin_csv(tmp_path):
     assert found(tmp_path)["group-absent"] == ("warning", "widget/origin.csv")
 
 
-def test_few_references_and_no_good_pictures(tmp_path):
+def test_few_references_and_no_good_images(tmp_path):
     folder = fakes.mvtec_tree(tmp_path, good=0, test_good=0, defects={"crack": 3})
     assert found(folder) == {"no-good": ("warning", "widget"), "few-references": ("note", "widget, crack")}
     groups = {f"test/crack/{index:03d}.png": f"part {index // 4}" for index in range(8)}
@@ -217,7 +217,7 @@ def test_camera_rotation_and_sizes(widget):
     assert kinds["mixed-sizes"] == ("note", "widget")
 
 
-def test_very_large_pictures_are_noted_and_leave_no_memory_behind(widget, monkeypatch):
+def test_very_large_images_are_noted_and_leave_no_memory_behind(widget, monkeypatch):
     monkeypatch.setattr(check_images, "LARGE", 3_000_000)
     for name in ("000", "001", "002"):
         fakes.save(widget / f"train/good/{name}.png", np.kron(fakes.photo(int(name)), np.ones((32, 32, 1), np.uint8)))

@@ -25,7 +25,7 @@ def test_flat_folder_is_all_good(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".JPG", ".jpeg", ".bmp", ".tif", ".TIFF", ".webp"])
-def test_every_picture_format_loads(tmp_path, suffix):
+def test_every_image_format_loads(tmp_path, suffix):
     fakes.folder_tree(tmp_path, good=1, defects={"crack": 1}, suffix=suffix)
     records = datasets.read("folder", tmp_path)
     assert [record.load().image.shape for record in records] == [(48, 64, 3)] * 2

@@ -172,5 +172,5 @@ def test_mvtec_errors(tmp_path):
     for source, message in (("mvtek_ad:x", "Did you mean 'mvtec_ad'"), ("mvtec_ad:", "names no folder"), ("", "empty")):
         with pytest.raises(FlawsmithError, match=message):
             datasets.parse_source(source)
-    with pytest.raises(FlawsmithError, match="Reader 'visa' is not known"):
-        datasets.read("visa", tmp_path)
+    with pytest.raises(FlawsmithError, match="Reader 'voisa' is not known"):
+        datasets.read("voisa", tmp_path)

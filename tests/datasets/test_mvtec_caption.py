@@ -48,7 +48,7 @@ def test_prompts_are_written_and_read_back(tmp_path):
     assert captions["widget/test/hole/001.png"] == "two holes"
 
 
-def test_loco_folders_count_as_one_picture(tmp_path):
+def test_loco_folders_count_as_one_image(tmp_path):
     script = fakes.write(tmp_path / "script.py", PLAIN)
     folder = fakes.mvtec_tree(tmp_path / "data", "gear", defects={"chip": 2}, mask_name="{stem}/0.png", captions=False)
     fakes.save(folder / "ground_truth/chip/000/1.png", fakes.defect_mask("chip", 5))

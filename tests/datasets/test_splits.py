@@ -76,7 +76,7 @@ def test_shots_take_different_parts_first_and_leave_half_of_them():
     assert len(few_shot(defects(*"aabb"), shots=99).support) == 4
 
 
-def test_single_pictures_may_all_be_used():
+def test_single_images_may_all_be_used():
     split = few_shot(defects(*[""] * 4), shots=4)
     assert len(split.support) == 4 and not split.test
 
@@ -93,7 +93,7 @@ def test_first_third_by_name_holds_back_the_parts_it_touches():
     assert stems(split.support) == ["000"] and stems(split.held_back) == ["001"] and len(split.test) == 4
 
 
-def test_good_test_pictures_are_judged_on_too_unless_their_part_was_seen():
+def test_good_test_images_are_judged_on_too_unless_their_part_was_seen():
     good = [Record(Path(f"test/good/{i}.png"), "widget", split="test", group=g) for i, g in enumerate("az")]
     train = [Record(Path("train/good/0.png"), "widget", split="train", group="q")]
     split = few_shot([*train, *good, *defects(*"aabbcc")])
@@ -116,7 +116,7 @@ def test_seed_changes_parts_but_not_the_papers_rule():
     seed=st.integers(0, 3),
     validation=st.sampled_from([0.0, 0.3, 0.7]),
 )
-def test_sides_never_share_a_picture_or_a_part(groups, others, shots, rule, seed, validation):
+def test_sides_never_share_an_image_or_a_part(groups, others, shots, rule, seed, validation):
     records = defects(*groups) + defects(*others, kind="hole")
     records += [Record(Path("test/good/0.png"), "widget", split="test", group="a")]
     split = few_shot(records, shots=shots, rule=rule, seed=seed, validation=validation)
@@ -131,7 +131,7 @@ def test_sides_never_share_a_picture_or_a_part(groups, others, shots, rule, seed
         assert kinds.count("crack") == min(shots, len(groups))
 
 
-def test_copies_of_support_pictures_are_held_back(tmp_path):
+def test_copies_of_support_images_are_held_back(tmp_path):
     folder = fakes.mvtec_tree(tmp_path, defects={"crack": 6})
     shutil.copy(folder / "test/crack/000.png", folder / "test/crack/005.png")
     split = few_shot(datasets.read("mvtec_ad", folder))
@@ -247,3 +247,16 @@ def test_real_groups_keep_sides_apart(shared_data):
     assert not {record.group for record in split.support} & {record.group for record in split.test}
     leak_check(split.support, split.test, near_bits=None)
     assert len({record.group for record in split.support if record.defect_type == "blowhole"}) == 10
+
+
+def test_a_set_that_divides_its_defects_teaches_from_train_only(tmp_path):
+    splits_of = ["test", "train", "train", "validation", "train", "test"]
+    records = [
+        Record(tmp_path / f"{number}.png", "widget", "hole", split=split, group=str(number), root=tmp_path)
+        for number, split in enumerate(splits_of)
+    ]
+    for rule in ("first-third", "group", "stratified"):
+        split = few_shot(records, shots=9, rule=rule)
+        assert {record.split for record in split.support} == {"train"}
+        assert {record.image.stem for record in split.test} >= {"0", "3", "5"}
+    assert len(few_shot(records).support) == 1  # a third of the three that train

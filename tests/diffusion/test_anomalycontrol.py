@@ -44,7 +44,7 @@ class TestContract(Contract):
 # -- references count --------------------------------------------------------------------------------------------------
 
 
-def test_another_reference_gives_another_picture(folder: Path) -> None:
+def test_another_reference_gives_another_image(folder: Path) -> None:
     for config in ({}, {"pooling": "resample", "tokens": 6}, {"context_reference": False}):
         made = trained(folder, **config)
         assert not np.array_equal(painted(made, request(shown=0)), painted(made, request(shown=3)))

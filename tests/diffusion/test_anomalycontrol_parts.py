@@ -144,7 +144,7 @@ def test_no_weight_of_the_reader_moves(reader: CompactReader | Blip2Reader) -> N
     assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, after, strict=True))
 
 
-def test_picture_and_words_both_count(reader: CompactReader | Blip2Reader) -> None:
+def test_image_and_words_both_count(reader: CompactReader | Blip2Reader) -> None:
     image, mask = images(reader.size)
     same = image[:1].expand(2, -1, -1, -1), mask[:1].expand(2, -1, -1, -1)
 

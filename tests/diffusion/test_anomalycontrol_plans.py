@@ -65,9 +65,7 @@ def test_references_of_another_product(folder: Path, data: Path, tmp_path: Path)
         prepare(asked.model_copy(update={"reference": tile, "reference_mask": tile}))
 
 
-def test_a_reference_that_cannot_be_seen_stops_before_the_first_picture(
-    folder: Path, data: Path, tmp_path: Path
-) -> None:
+def test_a_reference_that_cannot_be_seen_stops_before_the_first_image(folder: Path, data: Path, tmp_path: Path) -> None:
     image = fakes.save(tmp_path / "r.png", fakes.photo(3))
     mask = np.zeros((48, 64), bool)
     mask[5, 5] = True

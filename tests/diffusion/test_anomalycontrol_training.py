@@ -61,7 +61,7 @@ def test_conditions_are_dropped_five_five_five() -> None:
         assert abs(share - 0.05) < spread
 
 
-def test_half_of_the_references_are_another_picture_of_the_type() -> None:
+def test_half_of_the_references_are_another_image_of_the_type() -> None:
     """The references of two defects at two brightnesses tell whose they are."""
     config = FitConfig(normal=0, drawn=0, reference=1.0, self_reference=0.5, drop_text=0, seed=3)
     made = windows(config)
@@ -74,7 +74,7 @@ def test_half_of_the_references_are_another_picture_of_the_type() -> None:
     assert 0.4 < np.mean(own) < 0.6
 
 
-def test_a_slow_reader_sees_few_pictures() -> None:
+def test_a_slow_reader_sees_few_images() -> None:
     made = windows(FitConfig(normal=0, drawn=0, reference=1.0, reference_views=2))
     shown = {r[0].tobytes() for step in range(12) for r in made.batch(step, 6).references if r is not None}
     assert 3 <= len(shown) <= 3 * 2 * 2  # three defects, two views, each as itself (varied) or as another's

@@ -236,14 +236,14 @@ def test_noise_of_every_step_is_the_requests_own(method: Synthesizer) -> None:
     assert np.array_equal(noisy, again) and not np.array_equal(plain, noisy)
 
 
-def test_reweighting_changes_the_picture_and_leaves_the_denoiser_as_it_was(method: Synthesizer) -> None:
+def test_reweighting_changes_the_image_and_leaves_the_denoiser_as_it_was(method: Synthesizer) -> None:
     request = a_request(method, MASKS["ring"], 3)
     before = method.generate([request])[0].image
     assert not np.array_equal(method.generate([request], reweight=True)[0].image, before)
     assert np.array_equal(method.generate([request])[0].image, before)
 
 
-def test_logical_anomalies_from_loco_files_to_pictures(folder: Path, tmp_path: Path) -> None:
+def test_logical_anomalies_from_loco_files_to_images(folder: Path, tmp_path: Path) -> None:
     """Merged masks of grey levels and captions go through reader, training and generation; words alone take a part."""
     tree = fakes.mvtec_tree(tmp_path / "d", "box", good=3, defects={"logical_anomalies": 4}, size=(60, 80))
     for number in range(4):
@@ -305,7 +305,7 @@ def test_an_unknown_type_lists_the_known_ones(finished: Path, data: Path, tmp_pa
         generation.run(config)
 
 
-def test_only_support_pictures_are_seen(folder: Path, data: Path, finished: Path) -> None:
+def test_only_support_images_are_seen(folder: Path, data: Path, finished: Path) -> None:
     """Its record of real defects has no test image, and a split that would test on them is refused."""
     from flawsmith import datasets
     from flawsmith.datasets.leaks import leak_check

@@ -137,7 +137,7 @@ def test_outside_the_hole_v_is_known(tiny: Backbone) -> None:
         assert (error * mask).abs().max() > 0.1
 
 
-def test_planes_and_waves_are_rotations_of_the_picture(tiny: Backbone) -> None:
+def test_planes_and_waves_are_rotations_of_the_image(tiny: Backbone) -> None:
     unet, latents = tiny.unet, torch.randn(2, 48, 8, 8, generator=torch.Generator().manual_seed(3))
     planes = unet.planes(latents)
     assert torch.allclose(unet.latents(planes), latents, atol=1e-5)

@@ -126,7 +126,7 @@ def test_little_strength_stays_near_its_start(folder: Path) -> None:
     assert np.abs(near.image - normal).sum() < 0.5 * np.abs(far.image - normal).sum()
 
 
-def test_an_adapter_saved_and_loaded_gives_the_same_picture(folder: Path, tmp_path: Path) -> None:
+def test_an_adapter_saved_and_loaded_gives_the_same_image(folder: Path, tmp_path: Path) -> None:
     backbone = Backbone.from_pretrained(folder).freeze()
     before = DiffusionSynthesizer(backbone, steps=2).generate([request()])[0].image
     parameters = add_adapter(backbone, "one", rank=2)

@@ -59,7 +59,7 @@ def test_white_is_brighter_than_black(shipped: DiffusionSynthesizer) -> None:
     assert brightness(shipped, "white") > brightness(shipped, "black") + 20
 
 
-def test_a_picture_from_words_alone(shipped: DiffusionSynthesizer) -> None:
+def test_an_image_from_words_alone(shipped: DiffusionSynthesizer) -> None:
     normal = fakes.photo(3, (150, 180))
     mask = np.zeros((150, 180), bool)
     mask[60:72, 80:92] = True

@@ -35,7 +35,7 @@ def test_clusters_of_copies_have_no_diversity() -> None:
     assert found.value == 0 and found.sizes == (4, 4, 4) and found.left_out == 0
 
 
-def test_one_centre_and_two_pictures_give_their_distance() -> None:
+def test_one_centre_and_two_images_give_their_distance() -> None:
     found = diversity.cluster_diversity(points(1, 4), points(2))
     assert found.value == pytest.approx(9) and found.sizes == (2,)
 

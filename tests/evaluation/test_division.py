@@ -68,7 +68,7 @@ def test_an_honest_folder_passes_and_the_split_follows_it(data: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("side", ["test", "validation"])
-def test_a_renamed_copy_of_a_judged_picture_is_refused(data: Path, tmp_path: Path, side: str) -> None:
+def test_a_renamed_copy_of_a_judged_image_is_refused(data: Path, tmp_path: Path, side: str) -> None:
     records, found = divided(data)
     copy = tmp_path / "renamed.png"
     victim = next(r for r in getattr(found, side) if not r.is_good)
@@ -81,7 +81,7 @@ def test_a_renamed_copy_of_a_judged_picture_is_refused(data: Path, tmp_path: Pat
             refuse_leaks(used, records, found)
 
 
-def test_another_picture_of_a_trained_part_is_refused(data: Path) -> None:
+def test_another_image_of_a_trained_part_is_refused(data: Path) -> None:
     records, found = divided(data)
     victim = next(r for r in found.test if not r.is_good)
     relative = next(r for r in records if r.group == victim.group and r is not victim)
@@ -91,7 +91,7 @@ def test_another_picture_of_a_trained_part_is_refused(data: Path) -> None:
         refuse_leaks(Used({images.file_sha(relative.image): "x"}, {}, ()), records, rest)
 
 
-def test_another_exposure_of_a_judged_picture_is_refused(data: Path, tmp_path: Path) -> None:
+def test_another_exposure_of_a_judged_image_is_refused(data: Path, tmp_path: Path) -> None:
     records, found = divided(data)
     victim = next(r for r in found.test if not r.is_good)
     brighter = (images.read_image(victim.image).astype(int) + 6).clip(0, 255).astype("uint8")
@@ -156,7 +156,7 @@ def test_refusals_before_any_work(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cookie", "magnetic_tile", "mvtec_ad/transistor"])
-def test_honest_pictures_of_real_sets_are_not_refused(
+def test_honest_images_of_real_sets_are_not_refused(
     name: str, shared_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
     source = f"mvtec_ad:{shared_data(name)}"

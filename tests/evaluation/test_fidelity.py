@@ -68,7 +68,7 @@ def test_fid_equals_the_definition_for_full_covariances() -> None:
     assert fidelity.fid(a, b) == pytest.approx(expected)
 
 
-def test_fid_warns_of_too_few_pictures_and_refuses_one() -> None:
+def test_fid_warns_of_too_few_images_and_refuses_one() -> None:
     with pytest.warns(UserWarning, match="FID of 5 images in 6 dimensions"):
         fidelity.fid(normal(0, 5), normal(1, 20))
     with pytest.raises(FlawsmithError, match="at least 2"):

@@ -37,7 +37,7 @@ def updated(metric, both: bool = True):
     return metric
 
 
-def test_kid_on_all_pictures() -> None:
+def test_kid_on_all_images() -> None:
     n = min(len(REAL), len(MADE))
     metric = KernelInceptionDistance(feature=Given(), subsets=1, subset_size=n, normalize=False)
     metric.update(as_pictures(REAL[:n]), real=True)

@@ -35,7 +35,7 @@ def test_a_head_tells_separable_types_apart_and_is_chosen_on_validation() -> Non
         frozen.fit((seen[:3], ["hole"] * 3), none, 0.9, none)
 
 
-def test_a_picture_given_twice_changes_nothing_and_the_share_decides_between_the_kinds() -> None:
+def test_an_image_given_twice_changes_nothing_and_the_share_decides_between_the_kinds() -> None:
     none = np.zeros((0, 6)), list[str]()
     x, kinds = some(3, 12)
     once, twice = frozen.fit((x, kinds), none, 0.9, none), frozen.fit((np.tile(x, (2, 1)), kinds * 2), none, 0.9, none)

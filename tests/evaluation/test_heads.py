@@ -104,7 +104,7 @@ def test_every_family_gives_maps_at_strides_that_a_head_reads(folder, kind: str)
     assert logits.shape == (2, 1, 96, 160)
 
 
-def test_a_map_lies_over_the_picture_it_is_of(folder) -> None:
+def test_a_map_lies_over_the_image_it_is_of(folder) -> None:
     for kind in ("mobilenet", "resnet", "vit", "dinov2"):
         model = encoder.Encoder(folder(kind))
         image = np.full((128, 192, 3), 90, np.uint8)
@@ -159,7 +159,7 @@ def test_same_seed_same_weights_and_the_encoder_is_left_alone(config: Segmentati
     assert not all(torch.equal(value, fresh[name]) for name, value in tuned.items())
 
 
-def test_arms_begin_alike_and_draw_the_same_normal_pictures(config: SegmentationConfig) -> None:
+def test_arms_begin_alike_and_draw_the_same_normal_images(config: SegmentationConfig) -> None:
     pools = [{"hole": [["r0"], ["r1"]]}, {"hole": [["g0"], ["g1"], ["g2"]]}]
     sides = [
         [{kind: [[_item(name) for name in one] for one in members] for kind, members in pool.items()} for pool in arm]
@@ -189,7 +189,7 @@ def _item(name: str) -> views.View:
     return item
 
 
-def test_every_picture_is_drawn_equally_often(config: SegmentationConfig) -> None:
+def test_every_image_is_drawn_equally_often(config: SegmentationConfig) -> None:
     pool = {"hole": [[_item(f"g{n}")] for n in range(10)]}
     plan = views.plan_of([{}, pool], [[_item("n")]], replace(config, steps=100, normals=0.0), np.random.default_rng(1))
     names = [item.name for step in plan for item, _ in step]

@@ -108,7 +108,7 @@ def test_thresholds_by_hand() -> None:
     assert one_class.f1(held, 0.0)["all"] is None
 
 
-def test_a_map_is_a_half_where_a_normal_picture_is_in_the_middle() -> None:
+def test_a_map_is_a_half_where_a_normal_image_is_in_the_middle() -> None:
     generator = torch.Generator().manual_seed(0)
     patches = [
         Patches(torch.randn(64, 3, generator=generator).half(), (3,), np.zeros((32, 32), bool), "good")

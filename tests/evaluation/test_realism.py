@@ -68,7 +68,7 @@ def test_a_probe_learns_no_part_by_heart() -> None:
     assert leaky is not None and held is not None and leaky > 0.95 and held < 0.75
 
 
-def test_probe_does_not_depend_on_the_order_of_pictures() -> None:
+def test_probe_does_not_depend_on_the_order_of_images() -> None:
     rng = np.random.default_rng(5)
     real, made = rng.normal(size=(20, 6)), rng.normal(0.4, 1, size=(25, 6))
     sides = names("r", 20), names("m", 25)

@@ -83,7 +83,7 @@ def test_ledger_refuses_a_folder_that_is_a_file(tmp_path: Path) -> None:
         Ledger(tmp_path / "file")
 
 
-def test_the_summary_puts_an_arms_pictures_beside_each_of_its_shares() -> None:
+def test_the_summary_puts_an_arms_images_beside_each_of_its_shares() -> None:
     values = [
         Value("pixel_AUPR/net/val-selected", 0.5, "crack", "4 real + ours, share 0.5", 0),
         Value("pixel_AUPR/net/val-selected", 0.7, "crack", "4 real + ours, share 0.5", 1),

@@ -53,7 +53,7 @@ def test_poisson_keeps_the_boundary_and_the_laplacian() -> None:
     assert np.abs(gap[mask]).max() < 5e-4  # float32: a few parts in ten million of values up to some hundreds
 
 
-def test_poisson_of_the_same_picture_changes_nothing() -> None:
+def test_poisson_of_the_same_image_changes_nothing() -> None:
     normal, mask = noise(0), a_mask()
     assert np.abs(seamless(normal, normal, mask) - normal).max() < 1e-6
 

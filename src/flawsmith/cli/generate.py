@@ -101,6 +101,7 @@ def generate(
     Example: `flawsmith generate procedural --normal folder:photos -n 100 --out out/painted`
     """
     from flawsmith import config as configs
+    from flawsmith import datasets
     from flawsmith.diffusion.devices import refuse_device
     from flawsmith.generation import run as generation
 
@@ -130,6 +131,8 @@ def generate(
     scale = [] if adapter_scale is None else [f"options.adapter_scale={adapter_scale}"]
     settings = configs.load(configs.GenerateConfig, values, config, [*(set_ or ()), *scale])
     refuse_device(settings.device)
+    said = datasets.told(settings.normal)
+    terminal.notes([said] if ": " in said else [])  # nobody named the reader
     if dry_run:
         made, _, _ = generation.prepare(settings)
         typer.echo(settings.model_dump_json(indent=2))

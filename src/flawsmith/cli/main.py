@@ -22,6 +22,7 @@ except KeyboardInterrupt:  # this import is most of the start
 from flawsmith import __version__, registry
 from flawsmith.cli import terminal
 from flawsmith.cli.evaluate import evaluate
+from flawsmith.cli.export import export
 from flawsmith.cli.generate import generate
 from flawsmith.cli.options import READERS
 from flawsmith.cli.show import check, show
@@ -36,8 +37,8 @@ app = typer.Typer(
     help=(
         "Defect images with pixel-exact masks and captions, from photographs of good parts.\n\n"
         "Start with `flawsmith demo` (no download). On your own photographs: `check`, `generate` (`train` before it "
-        "where you have a few real defects), `show`, `evaluate`.\n\n"
-        f"READER:DIR names a data set: {READERS} (MVTec AD layout is recognised, else plain folders are read)."
+        "where you have a few real defects), `show`, `evaluate`, `export`.\n\n"
+        f"READER:DIR names a data set: {READERS}."
     ),
 )
 
@@ -110,7 +111,7 @@ def demo(
         typer.echo(f"{name}: {path}")
 
 
-for command in (check, train, generate, evaluate, show, merge, doctor, demo):
+for command in (check, train, generate, evaluate, show, export, merge, doctor, demo):
     app.command()(command)
 
 
@@ -149,7 +150,7 @@ def _fail(message: str, code: int = 2) -> NoReturn:
 
 
 def _stopped() -> NoReturn:
-    resumes = {"generate", "train", "evaluate", "demo"} & set(sys.argv[1:3])
+    resumes = {"generate", "train", "evaluate", "export", "demo"} & set(sys.argv[1:3])
     kept = " What was finished is kept; run the same command again to resume." if resumes else ""
     terminal.say(f"\nStopped.{kept}", "yellow", err=True)
     sys.stdout.flush()

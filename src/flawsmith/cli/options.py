@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-READERS = "mvtec_ad:DIR, mvtec_loco:DIR, folder:DIR, or DIR alone"
+READERS = (
+    "btad, coco, folder, ksdd, ksdd2, labelme, mpdd, mvtec_ad, mvtec_ad2, mvtec_loco, real_iad, visa, voc or yolo, as "
+    "coco:DIR; of DIR alone the layout is recognised"
+)
 
 Category = Annotated[str | None, typer.Option(help="Only this category of the data set. Default: all.")]
 GroupBy = Annotated[

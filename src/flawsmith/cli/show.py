@@ -22,8 +22,10 @@ def check(
 
     Example: `flawsmith check mvtec_ad:data/bottle`
     """
+    from flawsmith import datasets
     from flawsmith.datasets import check as checking
 
+    typer.echo(datasets.told(source))
     with terminal.progress() as bar:
         task = bar.add_task("checking", total=None)
         report = checking.check(

@@ -19,7 +19,7 @@ from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.evaluation.protocol import Division, lookalikes, refuse_leaks, used_by
 from flawsmith.generation import run as generation
 from flawsmith.methods import METHODS
-from flawsmith.records import Progress, Record, under
+from flawsmith.records import Progress, Record, Region, under
 from flawsmith.registry import resolve
 from flawsmith.training import run as training
 from flawsmith.training.settings import settings_of
@@ -108,7 +108,7 @@ class Source:
                 out = Path(one.folders[method].replace("{seed}", str(self.seed))) if method in one.folders else None
                 out = self._generate(method) if out is None else out
                 records = [r for r in datasets.read("mvtec_ad", out) if not r.is_good and r.masks]
-                records = [r for r in records if any(images.read_mask(path).any() for path in r.masks)]
+                records = [r for r in records if r.marks_something()]
                 alike = set(lookalikes([record.image for record in records], self.division))
                 records = [record for record in records if record.image not in alike]
                 self.left_out[method] = len(alike)
@@ -174,8 +174,12 @@ def materialise(folder: Path, support: Sequence[Record], normals: Sequence[Recor
         _link(record.image, partial / "train" / "good" / f"{number:04d}{record.image.suffix}")
     for number, record in enumerate(support):
         _link(record.image, partial / "test" / record.defect_type / f"{number:04d}{record.image.suffix}")
-        for part, mask in enumerate(record.masks):
-            _link(mask, partial / "ground_truth" / record.defect_type / f"{number:04d}" / f"{part}{mask.suffix}")
+        truth = partial / "ground_truth" / record.defect_type / f"{number:04d}"
+        if record.any_level or any(isinstance(mask, Region) for mask in record.masks):
+            images.write_image(truth / "0.png", record.load().mask)
+        else:
+            for part, mask in enumerate(record.files[1:]):
+                _link(mask, truth / f"{part}{mask.suffix}")
         if record.caption:
             prompt = partial / "prompt" / record.defect_type / f"{number:04d}.txt"
             images.write_bytes(prompt, record.caption.encode(), durable=False)

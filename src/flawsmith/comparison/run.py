@@ -13,6 +13,7 @@ import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -434,5 +435,6 @@ class Run:
         """A hash of what decides the images, and of what they are judged by: other networks do not need new ones."""
         fields = json.loads(self.config.model_dump_json(include={"category", "group_by", "images"}))
         sides = (support, normals, division.validation, division.test)
-        hashes = [[images.file_sha(path) for r in side for path in (r.image, *r.masks)] for side in sides]
+        sha = cache(images.file_sha)  # one annotation file may hold the masks of all
+        hashes = [[sha(path) for r in side for path in r.files] for side in sides]
         return digest([__version__, fields, hashes, seed], 16)

@@ -13,10 +13,24 @@ from flawsmith.records import GOOD, Record
 from flawsmith.registry import resolve
 
 DATASETS: dict[str, str] = {
+    "btad": "flawsmith.datasets.mvtec_ad:read",
+    "coco": "flawsmith.datasets.coco:read",
     "folder": "flawsmith.datasets.folder:read",
+    "ksdd": "flawsmith.datasets.kolektor:sdd",
+    "ksdd2": "flawsmith.datasets.kolektor:sdd2",
+    "labelme": "flawsmith.datasets.labelme:read",
+    "mpdd": "flawsmith.datasets.mvtec_ad:read",
     "mvtec_ad": "flawsmith.datasets.mvtec_ad:read",
+    "mvtec_ad2": "flawsmith.datasets.mvtec_ad2:read",
     "mvtec_loco": "flawsmith.datasets.mvtec_loco:read",
+    "real_iad": "flawsmith.datasets.real_iad:read",
+    "visa": "flawsmith.datasets.visa:read",
+    "voc": "flawsmith.datasets.voc:read",
+    "yolo": "flawsmith.datasets.yolo:read",
 }
+
+# Readers of folders whose layout other rules tell than class folders with captions in them.
+ANNOTATED = frozenset({"coco", "ksdd", "ksdd2", "labelme", "mvtec_ad2", "real_iad", "visa", "voc", "yolo"})
 
 _PREFIX = re.compile(r"^(?P<own>\w+(?:\.\w+)+:\w+)(?=:)|^(?P<name>\w{2,})(?=:)")  # one letter is a Windows drive
 
@@ -24,7 +38,7 @@ _PREFIX = re.compile(r"^(?P<own>\w+(?:\.\w+)+:\w+)(?=:)|^(?P<name>\w{2,})(?=:)")
 def parse_source(source: str | Path) -> tuple[str, Path]:
     """Split "READER:DIR" into the reader's name and the folder.
 
-    A DIR alone is accepted: MVTec AD layout is recognised, anything else is read by `folder`. Paths may hold spaces,
+    A DIR alone is accepted: its layout is recognised, what has none is read by `folder`. Paths may hold spaces,
     colons and a Windows drive. "package.module:function:DIR" names a reader outside flawsmith. The folder must exist
     only where the reader has to be guessed. Raises FlawsmithError for an unknown reader or a missing folder.
     """
@@ -46,11 +60,24 @@ def parse_source(source: str | Path) -> tuple[str, Path]:
 
 
 def detect(folder: Path) -> str:
-    """The reader that fits a folder: "mvtec_ad" for that layout, else "folder"."""
-    from flawsmith.datasets import mvtec_ad, tree
+    """The reader that fits a folder; "folder" where it has no data set's layout."""
+    from flawsmith.datasets.recognise import recognise
 
-    tree.require_folder(folder)
-    return "mvtec_ad" if mvtec_ad.categories(folder) else "folder"
+    return recognise(folder).reader
+
+
+def told(source: str | Path) -> str:
+    """How a data set is read, as a sentence for people: by the reader that was named, or by which one was taken, why.
+
+    Raises FlawsmithError as `parse_source`.
+    """
+    from flawsmith.datasets.recognise import recognise
+
+    name, folder = parse_source(source)
+    if str(source).startswith(f"{name}:") and not isinstance(source, Path):
+        return f"Read as {name}."
+    why = recognise(folder).why.encode(errors="backslashreplace").decode()  # a name that is no text is refused later
+    return f"Read as {name}: {why}."
 
 
 def read(
@@ -77,7 +104,14 @@ def read(
     if not isinstance(records, list) or not all(isinstance(record, Record) for record in records):
         raise FlawsmithError(f"Reader {name!r} returned no list of flawsmith.records.Record: mend it.")
     for record in records:
-        for part in (record.name, record.category, record.defect_type, record.group, *map(str, record.masks)):
+        for part in (
+            record.name,
+            record.category,
+            record.defect_type,
+            record.group,
+            *record.labels,
+            *map(str, record.files),
+        ):
             inputs.refuse_odd_name(part, f"In {root}: the name")
     if defect is not None:
         wanted = [defect] if isinstance(defect, str) else list(defect)

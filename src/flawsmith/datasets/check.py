@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from flawsmith.datasets import check_files, check_images, leaks, parse_source, read
+from flawsmith.datasets import ANNOTATED, check_files, check_images, leaks, parse_source, read
 from flawsmith.datasets.check_files import ERROR, NOTE, WARNING, Finding
 from flawsmith.datasets.check_images import Facts
 from flawsmith.records import GOOD, Progress, Record
@@ -64,7 +64,7 @@ def check(
     if records is None:
         reader, root = parse_source(source)
         records = read(reader, root, category, group_by=group_by)
-        findings += check_files.stray(root, records, category, group_by)
+        findings += check_files.stray(root, records, category, group_by, reader in ANNOTATED)
     facts: list[Facts] = []
     for done, record in enumerate(records, start=1):
         one, found = check_images.inspect(record)
@@ -73,7 +73,7 @@ def check(
         if progress:
             progress("", done, len(records), {})
     pairs = list(zip(records, facts, strict=True))
-    findings += [*_names(records), *_mixtures(pairs), *_copies(pairs)]
+    findings += [*_names(records), *_mixtures(pairs), *_copies(pairs), *_proposed(records)]
     if not _is_generated(records):
         findings += [*_counts(records), *_lookalikes(pairs)]
     rank = {ERROR: 0, WARNING: 1, NOTE: 2}
@@ -223,6 +223,22 @@ def _copies(pairs: Sequence[tuple[Record, Facts]]) -> Iterator[Finding]:
             )
         else:
             yield Finding(WARNING, first.name, f"the same image as {others}", "Keep one.", "copy")
+
+
+def _proposed(records: Sequence[Record]) -> Iterator[Finding]:
+    """Masks that nobody drew: pixels were chosen inside boxes, or around lines."""
+    for category in dict.fromkeys(record.category for record in records):
+        found = [record for record in records if record.category == category and record.is_proposed]
+        if found:
+            yield Finding(
+                WARNING,
+                found[0].name,
+                f"it is marked by a box or a line, as are {len(found) - 1} more images: which pixels are defect was "
+                "proposed by classical segmentation",
+                "Write the masks with flawsmith export ... --format mvtec --out DIR, look at DIR/*/ground_truth and "
+                "mend what is wrong there.",
+                "mask-proposed",
+            )
 
 
 def _lookalikes(pairs: Sequence[tuple[Record, Facts]]) -> Iterator[Finding]:

@@ -30,15 +30,20 @@ class Finding:
     kind: str = ""
 
 
-def stray(root: Path, records: Sequence[Record], category: str | None, group_by: str) -> Iterator[Finding]:
-    """Findings about the files below `root` (of one category's folder when it has one of its own)."""
+def stray(
+    root: Path, records: Sequence[Record], category: str | None, group_by: str, annotated: bool = False
+) -> Iterator[Finding]:
+    """Findings about the files below `root` (of one category's folder when it has one of its own).
+
+    `annotated`: annotation files describe the images, so that texts are no captions and folders no classes.
+    """
     base = root / category if category and (root / category).is_dir() else root
     loops: list[Path] = []
     places = list(tree.walk(base, loops.append))
     for loop in loops:
         fix = "Remove the link."
         yield Finding(WARNING, _name(root, loop), "a link that leads back to a folder above it: skipped", fix, "loop")
-    used = {record.image for record in records} | {mask for record in records for mask in record.masks}
+    used = {file for record in records for file in record.files}
     classes = {record.image.parent for record in records}
     stems: dict[str, set[str]] = {}
     for record in records:
@@ -47,8 +52,10 @@ def stray(root: Path, records: Sequence[Record], category: str | None, group_by:
         yield from _names(root, place)
         for path in files:
             if tree.is_image_file(path):
-                if path not in used:
-                    yield _unused(root, base, path)
+                if path not in used and not (annotated and _is_label_picture(path)):
+                    yield _undescribed(root, path) if annotated else _unused(root, base, path)
+            elif annotated:
+                continue
             elif path.suffix.lower() == ".txt" and _is_caption(path, base, stems):
                 yield from _caption(root, path, stems)
             elif place in classes and not _is_document(path):
@@ -93,6 +100,20 @@ def _names(root: Path, place: Path) -> Iterator[Finding]:
                 "Rename one of them.",
                 "same-name",
             )
+
+
+def _is_label_picture(path: Path) -> bool:
+    return path.parent.name.casefold() in {*tree.MASK_FOLDERS, "segmentationobject", "segmentationclass"}
+
+
+def _undescribed(root: Path, path: Path) -> Finding:
+    return Finding(
+        NOTE,
+        _name(root, path),
+        "an image that no annotation file describes: not read",
+        "Add it to the annotations (without a defect where it is good), or remove it.",
+        "unused-image",
+    )
 
 
 def _unused(root: Path, base: Path, path: Path) -> Finding:

@@ -15,7 +15,7 @@ from flawsmith import images
 from flawsmith.datasets import leaks
 from flawsmith.datasets.check_files import ERROR, NOTE, WARNING, Finding
 from flawsmith.errors import FlawsmithError
-from flawsmith.records import Record
+from flawsmith.records import Record, Region
 
 LARGE = 50_000_000  # pixels
 FULL = 0.95  # a mask covering more is probably inverted
@@ -118,23 +118,40 @@ def _shift(path: Path, mean: float) -> int | None:
     return round(math.log2(float(raw[..., :3].mean() if raw.ndim == 3 else raw.mean()) / mean))
 
 
-def _mask(path: Path) -> tuple[np.ndarray, int, bool]:
+def _marks_nothing(place: str) -> Finding:
+    return Finding(
+        WARNING,
+        place,
+        "it marks no pixel: it lies outside the image, or is thinner than a pixel",
+        "Correct it, or remove it.",
+        "region-empty",
+    )
+
+
+def _mask(path: Path, any_level: bool) -> tuple[np.ndarray, int, bool]:
     """(mask as `images.read_mask` gives it, (H, W) bool; number of grey levels; whether it holds pure white)."""
     grey = images.brightest(images.read_image(path))
     levels = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
     # Black and one other level mean the same by any rule; else the one rule decides, for the price of a second read.
     plain = levels[0] == 0 and len(levels) <= 2
-    return grey > 0 if plain else images.read_mask(path), len(levels), bool(levels[-1] == 255)
+    return grey > 0 if plain else images.read_mask(path, any_level), len(levels), bool(levels[-1] == 255)
 
 
 def _masks(record: Record, size: tuple[int, int]) -> tuple[float, list[Finding]]:
     """(share of the image the union of the masks covers, findings)."""
     findings = []
     union = np.zeros(size, dtype=bool)
-    for path in record.masks:
+    for mask in record.masks:
+        path = mask.source if isinstance(mask, Region) else mask
         name = path.relative_to(record.root).as_posix() if path.is_relative_to(record.root) else str(path)
         try:
-            part, levels, white = _mask(path)
+            if isinstance(mask, Region):
+                drawn = mask.draw(size, lambda: images.read_image(record.image))
+                union |= drawn
+                if not drawn.any() and len(record.masks) > 1:
+                    findings.append(_marks_nothing(f"{name}, {mask.entry}"))
+                continue
+            part, levels, white = _mask(mask, record.any_level)
         except FlawsmithError as error:
             findings.append(_unreadable(name, path, error))
             continue
@@ -149,7 +166,7 @@ def _masks(record: Record, size: tuple[int, int]) -> tuple[float, list[Finding]]
                 )
             )
             continue
-        if levels > 2:
+        if levels > 2 and not record.any_level:
             findings.append(
                 Finding(
                     WARNING,

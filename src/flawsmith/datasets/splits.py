@@ -60,6 +60,8 @@ def few_shot(
     images first ("first-third" is fixed and ignores it). `validation` is the share of the remaining parts set
     aside for choosing settings.
 
+    A data set that divides its defects itself (some in train, some not) teaches from train only.
+
     Whatever the rule, images that share a group or the file content with a support image are never in test.
     A type with fewer than three images has none in its third: give `shots`. Raises FlawsmithError when there are
     no defects at all.
@@ -78,9 +80,12 @@ def few_shot(
             kinds.setdefault((record.category, record.defect_type), []).append(record)
     if not kinds:
         raise FlawsmithError("There is no defect image to split: name a data set with defect folders.")
+    own = {record.split for members in kinds.values() for record in members}
+    taught = {"train"} if "train" in own else own
     by_part = rule == "group" or (rule == "stratified" and has_groups(records))
     support: list[Record] = []
-    for number, members in enumerate(kinds.values()):
+    for number, found in enumerate(kinds.values()):
+        members = [record for record in found if record.split in taught]
         units = _units(members) if by_part else [[record] for record in members]
         if seed and rule != "first-third":
             order = np.random.default_rng([seed, number]).permutation(len(units))
@@ -109,7 +114,7 @@ def hold_out(support: Mapping[str, Sequence[Record]], seed: int = 0) -> dict[str
     by content, under whatever type) is held out with it. A type always keeps a part to learn from: of a single one
     nothing is held out.
     """
-    links = _links([record for members in support.values() for record in members])
+    links = links_of([record for members in support.values() for record in members])
     parts: dict[Path, frozenset[str]] = {}
     for image, found in links.items():
         before, tied = set[str](), found or {f"file {image}"}
@@ -168,7 +173,7 @@ def _pick(units: list[Unit], count: int, rule: str) -> list[Unit]:
 def _divide(
     records: Sequence[Record], kinds: dict[tuple[str, str], list[Record]], support: list[Record], share: float
 ) -> Split:
-    links = _links(records)
+    links = links_of(records)
     taken = {record.image for record in support}
     blocked = {link for record in support for link in links[record.image]}
 
@@ -191,7 +196,7 @@ def _divide(
     return Split(tuple(support), tuple(test), tuple(validation), tuple(held_back))
 
 
-def _links(records: Sequence[Record]) -> dict[Path, set[str]]:
+def links_of(records: Sequence[Record]) -> dict[Path, set[str]]:
     """What ties an image to others: its group, and its content where another file is byte for byte the same."""
     sizes: dict[int, list[Path]] = {}
     links: dict[Path, set[str]] = {}

@@ -181,6 +181,7 @@ class Groups:
 
     def __init__(self, folders: Sequence[Path], column: str = "group") -> None:
         self._of: dict[str, str] = {}
+        self._rows: dict[str, dict[str, str]] = {}
         self.tables = found = [folder / ORIGIN for folder in dict.fromkeys(folders) if (folder / ORIGIN).is_file()]
         if not found and column != "group":
             raise FlawsmithError(
@@ -199,13 +200,14 @@ class Groups:
                 names = list(table.fieldnames or ())
                 if "file" not in names:
                     raise FlawsmithError(f"{path} has no column 'file'; its columns: {', '.join(names)}.")
-                if column not in names:
-                    if column == "group":
-                        return
+                if column not in names and column != "group":
                     raise unknown("Column", column, names, f"in {path}")
                 for row in table:
-                    if row["file"] and row[column]:
-                        self._of[self._key(path.parent / row["file"].replace("\\", "/"))] = row[column]
+                    if row["file"]:
+                        key = self._key(path.parent / row["file"].replace("\\", "/"))
+                        self._rows[key] = row
+                        if row.get(column):
+                            self._of[key] = row[column]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise FlawsmithError(f"{path} cannot be read ({error}): save it as UTF-8 text with commas.") from error
 
@@ -223,3 +225,7 @@ class Groups:
     def get(self, image: Path, own: str) -> str:
         """The group of an image, or `own` (its own name) when the table does not mention it."""
         return self._of.get(self._key(image), own)
+
+    def note(self, image: Path, column: str) -> str:
+        """What another column (caption, category) says of an image; "" where nothing does."""
+        return self._rows.get(self._key(image), {}).get(column) or ""

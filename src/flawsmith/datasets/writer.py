@@ -40,12 +40,12 @@ class Writer:
                 f"Output folder {self.out} cannot be made ({error.strerror or error}): choose another --out or change "
                 "the permissions."
             ) from error
-        self._take_lock()
+        self._lock = lock(self.out)
         try:
             if self.check(self.out, self.description):  # again, now that nobody else can write
                 before = inputs.parse_json((self.out / CONFIG).read_text(encoding="utf-8"))
                 self.description["n"] = max(self.description["n"], before.get("n", 0))  # a shorter run removes nothing
-            images.write_bytes(self.out / CONFIG, _pretty(self.description))
+            images.write_bytes(self.out / CONFIG, pretty(self.description))
             shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
             self.lines = self._whole_lines()
         except BaseException:
@@ -62,7 +62,7 @@ class Writer:
             self._lock = None
 
     @staticmethod
-    def check(out: Path, description: dict[str, Any]) -> bool:
+    def check(out: Path, description: dict[str, Any], name: str = CONFIG) -> bool:
         """True when `out` holds this very run, False when it is free.
 
         Raises FlawsmithError when it belongs to another run (naming the setting that differs) or holds other files.
@@ -71,12 +71,11 @@ class Writer:
             raise FlawsmithError(f"Output folder {out} is a broken link: choose another --out.")
         if out.exists() and not out.is_dir():
             raise FlawsmithError(f"Output {out} is a file: give a folder to --out.")
-        config = out / CONFIG
+        config = out / name
         if not config.is_file():
             if out.is_dir() and any(entry.name != PARTIAL for entry in out.iterdir()):
                 raise FlawsmithError(
-                    f"Output folder {out} is not empty and was not made by flawsmith (no {CONFIG}): choose "
-                    "another --out."
+                    f"Output folder {out} is not empty and was not made by flawsmith (no {name}): choose another --out."
                 )
             return False
         try:
@@ -96,21 +95,6 @@ class Writer:
                     "Choose another --out, or give the same settings to resume."
                 )
         return True
-
-    def _take_lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # Windows: no advisory lock, two writers are the user's care
-            return
-        self._lock = os.open(self.out, os.O_RDONLY)  # the folder itself: its files are replaced, it is not
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            self._lock = None
-            raise FlawsmithError(f"Another flawsmith is writing to {self.out}: wait for it to end.") from None
-        except OSError:  # a file system without locks
-            return
 
     # -- what is already there ----------------------------------------------------------------------------------------
 
@@ -168,6 +152,27 @@ class Writer:
         self.lines[line["index"]] = line
 
 
+def lock(folder: Path) -> int | None:
+    """Take a folder for this process until the descriptor is closed; None where its file system has no locks.
+
+    Raises FlawsmithError when another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: no advisory lock, two writers are the user's care
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)  # the folder itself: its files are replaced, it is not
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise FlawsmithError(f"Another flawsmith is writing to {folder}: wait for it to end.") from None
+    except OSError:  # a file system without locks
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 def read_manifest(out: Path) -> list[dict[str, Any]]:
     """The whole lines of a generated folder's manifest. Raises FlawsmithError when there is none."""
     path = Path(out) / MANIFEST
@@ -195,7 +200,8 @@ def _line(row: bytes) -> dict[str, Any]:
     return line
 
 
-def _pretty(value: dict[str, Any]) -> bytes:
+def pretty(value: dict[str, Any]) -> bytes:
+    """JSON for people, as the bytes of a file."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +264,7 @@ def _read_generated(config: EvaluateConfig) -> tuple[Path, list[Record]]:
 
 def _usable(generated: Sequence[Record]) -> tuple[list[Record], list[str]]:
     """Images whose masks hold a pixel, and a note on the others."""
-    kept = [r for r in generated if any(images.read_mask(path).any() for path in r.masks)]
+    kept = [r for r in generated if r.marks_something()]
     if not kept:
         raise FlawsmithError("Every mask of the generated images is empty: there is no defect to judge.")
     lost = len(generated) - len(kept)
@@ -288,7 +289,8 @@ def _identity(
         config.model_dump_json(exclude={"out", "seeds", "metrics", "export", "generated", "real", "device"})
     )
     sides = [generated, division.support, division.validation, division.test, division.normals]
-    hashes = [[images.file_sha(path) for record in side for path in (record.image, *record.masks)] for side in sides]
+    sha = cache(images.file_sha)  # one annotation file may hold the masks of all
+    hashes = [[sha(path) for record in side for path in record.files] for side in sides]
     manifest = images.file_sha(folder / MANIFEST) if (folder / MANIFEST).is_file() else ""
     text = json.dumps([__version__, fields, hashes, manifest, extractor.hash if extractor else ""], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

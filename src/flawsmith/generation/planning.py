@@ -18,7 +18,7 @@ from flawsmith.datasets.splits import few_shot
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods import mask_choice
 from flawsmith.methods.base import Synthesizer, read_card
-from flawsmith.records import GOOD, Job, Record, hash_seed
+from flawsmith.records import GOOD, Job, Record, Region, hash_seed
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,8 @@ def _description(
 ) -> dict[str, Any]:
     """What `generate.json` records: every decision, and by checksum what the decisions were made from."""
     everything = sorted(f"{record.name} {record.image.stat().st_size}" for record in records)
+    regions = {mask.source for record in records for mask in record.masks if isinstance(mask, Region)}
+    everything += sorted(images.file_sha(source) for source in regions)
     return {
         "flawsmith": __version__,
         "source": config.normal,
@@ -180,6 +182,12 @@ def _notes(
     bare = [record for record in defects if not record.masks]
     if bare:
         notes.append(f"{len(bare)} images of defects have no mask and are not used (the first: {bare[0].image}).")
+    proposed = sum(record.is_proposed for supported in supports.values() for record in supported)
+    if proposed:
+        notes.append(
+            f"{proposed} real defects are marked by boxes or lines, and which pixels are defect was proposed: see what "
+            "flawsmith check says of them."
+        )
     known = {(record.category, record.defect_type) for supported in supports.values() for record in supported}
     for category, defect in dict.fromkeys((r.category, r.defect_type) for r in defects if r.masks):
         if (category, defect) not in known:

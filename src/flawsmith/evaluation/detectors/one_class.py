@@ -209,7 +209,7 @@ class Prepared:
 
 def _stamps(config: OneClassConfig, *sides: Sequence[Record]) -> tuple[int, ...]:
     """When the files of images and encoder were written: what was seen of others is not taken for theirs."""
-    files = [path for side in sides for record in side for path in (record.image, *record.masks)]
+    files = [path for side in sides for record in side for path in record.files]
     folder = Path(config.encoder)
     files += sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
     return tuple(path.stat().st_mtime_ns for path in files)

@@ -15,7 +15,7 @@ from typing import Any
 from flawsmith import __version__, images, inputs
 from flawsmith.datasets import tree
 from flawsmith.datasets.exports import FORMATS, sources
-from flawsmith.datasets.exports.images import Picture
+from flawsmith.datasets.exports.image_file import ImageFile
 from flawsmith.datasets.exports.item import Format, Instance, Item, instances
 from flawsmith.datasets.exports.naming import Names
 from flawsmith.datasets.writer import PARTIAL, Writer, lock, pretty
@@ -124,7 +124,7 @@ def _write(
     bare: list[str] = []
     already = 0
     for index, record in enumerate(found.records):
-        image = Picture(record.image)
+        image = ImageFile(record.image)
         marked: list[Instance] = list(instances(record, image.size, image.pixels))
         origin = found.origin(record)
         stem = names.of(record, "generated" if origin["source"] == "generated" and found.several else "")
@@ -177,7 +177,7 @@ class _Place:
     def write(self, relative: str, content: bytes) -> None:
         images.write_bytes(self._inside(relative), content, self.partial, durable=False)
 
-    def copy(self, relative: str, image: Picture) -> bool:
+    def copy(self, relative: str, image: ImageFile) -> bool:
         """Write an image, unless it is there with the same bytes; returns whether it was written."""
         target = self._inside(relative)
         content = image.content()

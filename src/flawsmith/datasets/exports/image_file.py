@@ -14,7 +14,7 @@ from flawsmith import images
 _ORIENTATION = 0x0112
 
 
-class Picture:
+class ImageFile:
     """`size` is (H, W) upright, `suffix` that of the exported file.
 
     Raises FlawsmithError naming a damaged file, when it is made: nothing broken is passed on.

@@ -174,7 +174,7 @@ def test_words_say_what_the_numbers_say() -> None:
     assert none.words("real") == "no measurable help over real (+0.5 AP, 95 % interval -1.0 to 2.0)"
     assert hurts.words("real") == "costs 3.0 AP against real, 95 % interval -4.0 to -2.0"
     assert verdict.claim({"real": helps, "copypaste": helps}).startswith("helps: ")
-    assert verdict.claim({"real": helps, "copypaste": none}).startswith("no difference shown: ")  # both must be beaten
+    assert verdict.claim({"real": helps, "copypaste": none}).startswith("helps over real only: ")  # both must be beaten
     assert verdict.claim({"real": hurts}).startswith("does not help: ")
     assert "A first look: 3 seeds" in verdict.claim({"real": Difference(4.1, 2.2, 6.0, 3)})
     assert "first look" not in verdict.claim({"real": helps})

@@ -137,11 +137,16 @@ def compare(arm: Sequence[Scored], other: Sequence[Scored], draws: int = 2000, s
 
 
 def claim(differences: dict[str, Difference]) -> str:
-    """The verdict of one arm against all it must beat (arm -> difference): every interval must lie above zero."""
+    """The verdict of one arm against all it must beat (arm -> difference): to "help", every interval lies above zero.
+
+    Where only some do, the verdict names them.
+    """
     parts = [difference.words(against) for against, difference in differences.items()]
     helps = all(difference.sign > 0 for difference in differences.values()) and bool(differences)
     worse = any(difference.sign < 0 for difference in differences.values())
-    head = "helps" if helps else "does not help" if worse else "no difference shown"
+    beaten = [against for against, difference in differences.items() if difference.sign > 0]
+    level = f"helps over {' and '.join(beaten)} only" if beaten else "no difference shown"
+    head = "helps" if helps else "does not help" if worse else level
     few = min((difference.seeds for difference in differences.values()), default=0)
     note = f" A first look: {few} seed{'s' if few != 1 else ''}, {FIRST_LOOK} are wanted." if few < FIRST_LOOK else ""
     return f"{head}: {'; '.join(parts)}.{note}"

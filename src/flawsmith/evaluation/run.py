@@ -85,46 +85,14 @@ def evaluate(
     asked = sorted(set(config.metrics) & set(judging.METRICS))
     if extractor is not None and asked:
         known = extractor
-
-        def judged() -> list[Value]:
-            judge = judging.Judge(
-                known,
-                [r for r in division.support if not r.is_good],
-                [r for r in division.test if not r.is_good],
-                asked,
-                progress=under(progress, "images"),
-            )
-            return judge.values(generated)
-
-        values += part(f"images {','.join(asked)}", judged)
+        values += part(f"images {','.join(asked)}", lambda: _images(known, division, generated, asked, progress))
     if extractor is not None and "realism" in config.metrics:
         looked = extractor
         values += part("realism", lambda: _realism(folder, root, real, division, generated, looked, progress))
     if one_class.NAME in config.metrics:
-        for seed in config.seeds:
-            own = overlay(detecting, {"seed": seed}, "One-class")
-            values += part(
-                f"{one_class.NAME} {encoders[one_class.NAME]} {seed}",
-                lambda own=own: (
-                    one_class.run(  # type: ignore[misc]
-                        *(division.support, generated, division.normals, division.validation, division.test, own),
-                        progress=under(progress, f"one-class, seed {own.seed}"),
-                    ).values
-                ),
-            )
+        values += _one_class(config, division, generated, detecting, encoders[one_class.NAME], part, progress)
     values += _downstream(config, division, generated, segmenting, classifying, papers, part, progress, notes, encoders)
-    about = {
-        "command": command,
-        "config": json.loads(config.model_dump_json(exclude={"out"})),
-        "generated": identity,
-        "protocol": config.protocol,
-        "extractors": {e.name: e.describe() for e in ([extractor, extractor.at(judging.CLOSE)] if extractor else [])},
-        "split": {
-            name: [record.name for record in getattr(division, name)] for name in ("support", "validation", "test")
-        },
-        "leaks": [],
-        "notes": notes,
-    }
+    about = _about(config, command, identity, extractor, division, notes)
     results.write(config.out, values, about, notes)
     return results.with_means(values), notes
 
@@ -151,6 +119,63 @@ def _realism(
         anchor = realism.look(extractor, bare, [parts.get(sha, sha) for sha in shas], told)
         values += realism.judge(held, anchor, extractor.name, "untouched")
     return values
+
+
+def _images(
+    extractor: features.Extractor,
+    division: Division,
+    generated: list[Record],
+    asked: list[str],
+    progress: Progress | None,
+) -> list[Value]:
+    """What the extractor sees of the images themselves: closeness, variety, copies."""
+    seen, judged = ([r for r in side if not r.is_good] for side in (division.support, division.test))
+    return judging.Judge(extractor, seen, judged, asked, progress=under(progress, "images")).values(generated)
+
+
+def _one_class(
+    config: EvaluateConfig,
+    division: Division,
+    generated: list[Record],
+    detecting: one_class.OneClassConfig,
+    encoder: str,
+    part: Callable[[str, Callable[[], list[Value]]], list[Value]],
+    progress: Progress | None,
+) -> list[Value]:
+    """The one-class detector of every seed, tuned on the support's defects and the generated ones."""
+    values: list[Value] = []
+    sides = division.support, generated, division.normals, division.validation, division.test
+    for seed in config.seeds:
+        own = overlay(detecting, {"seed": seed}, "One-class")
+        told = under(progress, f"one-class, seed {seed}")
+        values += part(
+            f"{one_class.NAME} {encoder} {seed}",
+            lambda own=own, told=told: one_class.run(*sides, own, progress=told).values,  # type: ignore[misc]
+        )
+    return values
+
+
+def _about(
+    config: EvaluateConfig,
+    command: str,
+    identity: str,
+    extractor: features.Extractor | None,
+    division: Division,
+    notes: list[str],
+) -> dict[str, Any]:
+    """What stands above the values in results.json: how they were made, and of what."""
+    return {
+        "command": command,
+        "config": json.loads(config.model_dump_json(exclude={"out"})),
+        "generated": identity,
+        "protocol": config.protocol,
+        "extractors": {e.name: e.describe() for e in ([extractor, extractor.at(judging.CLOSE)] if extractor else [])},
+        "split": {
+            name: [record.name for record in getattr(division, name)] for name in ("support", "validation", "test")
+        },
+        "leaks": [],
+        "notes": notes,
+    }
 
 
 def check_metrics(names: Sequence[str]) -> None:

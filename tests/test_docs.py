@@ -11,6 +11,7 @@ import pytest
 
 import fakes
 from flawsmith import methods
+from flawsmith.cli import main as cli
 from flawsmith.datasets import DATASETS
 from flawsmith.masks import MASKS
 
@@ -60,6 +61,25 @@ def test_readme_blocks_run_as_written(
             kept = len(list((out / "test").rglob("*.png")))
             wanted = int(words[words.index("-n") + 1]) if "-n" in words else 0
             assert out.is_dir() and (kept >= 0.75 * wanted or "train" in block)  # two steps learn no visible defect
+
+
+def commands(page: Path) -> list[str]:
+    """The flawsmith commands in a page's blocks, each on one line, without what stands behind a #."""
+    blocks = re.findall(r"```(?:bash)?\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = re.sub(r"\\\n\s*", " ", "\n".join(blocks)).splitlines()
+    return [line for line in lines if line.startswith("flawsmith ")]
+
+
+@pytest.mark.parametrize("page", sorted((REPOSITORY / "docs").rglob("*.md")), ids=lambda page: page.stem)
+def test_every_command_in_the_docs_is_one(page: Path) -> None:
+    """Its options exist and take what is given; nothing is run, since the data of most is the reader's."""
+    from typer.main import get_command
+
+    whole = get_command(cli.app)
+    for line in commands(page):
+        words = [word for word in shlex.split(line, comments=True)[1:] if word != "..."]
+        found = whole.commands[words[0]]
+        found.make_context(words[0], words[1:])  # raises for an unknown option or a value of another kind
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/python.md"])

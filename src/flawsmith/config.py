@@ -171,7 +171,7 @@ class EvaluateConfig(JudgingConfig):
     parts: ClassVar[dict[str, str]] = {name: name for name in ("segmentation", "classification", "one_class", "paper")}
 
     generated: str = Field(description="the folder of generated images, flawsmith's or another tool's")
-    metrics: tuple[str, ...] = Field(("kid", "ic-lpips", "prdc", "copies"), description="see evaluation.folder.METRICS")
+    metrics: tuple[str, ...] = Field(("kid", "ic-lpips", "prdc", "copies"), description="see evaluation.run.METRICS")
     shots: int | None = Field(
         None, ge=1, description="real defects per type used for training; default: those the generator saw"
     )
@@ -187,7 +187,7 @@ class CompareConfig(JudgingConfig):
         name: name for name in ("segmentation", "classification", "one_class", *OF_METHODS)
     }
 
-    metrics: tuple[str, ...] = Field(("segmentation",), description="see evaluation.folder.METRICS")
+    metrics: tuple[str, ...] = Field(("segmentation",), description="see evaluation.run.METRICS")
     arms: tuple[str, ...] = Field(
         ("real", "copypaste", "perlin", "cutpaste", "nsa", "procedural", "inpaint", "anomalyxfusion", "anomalycontrol"),
         min_length=1,

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from flawsmith.methods import base
 
 FAST = {"sampler": "dpm++", "steps": 10, "eta": 0.0}
-# begins from the real defect laid in place: what helped a detector most (docs/results-compact.md)
+# begins from the real defect laid in place; what it is worth to a detector: docs/results.md, "inpaint"
 REFERENCE = {"sampler": "dpm++", "steps": 12, "eta": 0.0, "start": "reference", "strength": 0.5, "guidance_scale": 1.0}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tracemalloc
@@ -264,3 +265,13 @@ def test_real_data_is_sound(shared_data, name):
 def test_real_groups_that_miss_a_repeated_part_are_found(shared_data):
     lookalikes = [f for f in check(shared_data("magnetic_tile")).findings if f.kind == "lookalike"]
     assert any("crack003" in finding.reason and "crack004" in finding.reason for finding in lookalikes)
+
+
+def test_the_findings_for_programs_are_those_for_people(widget, tmp_path, run):
+    (widget / "ground_truth" / "crack" / "001_mask.png").write_bytes(b"no image")
+    code, out, _ = run("check", f"mvtec_ad:{widget}", "--json", tmp_path / "found.json")
+    told = json.loads((tmp_path / "found.json").read_text())
+    assert code == 2 and told["source"] == f"mvtec_ad:{widget}"
+    assert told["rows"] == json.loads(json.dumps(check(f"mvtec_ad:{widget}").rows))
+    (damaged,) = [one for one in told["findings"] if one["severity"] == "error"]
+    assert damaged["file"].endswith("001_mask.png") and damaged["file"] in out and damaged["reason"] and damaged["fix"]

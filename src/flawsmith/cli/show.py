@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -15,14 +16,17 @@ def check(
     source: Annotated[str, typer.Argument(metavar="READER:DIR", help=f"Data set: {READERS}.")],
     category: Category = None,
     group_by: GroupBy = None,
+    json_: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write summary and findings to this file.")
+    ] = None,
 ) -> None:
     """Look at a data set: a summary, and findings with file, reason and fix.
 
-    Nothing is written. Exit code 2 when something would stop flawsmith (damaged files, masks of another size).
+    Nothing else is written. Exit code 2 when something would stop flawsmith (damaged files, masks of another size).
 
     Example: `flawsmith check mvtec_ad:data/bottle`
     """
-    from flawsmith import datasets
+    from flawsmith import datasets, images, inputs
     from flawsmith.datasets import check as checking
 
     typer.echo(datasets.told(source))
@@ -35,6 +39,9 @@ def check(
             progress=lambda what, done, total, _: bar.update(task, completed=done, total=total),
         )
     terminal.table("Data set", report.rows)
+    if json_ is not None:
+        content = {"source": source, **report.as_dict()}
+        images.write_bytes(inputs.home(json_), (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
     if not report.findings:
         typer.echo("No findings.")
     for finding in report.grouped():

@@ -220,6 +220,7 @@ def test_camera_rotation_and_sizes(widget):
 
 def test_very_large_images_are_noted_and_leave_no_memory_behind(widget, monkeypatch):
     monkeypatch.setattr(check_images, "LARGE", 3_000_000)
+    monkeypatch.setattr("flawsmith.datasets.check.WORKERS", 1)
     for name in ("000", "001", "002"):
         fakes.save(widget / f"train/good/{name}.png", np.kron(fakes.photo(int(name)), np.ones((32, 32, 1), np.uint8)))
     tracemalloc.start()

@@ -17,6 +17,7 @@ from flawsmith.datasets.check_files import ERROR, NOTE, WARNING, Finding
 from flawsmith.datasets.check_images import Facts
 from flawsmith.records import GOOD, Progress, Record
 
+WORKERS = min(4, os.cpu_count() or 1)  # images decoded at a time; each takes some 15 bytes a pixel
 FEW = 4  # references below this number leave nothing to vary
 
 Severity = Literal["error", "warning", "note"]
@@ -60,7 +61,7 @@ def check(
     group_by: str = "group",
     progress: Progress | None = None,
 ) -> Report:
-    """Look at every file of a data set, as many at a time as there are cores.
+    """Look at every file of a data set, a few at a time.
 
     `source` is "READER:DIR" or a folder. Without `records` everything is read and stray files are reported too; with
     `records` only these are looked at. `progress` is told of each image. Raises FlawsmithError
@@ -72,7 +73,7 @@ def check(
         records = read(reader, root, category, group_by=group_by)
         findings += check_files.stray(root, records, category, group_by, reader in ANNOTATED)
     facts: list[Facts] = []
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # decoding is most of it, and holds no lock of Python's
+    with ThreadPoolExecutor(WORKERS) as pool:  # decoding is most of it, and holds no lock of Python's
         for done, (one, found) in enumerate(pool.map(check_images.inspect, records), start=1):
             facts.append(one)
             findings += found

@@ -42,7 +42,7 @@ from flawsmith.generation import run as generation
 from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion
 from flawsmith.records import Record, Sample
 from flawsmith.training import run as training
-from flawsmith.training.model_fit import Material, TypeWindows
+from flawsmith.training.fitting import Material, TypeWindows
 from flawsmith.training.settings import FitConfig
 from flawsmith.training.steps import Steps
 

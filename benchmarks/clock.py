@@ -37,7 +37,7 @@ STAGES = {
     "manifest and files": ["flawsmith.generation.run:_write"],
     "training: batches drawn": [
         "flawsmith.training.windows:FewShotWindows.batch",
-        "flawsmith.training.model_fit:TypeWindows.batch",
+        "flawsmith.training.fitting:TypeWindows.batch",
     ],
     "training: steps": ["flawsmith.training.trainer:Trainer.step"],
     "training: held-out loss": ["flawsmith.training.steps:Steps.held_out"],

@@ -292,7 +292,7 @@ MUTATIONS = {
             ("the judge enters the texture entry", "method.extend(real)",
              "method.extend({n: [*real[n], *held_out[n]] for n in real})")],
     },
-    "training/model_fit.py": {
+    "training/fitting.py": {
         FOLDS + "references_of_the_held_out_loss_are_never_the_target": [
             ("the target is its own reference", "FewShotWindows(part.real, (),", "FewShotWindows(part.held_out, (),")],
     },

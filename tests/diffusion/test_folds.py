@@ -27,7 +27,7 @@ from flawsmith.methods.anomalycontrol.synthesizer import AnomalyControl  # noqa:
 from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
 from flawsmith.training import run as training  # noqa: E402
-from flawsmith.training.model_fit import Material, TypeWindows  # noqa: E402
+from flawsmith.training.fitting import Material, TypeWindows  # noqa: E402
 from flawsmith.training.settings import FitConfig  # noqa: E402
 from flawsmith.training.steps import Steps  # noqa: E402
 

@@ -265,7 +265,7 @@ def test_train_generate_add_a_type_and_resume(
 
 
 def test_a_stopped_fit_resumes_to_the_same_weights(folder: Path, tmp_path: Path) -> None:
-    from flawsmith.training.windows import fit
+    from flawsmith.training.fitting import fit_adapter
 
     real = samples("hole", 3)
     settings = {"rank": 2, "batch_size": 2, "save_every": 2, "evaluate_every": 2, "bf16": False}
@@ -277,7 +277,7 @@ def test_a_stopped_fit_resumes_to_the_same_weights(folder: Path, tmp_path: Path)
             if stop is not None and line["step"] == stop + 1:
                 raise KeyboardInterrupt
 
-        fit(backbone, "one", real, (), (), out, FitConfig(steps=6, **settings), progress=halt)
+        fit_adapter(backbone, "one", real, (), (), out, FitConfig(steps=6, **settings), progress=halt)
         return {k: v.clone() for k, v in backbone.unet.named_parameters() if ".one." in k}
 
     straight = weights(tmp_path / "a", None)

@@ -35,10 +35,11 @@ from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.generation import run as generation  # noqa: E402
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer  # noqa: E402
 from flawsmith.records import Request, Sample  # noqa: E402
+from flawsmith.training.fitting import fit_adapter  # noqa: E402
 from flawsmith.training.losses import batch_loss  # noqa: E402
 from flawsmith.training.settings import FitConfig  # noqa: E402
 from flawsmith.training.steps import Steps, draw  # noqa: E402
-from flawsmith.training.windows import FewShotWindows, fit  # noqa: E402
+from flawsmith.training.windows import FewShotWindows  # noqa: E402
 
 SHOWN = {"steps": 2, "min_share": 0, "min_visibility": 0, "threshold": 0}
 FIT = FitConfig(
@@ -121,7 +122,7 @@ def fitted(out: Path, room: int | None, **changes: Any) -> dict[str, Any]:
     backbone = thin.backbone("sd-inpainting")
     if room is not None:
         Full(backbone, room)
-    fit(backbone, "one", samples("hole", 3), (), (), out, replace(FIT, **changes))
+    fit_adapter(backbone, "one", samples("hole", 3), (), (), out, replace(FIT, **changes))
     save_adapter(backbone, "one", out / "one.safetensors")
     return {k: p.detach() for k, p in backbone.unet.named_parameters() if ".one." in k}
 
@@ -275,7 +276,7 @@ def test_on_a_gpu(kind: str, memory: int | None, tmp_path: Path) -> None:
         assert np.abs(one.image.astype(int) - other.image).mean() < 2
     away = {name for name, m in backbone.modules().items() if next(m.parameters()).device.type == "cpu"}
     assert away == {name for name in backbone.modules() if backbone.offloaded(name)}
-    assert fit(backbone, "one", samples("hole", 3), (), (), tmp_path, FIT)["steps"] == 3
+    assert fit_adapter(backbone, "one", samples("hole", 3), (), (), tmp_path, FIT)["steps"] == 3
 
 
 @pytest.mark.parametrize("kind", ["compact", *thin.KINDS])

@@ -26,8 +26,8 @@ from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer  # noqa: E402
 from flawsmith.records import Sample  # noqa: E402
 from flawsmith.training import run as training  # noqa: E402
+from flawsmith.training.fitting import Material, TypeWindows  # noqa: E402
 from flawsmith.training.losses import batch_loss, masked_loss, prediction_target, step_weight  # noqa: E402
-from flawsmith.training.model_fit import Material, TypeWindows  # noqa: E402
 from flawsmith.training.settings import FitConfig  # noqa: E402
 
 

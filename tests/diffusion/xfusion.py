@@ -8,7 +8,7 @@ from small import samples
 
 import fakes
 from flawsmith.records import Sample
-from flawsmith.training.model_fit import Material, TypeWindows
+from flawsmith.training.fitting import Material, TypeWindows
 from flawsmith.training.settings import FitConfig
 
 

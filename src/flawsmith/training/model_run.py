@@ -16,7 +16,7 @@ from flawsmith.methods.diffusion.runs import WEIGHTS
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.records import Progress, Record, Sample, under
 from flawsmith.training import support as training_data
-from flawsmith.training.model_fit import Material, fit_model
+from flawsmith.training.fitting import Material, fit_model
 from flawsmith.training.settings import Settings
 
 

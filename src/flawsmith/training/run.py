@@ -20,8 +20,8 @@ from flawsmith.registry import resolve
 from flawsmith.training import mask_run as mask_training
 from flawsmith.training import model_run
 from flawsmith.training import support as training_data
+from flawsmith.training.fitting import fit_adapter
 from flawsmith.training.settings import FitConfig, settings_of
-from flawsmith.training.windows import fit
 
 
 def train(config: TrainConfig, progress: Progress | None = None) -> dict[str, Any]:
@@ -80,7 +80,8 @@ def _fit_one(
 
     training_data.same_fit(folder, {"backbone": config.backbone, "support": seen, "fit": asdict(settings)})
     drawn = training_data.drawn(config, category)
-    result = fit(backbone, "adapter", real, normals, drawn, folder, settings, preview, under(progress, key), held_out)
+    told = under(progress, key)
+    result = fit_adapter(backbone, "adapter", real, normals, drawn, folder, settings, preview, told, held_out)
     preview(result["steps"])
     file = config.out / "adapters" / category / f"{defect}.safetensors"
     save_adapter(backbone, "adapter", file)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,18 +15,15 @@ from torch import Tensor
 
 from flawsmith import compose, images
 from flawsmith.captions import sentence, words
-from flawsmith.diffusion.adapters import add_adapter
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.batch import Batch
 from flawsmith.diffusion.denoise import Conditioning
-from flawsmith.diffusion.memory import batch_that_fits
 from flawsmith.errors import FlawsmithError
-from flawsmith.records import Progress, Sample
+from flawsmith.records import Sample
 from flawsmith.training.losses import batch_loss
 from flawsmith.training.settings import FitConfig
 from flawsmith.training.shards import NO_DEFECT, _light, _turn, _vary
-from flawsmith.training.steps import Steps, draw
-from flawsmith.training.tuning import tune
+from flawsmith.training.steps import draw
 
 
 def crop(sample: Sample, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -177,46 +172,6 @@ class FewShotWindows:
         place[rng.integers(height), rng.integers(width)] = True
         image, _ = self._crop(Sample(photo, place), rng)
         return image, mask
-
-
-def fit(
-    backbone: Backbone,
-    name: str,
-    real: Sequence[Sample],
-    normals: Sequence[Sample],
-    drawn: Sequence[Sample],
-    out: Path,
-    config: FitConfig,
-    preview: Callable[[int], None] | None = None,
-    progress: Progress | None = None,
-    held_out: Sequence[Sample] = (),
-) -> dict[str, Any]:
-    """Fit the adapter `name`; afterwards the backbone holds its best averaged weights.
-
-    The loss on `held_out`, which teaches nothing, decides when to stop and which weights are kept; without it all steps
-    are done and the last averages kept. Calling it again with the same `out` resumes. Returns {"steps", "held_out",
-    "stopped"}.
-    """
-    parameters = add_adapter(backbone, name, config.rank, config.seed)
-    windows = FewShotWindows(real, normals, drawn, backbone.size, config)
-    judged = None
-    if held_out:
-        judge = FewShotWindows(held_out, (), (), backbone.size, config)
-        judge.shown = windows.real  # never the target itself: stopping must not reward copies
-        judged = judge.batch(0, 16, real_only=True)
-    steps = Steps(backbone, lambda number: windows.batch(number, config.batch_size), judged, config)
-    steps.rows = batch_that_fits(backbone, config.batch_size, parameters)
-    return tune(
-        parameters,
-        steps,
-        out,
-        config,
-        held_out=steps.held_out if judged else None,
-        smaller=steps.smaller,
-        stop_early=judged is not None,
-        preview=preview,
-        progress=progress,
-    )
 
 
 def step_loss(

@@ -1,4 +1,7 @@
-"""Fitting one model to many defect types at once: every window's type is drawn first, so that rare ones count alike."""
+"""The few-shot fits: an adapter to one defect type, or one model to many types at once.
+
+For a model every window's type is drawn first, so that rare ones count alike.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from flawsmith.diffusion.adapters import add_adapter
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.batch import Batch
 from flawsmith.diffusion.denoise import Conditioning
@@ -20,7 +24,7 @@ from flawsmith.training.steps import Steps
 from flawsmith.training.tuning import tune
 from flawsmith.training.windows import FewShotWindows, stack
 
-__all__ = ["Material", "TypeWindows", "fit_model"]
+__all__ = ["Material", "TypeWindows", "fit_adapter", "fit_model"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,34 @@ class TypeWindows:
         return stack(drawn)
 
 
+def fit_adapter(
+    backbone: Backbone,
+    name: str,
+    real: Sequence[Sample],
+    normals: Sequence[Sample],
+    drawn: Sequence[Sample],
+    out: Path,
+    config: FitConfig,
+    preview: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
+    held_out: Sequence[Sample] = (),
+) -> dict[str, Any]:
+    """Fit the adapter `name`; afterwards the backbone holds its best averaged weights.
+
+    The loss on `held_out`, which teaches nothing, decides when to stop and which weights are kept; without it all steps
+    are done and the last averages kept. Calling it again with the same `out` resumes. Returns {"steps", "held_out",
+    "stopped"}.
+    """
+    parameters = add_adapter(backbone, name, config.rank, config.seed)
+    windows = FewShotWindows(real, normals, drawn, backbone.size, config)
+    judged = None
+    if held_out:
+        judge = FewShotWindows(held_out, (), (), backbone.size, config)
+        judge.shown = windows.real  # never the target itself: stopping must not reward copies
+        judged = judge.batch(0, 16, real_only=True)
+    return _fit(backbone, parameters, windows, judged, out, config, preview=preview, progress=progress)
+
+
 def fit_model(
     backbone: Backbone,
     parameters: Mapping[str, nn.Parameter],
@@ -82,6 +114,22 @@ def fit_model(
     windows = TypeWindows(material, backbone.size, config)
     judge = TypeWindows.judging(material, backbone.size, config)
     judged = judge.batch(0, min(64, max(16, 4 * len(judge.names))), real_only=True) if judge else None
+    return _fit(backbone, parameters, windows, judged, out, config, condition, faster, preview, progress)
+
+
+def _fit(
+    backbone: Backbone,
+    parameters: Mapping[str, nn.Parameter],
+    windows: FewShotWindows | TypeWindows,
+    judged: Batch | None,
+    out: Path,
+    config: FitConfig,
+    condition: Callable[[Batch, Tensor], Conditioning] | None = None,
+    faster: Sequence[str] = (),
+    preview: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """The one fit: losses of `windows`, stopped by the loss of the batch `judged` where there is one."""
     steps = Steps(backbone, lambda number: windows.batch(number, config.batch_size), judged, config, condition)
     steps.rows = batch_that_fits(backbone, config.batch_size, dict(parameters))
     return tune(

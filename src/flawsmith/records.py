@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +40,7 @@ def hash_seed(seed: int, *parts: Any) -> int:
 
 
 @dataclass(frozen=True)
-class Region:
+class Region(ABC):
     """One defect as an annotation file describes it, where there is no mask image; see `datasets.regions`.
 
     `source` is the file, `entry` names the place in it as messages print it ("annotation 17"); both together are the
@@ -54,12 +55,12 @@ class Region:
     def __str__(self) -> str:
         return f"{self.source}, {self.entry}"
 
+    @abstractmethod
     def draw(self, size: tuple[int, int], read: Callable[[], np.ndarray]) -> np.ndarray:
         """The region's pixels, (H, W) bool of `size`; `read` gives the photograph where the pixels depend on it.
 
         Raises FlawsmithError naming file and entry where the two do not fit.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -31,13 +31,6 @@ def is_category(folder: Path) -> bool:
     return any(child.name.casefold() not in special for child in tree.listing(folder / "test")[0])
 
 
-def categories(root: Path) -> dict[str, Path]:
-    """Category name -> folder: `root` itself when it is a category, else its sub-folders that are."""
-    if is_category(root):
-        return {root.resolve().name: root}
-    return {child.name: child for child in tree.listing(root)[0] if is_category(child)}
-
-
 def read(root: Path, category: str | None = None, group_by: str = "group") -> list[Record]:
     """Read one category or all of a data set root, in natural order: train, validation, test; good before defects.
 
@@ -45,15 +38,13 @@ def read(root: Path, category: str | None = None, group_by: str = "group") -> li
     reported by `datasets.check`. Raises FlawsmithError for a folder of another layout or an unknown category.
     """
     tree.require_folder(root)
-    found = categories(root)
+    found = tree.categories(root, is_category)
     if not found:
         raise FlawsmithError(
             f"Folder {root} is not in MVTec AD layout: neither it nor a sub-folder has train/good or test/<defect>. "
             f"Name the right folder, or read any other layout with folder:{root}."
         )
-    if category is not None:
-        tree.choose_category(category, found, root, single=root in found.values())
-        found = {category: found[category]}
+    found = tree.only(category, found, root)
     groups = tree.Groups([root, *found.values()], group_by)
     records = [record for name, folder in found.items() for record in _read_category(root, folder, name, groups)]
     if not records:

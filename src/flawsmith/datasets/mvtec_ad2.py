@@ -26,25 +26,16 @@ def is_category(folder: Path) -> bool:
     return (folder / "test_public").is_dir()
 
 
-def categories(root: Path) -> dict[str, Path]:
-    """Category name -> folder: `root` itself when it is one, else its sub-folders that are."""
-    if is_category(root):
-        return {root.resolve().name: root}
-    return {child.name: child for child in tree.listing(root)[0] if is_category(child)}
-
-
 def read(root: Path, category: str | None = None, group_by: str = "group") -> list[Record]:
     """Read one category or all: train, validation, then the public test set; good before defects.
 
     Raises FlawsmithError for a folder of another layout or an unknown category.
     """
     tree.require_folder(root)
-    found = categories(root)
+    found = tree.categories(root, is_category)
     if not found:
         raise FlawsmithError(f"Folder {root} is not MVTec AD 2: neither it nor a sub-folder has test_public.")
-    if category is not None:
-        tree.choose_category(category, found, root, single=root in found.values())
-        found = {category: found[category]}
+    found = tree.only(category, found, root)
     groups = tree.Groups([root, *found.values()], group_by)
     records = []
     for name, folder in found.items():

@@ -23,22 +23,13 @@ def is_category(folder: Path) -> bool:
     )
 
 
-def categories(root: Path) -> dict[str, Path]:
-    """Category name -> folder: `root` itself when it is one, else its sub-folders that are."""
-    if is_category(root):
-        return {root.resolve().name: root}
-    return {child.name: child for child in tree.listing(root)[0] if is_category(child)}
-
-
 def read(root: Path, category: str | None = None, group_by: str = "group") -> list[Record]:
     """Read one category or all, in natural order. Raises FlawsmithError for another layout or a damaged JSON file."""
     tree.require_folder(root)
-    found = categories(root)
+    found = tree.categories(root, is_category)
     if not found:
         raise FlawsmithError(f"Folder {root} is not Real-IAD: neither it nor a sub-folder has OK/S0001.")
-    if category is not None:
-        tree.choose_category(category, found, root, single=root in found.values())
-        found = {category: found[category]}
+    found = tree.only(category, found, root)
     groups = tree.Groups([root, *found.values()], group_by)
     records = []
     for name, folder in found.items():

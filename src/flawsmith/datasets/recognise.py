@@ -33,12 +33,12 @@ def recognise(folder: Path) -> Layout:
 
 
 def _mvtec_ad2(folder: Path) -> str:
-    found = mvtec_ad2.categories(folder)
+    found = tree.categories(folder, mvtec_ad2.is_category)
     return f"{_place(folder, found)} test_public" if found else ""
 
 
 def _real_iad(folder: Path) -> str:
-    found = real_iad.categories(folder)
+    found = tree.categories(folder, real_iad.is_category)
     return f"{_place(folder, found)} samples in OK/ as Real-IAD" if found else ""
 
 
@@ -65,7 +65,7 @@ def _place(folder: Path, found: dict[str, Path]) -> str:
 
 
 def _mvtec_ad(folder: Path) -> str:
-    found = mvtec_ad.categories(folder)
+    found = tree.categories(folder, mvtec_ad.is_category)
     if not found:
         return ""
     place = next(iter(found.values()))

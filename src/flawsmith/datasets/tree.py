@@ -129,6 +129,21 @@ def no_images(root: Path) -> FlawsmithError:
     return FlawsmithError(f"Folder {root} holds no image that can be read ({kinds}): name a folder with images.")
 
 
+def categories(root: Path, is_category: Callable[[Path], bool]) -> dict[str, Path]:
+    """Category name -> folder: `root` itself when it is a category, else its sub-folders that are."""
+    if is_category(root):
+        return {root.resolve().name: root}
+    return {child.name: child for child in listing(root)[0] if is_category(child)}
+
+
+def only(category: str | None, found: dict[str, Path], root: Path) -> dict[str, Path]:
+    """The one category of `found` (name -> folder), or all for None. Raises FlawsmithError for an unknown one."""
+    if category is None:
+        return found
+    choose_category(category, found, root, single=root in found.values())
+    return {category: found[category]}
+
+
 def choose_category(category: str, known: Iterable[str], root: Path, single: bool) -> None:
     """Raise FlawsmithError unless `category` is known; `single` when `root` is itself one category's folder."""
     names = list(known)

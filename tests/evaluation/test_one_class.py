@@ -15,7 +15,7 @@ import fakes  # noqa: E402
 from flawsmith.comparison import run as comparison  # noqa: E402
 from flawsmith.config import CompareConfig  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
-from flawsmith.evaluation.detectors import one_class, segmentation  # noqa: E402
+from flawsmith.evaluation.detectors import neighbours, one_class, segmentation  # noqa: E402
 from flawsmith.evaluation.detectors.one_class import Detector, OneClassConfig, Patches  # noqa: E402
 from flawsmith.evaluation.metrics import scores  # noqa: E402
 from flawsmith.evaluation.protocol import read_real  # noqa: E402
@@ -31,7 +31,7 @@ def test_distances_are_those_of_brute_force() -> None:
     rows, memory = (torch.randn(n, 7, generator=generator) for n in (40, 25))
     weights = torch.rand(7, generator=generator)
     brute = ((rows[:, None] - memory[None]) ** 2 * weights).sum(2)
-    assert torch.equal(one_class.nearest(rows, memory, weights), brute.argmin(1))
+    assert torch.equal(neighbours.nearest(rows, memory, weights), brute.argmin(1))
     detector = Detector(memory, weights)
     torch.testing.assert_close(detector.squared(rows) @ weights, brute.min(1).values)
     assert float((detector.squared(memory) @ weights).max()) == 0
@@ -42,14 +42,14 @@ def test_a_coreset_takes_one_of_each_heap_and_covers_better_than_chance() -> Non
     heaps = torch.randn(6, 5, generator=generator) * 20
     owner = torch.arange(120) % 6
     rows = heaps[owner] + torch.randn(120, 5, generator=generator) * 0.1
-    assert len(set(owner[one_class.coreset(rows, 6)].tolist())) == 6
+    assert len(set(owner[neighbours.coreset(rows, 6)].tolist())) == 6
     cloud = torch.randn(400, 5, generator=generator)
     radius = [
         float(torch.cdist(cloud, cloud[chosen]).min(1).values.max())
-        for chosen in (one_class.coreset(cloud, 40), torch.arange(40))
+        for chosen in (neighbours.coreset(cloud, 40), torch.arange(40))
     ]
     assert radius[0] < radius[1]
-    assert sorted(one_class.coreset(cloud, 1000).tolist()) == list(range(400))
+    assert sorted(neighbours.coreset(cloud, 1000).tolist()) == list(range(400))
 
 
 def planted(seed: int, lift: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -63,26 +63,26 @@ def planted(seed: int, lift: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def test_tuning_finds_the_planted_channel_and_is_held_by_its_pull() -> None:
     start = np.full(12, 1 / 12)
-    found = one_class.tune(*planted(0, 12.0), start, 0.001)
+    found = neighbours.tune(*planted(0, 12.0), start, 0.001)
     assert found.argmax() == 5 and found[5] > 3 * np.delete(found, 5).max() and (found >= 0).all()
     assert found.sum() == pytest.approx(1)
     other = planted(1, 12.0)
     truth = other[1] == 1
     before, after = scores.auroc(other[0] @ start, truth), scores.auroc(other[0] @ found, truth)
     assert before is not None and after is not None and after > before + 0.05
-    np.testing.assert_allclose(one_class.tune(*planted(0, 12.0), start, 1e6), start, rtol=1e-3)
+    np.testing.assert_allclose(neighbours.tune(*planted(0, 12.0), start, 1e6), start, rtol=1e-3)
     # Defects nearer to the memory than normal patches: nothing can be learnt, nothing is changed.
     squared, truth_, share = planted(0, 1.0)
     squared[truth_ == 1] *= 0.01
-    assert np.array_equal(one_class.tune(squared, truth_, share, start, 0.001), start)
+    assert np.array_equal(neighbours.tune(squared, truth_, share, start, 0.001), start)
 
 
 def test_tuning_does_not_depend_on_the_order_of_patches() -> None:
     squared, truth, share = planted(2, 6.0)
     order = np.random.default_rng(0).permutation(len(truth))
     start = np.full(12, 1 / 12)
-    first = one_class.tune(squared, truth, share, start, 0.01)
-    again = one_class.tune(squared[order], truth[order], share[order], start, 0.01)
+    first = neighbours.tune(squared, truth, share, start, 0.01)
+    again = neighbours.tune(squared[order], truth[order], share[order], start, 0.01)
     np.testing.assert_allclose(again, first, atol=1e-5)
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save
 
 from flawsmith import __version__, images
 from flawsmith.comparison import anchors, verdict
@@ -346,7 +345,7 @@ class Run:
 
     def _enter(self, task: Task, outcome: Outcome) -> None:
         if outcome.scored is not None:
-            self._keep(task.part, outcome.scored)
+            outcome.scored.save(self._counts(task.part))  # before the ledger: a line never promises what is not there
         self.ledger.add(task.part, {"values": [asdict(value) for value in outcome.values]})
         self._count(1)
 
@@ -392,25 +391,14 @@ class Run:
     def _counts(self, part: str) -> Path:
         return self.config.out / "counts" / f"{hashlib.sha256(part.encode()).hexdigest()[:16]}.safetensors"
 
-    def _keep(self, part: str, scored: verdict.Scored) -> None:
-        """The test set's counts, before the ledger's line: a line never promises what is not there."""
-        arrays = {"positives": scored.positives.astype(np.uint32), "negatives": scored.negatives.astype(np.uint32)}
-        about = {"types": json.dumps(scored.types), "units": json.dumps(scored.units)}
-        images.write_bytes(self._counts(part), save(arrays, about))
-
     def _scored(self, part: str) -> verdict.Scored:
         path = self._counts(part)
         try:
-            with path.open("rb") as stream:
-                size = int.from_bytes(stream.read(8), "little")
-                about = json.loads(stream.read(size))["__metadata__"]
-            arrays = load_file(path)
+            return verdict.Scored.load(path)
         except (OSError, ValueError, KeyError) as error:
             raise FlawsmithError(
                 f"{path} is missing or damaged: remove {self.ledger.path} and compare again."
             ) from error
-        sides = [arrays[name].astype(np.float64) for name in ("positives", "negatives")]
-        return verdict.Scored(sides[0], sides[1], tuple(json.loads(about["types"])), tuple(json.loads(about["units"])))
 
     def verdicts(self) -> list[str]:
         """One sentence per arm: what it adds over the arms it must beat, for every number of shots and share."""

@@ -6,11 +6,15 @@ image counts for both; an image that several seeds tested is drawn for all of th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import load_file, save
 
+from flawsmith import images
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation.detectors.segmentation import Judged, pooled
 
@@ -31,6 +35,21 @@ class Scored:
     types: tuple[str, ...]
     units: tuple[str, ...]
 
+    def save(self, file: Path) -> None:
+        """Write it as safetensors, whole counts of pixels as uint32."""
+        arrays = {"positives": self.positives.astype(np.uint32), "negatives": self.negatives.astype(np.uint32)}
+        about = {"types": json.dumps(self.types), "units": json.dumps(self.units)}
+        images.write_bytes(file, save(arrays, about))
+
+    @classmethod
+    def load(cls, file: Path) -> Scored:
+        """Read what `save` wrote. Raises OSError, ValueError or KeyError for a file that is missing or damaged."""
+        with file.open("rb") as stream:
+            about = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))["__metadata__"]
+        arrays = load_file(file)
+        sides = [arrays[name].astype(np.float64) for name in ("positives", "negatives")]
+        return cls(sides[0], sides[1], tuple(json.loads(about["types"])), tuple(json.loads(about["units"])))
+
 
 def coarsen(judged: Judged, units: Sequence[str]) -> Scored:
     """What the bootstrap needs of a judged test set, in few levels; units: the part that each image shows."""
@@ -38,9 +57,9 @@ def coarsen(judged: Judged, units: Sequence[str]) -> Scored:
     # Levels of equal mass, defects and normals counting half each: scores may crowd in a small part of the range.
     mass = sum(side / max(1.0, side.sum()) for side in (whole.positives, whole.negatives)) / 2
     bins = np.minimum((np.cumsum(mass) - mass) * COARSE, COARSE - 1).astype(int)
-    images = list(zip(judged.levels, judged.masks, strict=True))
+    judgements = list(zip(judged.levels, judged.masks, strict=True))
     sides = [
-        np.array([np.bincount(bins[levels[mask == side]], minlength=COARSE) for levels, mask in images], float)
+        np.array([np.bincount(bins[levels[mask == side]], minlength=COARSE) for levels, mask in judgements], float)
         for side in (True, False)
     ]
     return Scored(sides[0], sides[1], tuple(judged.types), tuple(units))

@@ -25,7 +25,9 @@ import numpy as np
 from surfaces import render
 
 from flawsmith import captions, compose, images, masks
-from flawsmith.methods.procedural.synthesizer import MASK_OF, Procedural
+from flawsmith.methods.mask_choice import family_of
+from flawsmith.methods.procedural.painters import PAINTERS
+from flawsmith.methods.procedural.synthesizer import Procedural
 from flawsmith.records import Request, Sample
 from flawsmith.training.shards import Note, TrainingWindow, write_shards
 
@@ -159,8 +161,8 @@ def real_windows(data: Path, seed: int, crops: int) -> Iterator[TrainingWindow]:
             split = "val" if held_out(name, group) else "train"
             image = images.read_image(root / file)
             if "/good/" in file:
-                for _ in range(2 if name != "cookie" else 10):
-                    side = int(min(*image.shape[:2], rng.integers(SIZE, 2 * SIZE + 1)))
+                for _ in range(14 if name != "cookie" else 60):
+                    side = int(min(*image.shape[:2], rng.integers(SIZE // 2, 2 * SIZE + 1)))
                     top, left = (int(rng.integers(0, n - side + 1)) for n in image.shape[:2])
                     (clean,) = cut(compose.Window(top, left, top + side, left + side), image)
                     yield TrainingWindow(
@@ -196,7 +198,7 @@ def procedural_windows(data: Path, seed: int, count: int) -> Iterator[TrainingWi
         if file.startswith("train/good/") and not held_out(name, group)
     ]
     by_name = {name: [photo for n, photo in photos if n == name] for name in REAL}
-    kinds = sorted(MASK_OF)
+    kinds = sorted(PAINTERS)
     made = tried = 0
     while made < count:
         rng = np.random.default_rng([seed, 2, tried])
@@ -210,7 +212,7 @@ def procedural_windows(data: Path, seed: int, count: int) -> Iterator[TrainingWi
             photo, name = render(rng, int(rng.choice([128, 192, 256])))
             thing = captions.words(name) if rng.random() < 0.3 and name not in ("edge", "gradient", "speckle") else ""
         side = min(photo.shape[:2])
-        family = MASK_OF[kind]
+        family = family_of(kind)
         if family in ("scratch", "crack"):
             options = masks.MaskOptions()
         else:

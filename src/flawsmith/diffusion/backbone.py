@@ -76,10 +76,12 @@ class Backbone:
         kinds: dict[int, Literal["inpaint", "blend"]] = {
             channels: "blend",
             2 * channels + self.mask_channels: "inpaint",
+            3 * channels + self.mask_channels: "inpaint",
         }
         if taken not in kinds:
             raise FlawsmithError(f"The denoiser takes {taken} channels; known: {sorted(kinds)} (blend, inpaint).")
         self.input_kind = kinds[taken]
+        self.takes_drafts = taken == 3 * channels + self.mask_channels
         self.context_width = int(unet.config.cross_attention_dim)
         size = unet.config.sample_size
         self.size = int(size if isinstance(size, int) else size[0]) * self.factor  # pixels of a window's side
@@ -188,16 +190,25 @@ class Backbone:
             return self.codec.encode_mask(mask)
         return pool_mask(mask, (mask.shape[-2] // self.factor, mask.shape[-1] // self.factor))
 
-    def inpaint_input(self, images: Tensor, mask: Tensor) -> Tensor | None:
+    def inpaint_input(self, images: Tensor, mask: Tensor, drafts: Sequence[Tensor | None] = ()) -> Tensor | None:
         """Mask and context (B, m + C, h, w), the channels after the noisy latents; None for a blending backbone.
 
         The context is the image without what the hole hides: mid grey there, as Stable Diffusion expects it, or for
-        pixel codecs the smooth continuation of the surroundings.
+        pixel codecs the smooth continuation of the surroundings. A backbone that takes drafts gets them as further C
+        channels, as what they add to that continuation: a real defect laid in the hole (3, S, S) for each row, or
+        None; () for none at all.
         """
         if self.input_kind == "blend":
             return None
         context = images * (1 - mask) if self.codec is None else smooth_fill(images, mask)
-        return torch.cat([self.encode_mask(mask), self.encode(context)], 1)
+        found = [self.encode_mask(mask), self.encode(context)]
+        if self.takes_drafts:
+            laid = context.clone()
+            for row, draft in enumerate(drafts):
+                if draft is not None:
+                    laid[row] = draft.to(context.device)
+            found.append(self.encode((laid - context) * mask))
+        return torch.cat(found, 1)
 
     # ---- words and references --------------------------------------------------------------------------------------
 

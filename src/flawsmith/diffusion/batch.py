@@ -19,6 +19,7 @@ class Batch:
     rows: list[int] = field(default_factory=list)
     words: list[str] = field(default_factory=list)  # the captions before any was dropped
     names: list[str] = field(default_factory=list)  # "category/defect_type" of real defects, "" for other windows
+    drafts: list[np.ndarray | None] = field(default_factory=list)  # (S, S, 3) uint8, a defect laid in the hole
     dropped: list[bool] = field(default_factory=list)  # the method's own tokens are to be left out
 
     def part(self, rows: slice) -> Batch:

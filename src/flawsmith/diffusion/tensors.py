@@ -60,6 +60,16 @@ def smooth_fill(image: Tensor, hole: Tensor) -> Tensor:
     return filled
 
 
+def continued(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """`smooth_fill` of one image (h, w, 3) of any size and range with its hole (h, w) bool, float32."""
+    height, width = hole.shape
+    side = 32 * -(-max(height, width) // 32)
+    pad = ((0, side - height), (0, side - width))
+    known = torch.from_numpy(np.pad(image.astype(np.float32), (*pad, (0, 0)), mode="edge")).permute(2, 0, 1)[None]
+    filled = smooth_fill(known, torch.from_numpy(np.pad(hole.astype(np.float32), pad))[None, None])
+    return filled[0].permute(1, 2, 0).numpy()[:height, :width]
+
+
 def resize(tensor: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Bicubic, antialiased resize of (B, C, H, W) to `size` (one side for a square, or height and width)."""
     target = (size, size) if isinstance(size, int) else size

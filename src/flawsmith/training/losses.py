@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from flawsmith.diffusion import tensors
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.batch import Batch
+from flawsmith.diffusion.compact.unet import ResidualUNet
 from flawsmith.diffusion.denoise import Conditioning, autocast, predict
 from flawsmith.errors import FlawsmithError
 
@@ -40,6 +41,11 @@ def _references(batch: Batch) -> list[tuple[Tensor, Tensor] | None]:
     ]
 
 
+def drafts_of(batch: Batch) -> list[Tensor | None]:
+    """The drafts (3, S, S) in [-1, 1], or None, of every row that has or lacks one."""
+    return [None if draft is None else tensors.from_images([draft])[0] for draft in batch.drafts]
+
+
 @dataclass(frozen=True)
 class Encoded:
     """What of a batch does not depend on step, noise or anything trained."""
@@ -63,7 +69,7 @@ class Encoded:
 def encode_batch(backbone: Backbone, batch: Batch) -> Encoded:
     """The image's latents, and mask and surroundings of its hole."""
     image, clean, mask, _ = batch_tensors(batch, backbone.device)
-    extra = backbone.inpaint_input(clean, mask)
+    extra = backbone.inpaint_input(clean, mask, drafts_of(batch))
     return Encoded(backbone.encode(image), extra)
 
 
@@ -199,6 +205,11 @@ def batch_loss(
         else:
             given = condition(batch, t)
         error = predict(backbone.unet, noisy, t, given, extra) - target
+    if isinstance(backbone.unet, ResidualUNet):
+        assert backbone.codec is not None
+        error = backbone.codec.decode(backbone.unet.whitened(error, t))
+        loss = masked_loss(error, mask, config.outside, config.edges, config.min_area, config.colour, norm)
+        return loss if aligned is None else loss + config.align * aligned
     if backbone.codec is not None:
         error = backbone.codec.decode(error)
         loss = masked_loss(error, mask, config.outside, config.edges, config.min_area, config.colour, norm)

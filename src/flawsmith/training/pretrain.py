@@ -83,30 +83,18 @@ def read_config(path: Path | str, **changes: Any) -> PretrainConfig:
         ) from error
 
 
-def measure_spectrum(backbone: Backbone, windows: Windows, batches: int = 24) -> Tensor:
-    """Standard deviation (3, P, P) of every cosine wave of what the hole hides, per unit of area.
-
-    That is the image under the mask minus the smooth continuation of its surroundings: the waves of the whole
-    window would be the wrong prior. Windows differ a hundredfold in contrast and colour; the level of brightness and
-    of each colour difference is between their typical and their mean power, since the mean alone lets colour noise
-    through in the many windows without colour. Coarse waves keep their full power: capped, every cell's brightness
-    was guessed for itself. Waves that hardly occur get half a grey level, the rounding of 8-bit images.
+def measure_spread(backbone: Backbone, windows: Windows, batches: int = 24) -> Tensor:
+    """Standard deviation (3,) of what holes hide, of brightness and both colour differences in [-1, 1]: the image under
+    the mask less the smooth continuation of its surroundings (EDM's sigma_data). Every window counts by its area.
     """
-    device = backbone.device
-    shape, mean, typical, total = *torch.zeros(3, 1, device=device), 0.0
+    total, area = torch.zeros(3), 0.0
     for part in range(batches):
         batch = windows.batch(64, 99, part)
-        image, mask = tensors.from_images(batch.image).to(device), tensors.from_masks(batch.mask).to(device)
-        hidden = (image - tensors.smooth_fill(image, mask)) * mask
-        power = backbone.unet.waves(backbone.unet.planes(backbone.encode(hidden))).square()
-        area = mask.mean((1, 2, 3), keepdim=True)  # (B, 1, 1, 1); large holes count by their area
-        power = power / area.clamp_min(1 / mask[0].numel())  # (B, 3, P, P)
-        level = power.mean((2, 3), keepdim=True).clamp_min((0.5 / 127.5) ** 2)
-        shape = shape + (area * power / level).sum(0)
-        mean, typical = mean + (area * level).sum(0), typical + (area * level.log()).sum(0)
-        total += float(area.sum())
-    level = ((mean / total) * (typical / total).exp()).sqrt()  # (3, 1, 1)
-    return (level * shape / total).sqrt().clamp_min(0.5 / 127.5)
+        image, mask = tensors.from_images(batch.image), tensors.from_masks(batch.mask)
+        hidden = backbone.encode((image - tensors.smooth_fill(image, mask)) * mask)
+        total = total + hidden.square().sum((0, 2, 3)).view(3, -1).sum(1)
+        area += float(mask.sum())
+    return (total / max(area, 1.0)).sqrt().clamp_min(1 / 127.5)
 
 
 @torch.no_grad()
@@ -278,7 +266,7 @@ def _resumable(config: PretrainConfig, written: Path) -> dict[str, Any]:
 def _fresh(
     config: PretrainConfig, windows: Windows, text: Path | None, start_from: Path | str | None, device: str
 ) -> Backbone:
-    """A backbone that is to learn on a device, from nothing or from what another has learned, its waves measured."""
+    """A backbone that is to learn on a device, from nothing or from what another has learned, its spread measured."""
     backbone = Backbone.compact(config.recipe, config.seed, text)
     if start_from is not None:
         _take_weights(backbone, Backbone.from_pretrained(start_from))
@@ -286,8 +274,8 @@ def _fresh(
         raise FlawsmithError(
             f"Windows are {windows.size} px, the recipe wants {backbone.size}: make shards of that size."
         )
+    backbone.unet.spread.copy_(measure_spread(backbone, windows))
     backbone.place(device)
-    backbone.unet.spectrum.copy_(measure_spectrum(backbone, windows))
     for module in backbone.modules().values():
         module.train()
     return backbone
@@ -315,7 +303,7 @@ def _figures(trainer: Trainer, done: int, rate: float, seconds: float) -> dict[s
 
 
 def _take_weights(backbone: Backbone, other: Backbone) -> None:
-    """Copy all parameters; the spectrum depends on the window's size and is measured anew."""
+    """Copy all parameters; the spread is measured anew."""
     for name, module in backbone.modules().items():
         with torch.no_grad():
             stored = dict(other.modules()[name].named_parameters())

@@ -18,8 +18,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from flawsmith import compose
 from flawsmith.diffusion.batch import Batch
 from flawsmith.errors import FlawsmithError
+from flawsmith.methods.diffusion import sketches
+from flawsmith.records import Request, Sample
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,9 @@ class Mix:
     drop_reference: float = 0.3
     drop_both: float = 0.1
     wider_mask: float = 0.2  # the mask is a little larger than the defect, as hand-drawn ones are
+    draft: float = 0.6  # of the samples with a reference: it is laid in the hole, too
+    carried: float = 0.3  # samples without a defect and words, whose draft is another piece of the same surface
+    native: float = 0.7  # where windows are smaller than those stored: cut, not shrunk, if the defect leaves room
 
 
 NO_DEFECT = ("no defect", "flawless surface", "good part without any damage", "undamaged", "clean surface")
@@ -98,7 +104,9 @@ class Windows:
     """All shards of a folder in memory, indexed by split, source and (kind, colour)."""
 
     def __init__(self, folders: Sequence[Path | str], mix: Mix | None = None, size: int | None = None) -> None:
-        """`size`: the side to shrink stored windows to; a quarter of the pixels train four times as fast."""
+        """`size`: the side of the windows given, a divisor of that of the stored ones; a quarter of the pixels train
+        four times as fast.
+        """
         self.mix = mix or Mix()
         self.notes: list[Note] = []
         arrays: dict[str, list[np.ndarray]] = {"image": [], "clean": [], "mask": []}
@@ -111,7 +119,7 @@ class Windows:
             for shard in found:
                 with np.load(shard) as stored:
                     for key, held in arrays.items():
-                        held.append(_shrink(stored[key], size))
+                        held.append(stored[key])
                 self.notes += [Note(**n) for n in json.loads(shard.with_suffix(".json").read_text(encoding="utf-8"))]
         self._arrays = arrays
         lengths = [len(a) for a in arrays["image"]]
@@ -120,7 +128,10 @@ class Windows:
             raise FlawsmithError(
                 f"{self._start[-1]} windows but {len(self.notes)} notes: a shard is damaged, make it again."
             )
-        self.size = int(arrays["image"][0].shape[1])
+        stored_size = int(arrays["image"][0].shape[1])
+        self.size = size or stored_size
+        if stored_size % self.size:
+            raise FlawsmithError(f"Windows of {stored_size} px cannot be shrunk to {size}: choose a divisor.")
         self._index()
 
     def __len__(self) -> int:
@@ -133,8 +144,7 @@ class Windows:
         for i, note in enumerate(self.notes):
             pool = "normal" if not note.kind else ("drawn" if note.source == "procedural" else "real")
             pools[note.split, pool].append(i)
-            if note.kind:
-                self.alike[self._likeness(note)].append(i)
+            self.alike[self._likeness(note)].append(i)
         self.pools = {key: np.array(rows) for key, rows in pools.items()}
         if not len(self.pools.get(("train", "drawn"), ())) and not len(self.pools.get(("train", "real"), ())):
             raise FlawsmithError("The shards hold no training window with a defect.")
@@ -142,7 +152,7 @@ class Windows:
     @staticmethod
     def _likeness(note: Note) -> tuple[str, str, str, str]:
         real = "" if note.source == "procedural" else note.source
-        return note.split, real, note.kind, note.colour
+        return note.split, real, note.kind, note.colour if note.kind else note.group
 
     def window(self, row: int) -> TrainingWindow:
         shard = int(np.searchsorted(self._start, row, side="right")) - 1
@@ -150,19 +160,41 @@ class Windows:
         image, clean, mask = (self._arrays[key][shard][local] for key in ("image", "clean", "mask"))
         return TrainingWindow(image, clean, mask, self.notes[row])
 
+    def _view(self, rng: np.random.Generator, row: int) -> TrainingWindow:
+        """A stored window at the size that is given: cut out around the defect, or shrunk."""
+        window, size = self.window(row), self.size
+        stored = len(window.mask)
+        if stored == size:
+            return window
+        places = np.argwhere(window.mask) if window.mask.any() else np.full((1, 2), stored // 2)
+        low, high = places.min(0), places.max(0) + 1
+        if (high - low).max() > 0.75 * size or rng.random() >= self.mix.native:
+            arrays = (_shrink(part[None], size)[0] for part in (window.image, window.clean, window.mask))
+        else:
+            corner = [
+                int(rng.integers(max(0, min(b - size, stored - size)), min(a, stored - size) + 1))
+                for a, b in zip(low, high, strict=True)
+            ]
+            cut = np.s_[corner[0] : corner[0] + size, corner[1] : corner[1] + size]
+            arrays = (part[cut] for part in (window.image, window.clean, window.mask))
+        return TrainingWindow(*arrays, window.note)
+
     def _row(self, rng: np.random.Generator, split: str, pool: str) -> int:
         choices = [p for p in (pool, "drawn", "real") if len(self.pools.get((split, p), ()))]
         if not choices:
             raise FlawsmithError(f"The shards hold no window for split {split!r}.")
         return int(rng.choice(self.pools[split, choices[0]]))
 
-    def _partner(self, rng: np.random.Generator, row: int) -> int | None:
-        """Another window of the same kind and colour, of another group where the source is real."""
+    def _partner(self, rng: np.random.Generator, row: int, other_group: bool = True) -> int | None:
+        """Another window of the same kind and colour, by default of another group where the source is real; without
+        a kind, another of the same part or photograph.
+        """
         note = self.notes[row]
         rows = self.alike[self._likeness(note)]
         for _ in range(8):
             other = int(rows[rng.integers(len(rows))])
-            if other != row and (note.source == "procedural" or self.notes[other].group != note.group):
+            free = not other_group or note.source == "procedural" or self.notes[other].group != note.group
+            if other != row and free:
                 return other
         return None
 
@@ -173,21 +205,30 @@ class Windows:
         images, cleans, masks = [], [], []
         for _ in range(size):
             draw = rng.random()
-            pool = "normal" if draw < mix.normal else ("real" if draw < mix.normal + mix.real else "drawn")
-            row = self._row(rng, split, pool)
-            window = self.window(row)
+            shares = np.cumsum([mix.normal, mix.carried, mix.real])
+            pool = ("normal", "carried", "real", "drawn")[int(np.searchsorted(shares, draw, side="right"))]
+            row = self._row(rng, split, "normal" if pool == "carried" else pool)
+            window = self._view(rng, row)
             image, clean, mask, caption = window.image, window.clean, window.mask, window.note.caption
             reference: tuple[np.ndarray, np.ndarray] | None = None
-            if pool == "normal":
-                lender = self.window(self._row(rng, split, "drawn"))
-                if lender.note.source == "procedural" and (window.note.kind or rng.random() < 0.5):
-                    clean = lender.clean  # the same hole that elsewhere holds a defect: only the words tell
-                mask, image, caption = lender.mask, clean, NO_DEFECT[rng.integers(len(NO_DEFECT))]
+            carried: tuple[np.ndarray, np.ndarray] | None = None
+            if pool in ("normal", "carried"):
+                lender = self._view(rng, self._row(rng, split, "drawn"))
+                if pool == "carried":
+                    image, mask, caption = clean, lender.mask, ""
+                    partner = self._partner(rng, row, other_group=False)
+                    other = window if partner is None else self._view(rng, partner)
+                    carried = _vary(rng, other.clean, mask, strong=partner is None)
+                else:
+                    if lender.note.source == "procedural" and (window.note.kind or rng.random() < 0.5):
+                        clean = lender.clean  # the same hole that elsewhere holds a defect: only the words tell
+                    mask, image, caption = lender.mask, clean, NO_DEFECT[rng.integers(len(NO_DEFECT))]
             else:
                 partner = row if rng.random() < mix.self_reference else self._partner(rng, row)
                 if partner is not None:
-                    other = self.window(partner)
+                    other = self._view(rng, partner)
                     reference = _vary(rng, other.image, other.mask, strong=partner == row)
+                    carried = reference if rng.random() < mix.draft else None
             found.words.append(caption)
             if augment:
                 image, clean, mask = _turn(rng, image, clean, mask)
@@ -205,18 +246,26 @@ class Windows:
             masks.append(mask)
             found.captions.append(caption)
             found.references.append(reference)
+            found.drafts.append(None if carried is None else _draft(clean, mask, carried, int(rng.integers(2**31))))
             found.rows.append(row)
         found.image, found.clean, found.mask = np.stack(images), np.stack(cleans), np.stack(masks)
         return found
 
 
-def _shrink(stack: np.ndarray, size: int | None) -> np.ndarray:
+def _draft(
+    clean: np.ndarray, mask: np.ndarray, carried: tuple[np.ndarray, np.ndarray], seed: int
+) -> np.ndarray | None:
+    """A reference (image, mask) laid in the hole `mask` of `clean` (S, S, 3), as painting does it."""
+    clean, mask = np.ascontiguousarray(clean), np.ascontiguousarray(mask)
+    if not mask.any() or not carried[1].any():
+        return None
+    request = Request(Sample(clean, np.zeros_like(mask)), mask, "", "", Sample(*carried), seed)
+    return sketches.draft("laid", request, compose.Window(0, 0, *mask.shape), clean, mask)
+
+
+def _shrink(stack: np.ndarray, size: int) -> np.ndarray:
     """Images (N, S, S, 3) or masks (N, S, S) to a side that S is a multiple of, by area; masks by a quarter."""
-    if size is None or stack.shape[1] == size:
-        return stack
     factor = stack.shape[1] // size
-    if factor * size != stack.shape[1]:
-        raise FlawsmithError(f"Windows of {stack.shape[1]} px cannot be shrunk to {size}: choose a divisor.")
     cells = stack.reshape(len(stack), size, factor, size, factor, *stack.shape[3:])
     mean = cells.mean((2, 4), dtype=np.float32)
     return mean > 0.25 if stack.dtype == bool else np.rint(mean).astype(stack.dtype)

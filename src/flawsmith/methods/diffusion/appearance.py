@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 
 from flawsmith import compose
 from flawsmith.diffusion import tensors
@@ -86,11 +85,7 @@ def _relief(image: np.ndarray, surface: np.ndarray, mask: np.ndarray) -> tuple[n
     that level, smoothed over a pixel inside the mask and 0 outside.
     """
     height, width = mask.shape
-    side = 32 * -(-max(height, width) // 32)
-    pad = ((0, side - height), (0, side - width))
-    known = torch.from_numpy(np.pad(surface.astype(np.float32), (*pad, (0, 0)), mode="edge")).permute(2, 0, 1)[None]
-    hole = torch.from_numpy(np.pad(mask.astype(np.float32), pad))[None, None]
-    level = tensors.smooth_fill(known, hole)[0].permute(1, 2, 0).numpy()[:height, :width] + 24.0
+    level = tensors.continued(surface, mask) + 24.0
     inside = mask[..., None].astype(np.float32)
     relief = cv2.GaussianBlur((image + 24.0 - level) / level * inside, (0, 0), 1.0)
     weight = cv2.GaussianBlur(inside, (0, 0), 1.0)

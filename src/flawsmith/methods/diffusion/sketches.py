@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flawsmith import compose
+from flawsmith.diffusion import tensors
 from flawsmith.methods.analogy.synthesizer import Analogy
 from flawsmith.methods.base import Synthesizer
 from flawsmith.methods.classic.copypaste import CopyPaste
@@ -23,6 +24,17 @@ def laid(request: Request, area: compose.Window, normal: np.ndarray, mask: np.nd
 def analogous(request: Request, area: compose.Window, normal: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
     """The texture of real defects in the mask as `analogy` paints it; arguments and result as those of `laid`."""
     return _referred(Analogy(), request, area, normal, mask)
+
+
+def draft(
+    how: str, request: Request, area: compose.Window, normal: np.ndarray, mask: np.ndarray
+) -> np.ndarray | None:
+    """As `laid` ("laid") or `analogous` ("analogy"), but on the smooth continuation of what is around the hole: what
+    the reference does not cover tells nothing of the pixels that were there, in training as in painting.
+    """
+    bare = np.clip(np.rint(tensors.continued(normal, mask)), 0, 255).astype(np.uint8)
+    bare = np.where(mask[..., None], bare, normal)
+    return (laid if how == "laid" else analogous)(request, area, bare, mask)
 
 
 def _referred(

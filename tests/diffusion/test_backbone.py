@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ pytest.importorskip("diffusers")
 from flawsmith.diffusion import tensors  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone, PixelCodec  # noqa: E402
 from flawsmith.diffusion.compact.recipe import CompactConfig  # noqa: E402
-from flawsmith.diffusion.compact.unet import wave_bands  # noqa: E402
+from flawsmith.diffusion.compact.unet import ResidualUNet  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise, scheduler_for  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 
@@ -53,10 +52,10 @@ def test_codec_is_exact() -> None:
     latents = codec.encode(tensors.from_images(image))
     assert latents.shape == (2, 48, 4, 6)
     assert np.array_equal(tensors.to_images(codec.decode(latents)), image)
-    assert torch.allclose(codec.rotation @ codec.rotation.T, torch.eye(48), atol=1e-6)  # white noise stays white
+    assert torch.allclose(codec.rotation @ codec.rotation.T, torch.eye(3), atol=1e-6)  # white noise stays white
     flat = codec.encode(torch.full((1, 3, 4, 4), 0.5))
-    assert flat[0, 0].item() == pytest.approx(0.5 * 48**0.5)  # a flat grey cell lives in one channel
-    assert flat[0, 1:].abs().max() < 1e-6
+    assert torch.allclose(flat[0, :16], torch.tensor(0.5 * 3**0.5), atol=1e-6)  # grey is brightness alone
+    assert flat[0, 16:].abs().max() < 1e-6
 
 
 def test_every_grey_level_survives_the_conversion() -> None:
@@ -64,62 +63,69 @@ def test_every_grey_level_survives_the_conversion() -> None:
     assert np.array_equal(tensors.to_images(tensors.from_images(ramp)), ramp)
 
 
-def test_preconditioning_is_the_best_linear_guess(tiny: Backbone) -> None:
-    """Under a hole over everything, with the assumed spectrum, the skip leaves of v what the scale says."""
-    unet = Backbone.compact(dataclasses.replace(CompactConfig(**tiny.info["recipe"]), spread=0.2)).unet
-    clean = 0.2 * torch.randn(400, 48, 8, 8, generator=torch.Generator().manual_seed(0))
-    noise = torch.randn(400, 48, 8, 8, generator=torch.Generator().manual_seed(1))
+def _still(tiny: Backbone, level: float = 0.0) -> ResidualUNet:
+    """A denoiser whose network says `level` everywhere; its spreads are .2, .1 and .05."""
+    unet = Backbone.compact(CompactConfig(**tiny.info["recipe"])).unet.eval()
+    unet.spread.copy_(torch.tensor([0.2, 0.1, 0.05]))
     torch.nn.init.zeros_(unet.conv_out.weight)
-    torch.nn.init.zeros_(unet.conv_out.bias)
+    torch.nn.init.constant_(unet.conv_out.bias, level)
+    return unet
+
+
+def _answer(unet: ResidualUNet, noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """v under a hole over everything, continued by mid grey and without a draft."""
+    given = torch.cat([torch.ones(len(t), 16, 8, 8), torch.zeros(len(t), 96, 8, 8)], 1)
+    with torch.no_grad():
+        return unet(torch.cat([noisy, given], 1), t, torch.zeros(len(t), 1, 32)).sample
+
+
+@pytest.mark.parametrize("step", [0, 200, 700])
+def test_the_denoiser_is_edms_table_1(tiny: Backbone, step: int) -> None:
+    """D = c_skip r + c_out F, written as in Karras et al. 2022, in units of the clean image."""
+    noisy, t = torch.randn(4, 48, 8, 8, generator=torch.Generator().manual_seed(0)), torch.full((4,), step)
+    alpha2 = float(tiny.scheduler.alphas_cumprod[step])
+    sigma = ((1 - alpha2) / alpha2) ** 0.5
+    s = torch.tensor([0.2, 0.1, 0.05]).repeat_interleave(16)[None, :, None, None]
+    skip, scale = s**2 / (sigma**2 + s**2), sigma * s / (sigma**2 + s**2).sqrt()
+    for level in (0.0, 0.7):
+        v = _answer(_still(tiny, level), noisy, t)
+        clean = alpha2**0.5 * noisy - (1 - alpha2) ** 0.5 * v
+        assert torch.allclose(clean, skip * noisy / alpha2**0.5 + scale * level, atol=2e-5)
+
+
+def test_whitened_errors_are_the_networks(tiny: Backbone) -> None:
+    """A network that says 1 more is wrong by 1 at every level; one that says 0 by one standard deviation."""
+    spread = torch.tensor([0.2, 0.1, 0.05]).repeat_interleave(16)[None, :, None, None]
+    clean = spread * torch.randn(400, 48, 8, 8, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(400, 48, 8, 8, generator=torch.Generator().manual_seed(1))
+    still, loud = _still(tiny), _still(tiny, 1.0)
     for step in (0, 200, 999):
         t = torch.full((400,), step)
         noisy, v = (f(clean, noise, t) for f in (tiny.scheduler.add_noise, tiny.scheduler.get_velocity))
-        with torch.no_grad():
-            given = torch.cat([torch.ones(400, 16, 8, 8), torch.zeros(400, 48, 8, 8)], 1)
-            guess = unet(torch.cat([noisy, given], 1), t, torch.zeros(400, 1, 32)).sample
-        alpha = unet.signal[step]
-        left = (0.2**2 / (alpha * 0.2**2 + 1 - alpha)).sqrt()
-        assert (v - guess).std().item() == pytest.approx(left.item(), rel=0.01)
+        error = still.whitened(_answer(still, noisy, t) - v, t)
+        assert torch.allclose(error.std((0, 2, 3)), torch.ones(48), atol=0.05)
+        further = still.whitened(_answer(loud, noisy[:2], t[:2]) - _answer(still, noisy[:2], t[:2]), t[:2])
+        assert torch.allclose(further, torch.tensor(-1.0), atol=1e-3)
 
 
-@pytest.mark.parametrize("size", [16, 64, 128])
-def test_bands_share_out_every_wave(size: int) -> None:
-    bands = wave_bands(size)
-    assert bands.shape == (4, size, size) and bands.min() >= 0
-    assert torch.allclose(bands.sum(0), torch.ones(size, size), atol=1e-6)
-    assert bands[0, 0, 0] == 1 and bands[3, -1, -1] == 1  # the level is the coarsest, a chessboard the finest
+def test_a_draft_is_what_it_adds_to_the_smooth_continuation(tiny: Backbone) -> None:
+    image, mask = windows(3)
+    draft = 0.5 * torch.ones(3, 32, 32)
+    extra = tiny.inpaint_input(image, mask, [draft, None, None])
+    assert extra is not None and extra.shape[1] == 16 + 48 + 48
+    filled, added = tiny.decode(extra[:, 16:64]), tiny.decode(extra[:, 64:])
+    assert torch.allclose(added[0], (draft - filled[0]) * mask[0], atol=1e-5)
+    assert not added[1:].any()
+    assert torch.equal(tiny.inpaint_input(image, mask), tiny.inpaint_input(image, mask, [None] * 3))
 
 
-def test_gates_decide_how_much_of_the_filter_is_taken(tiny: Backbone) -> None:
-    """Closed: the image is the smooth fill; wide open: twice the filter's guess beyond it; each at its own place."""
-    unet = Backbone.compact(dataclasses.replace(CompactConfig(**tiny.info["recipe"]), spread=0.2), 3).unet
-    torch.nn.init.zeros_(unet.conv_out.weight)
-    torch.nn.init.zeros_(unet.conv_out.bias)
-    image, mask = windows(4)
-    extra, latents = tiny.inpaint_input(image, mask), tiny.encode(image)
-    assert extra is not None
-    filled = unet.planes(extra[:, 16:])
-    t = torch.full((4,), 300)
-    noisy = tiny.scheduler.add_noise(latents, torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)), t)
-    alpha, sigma = unet.signal[300].sqrt(), (1 - unet.signal[300]).sqrt()
-
-    def beyond(level: float) -> torch.Tensor:
-        """What the prediction says the image is, minus the fill."""
-        torch.nn.init.constant_(unet.gates.bias, level)
-        with torch.no_grad():
-            v = unet(torch.cat([noisy, extra], 1), t, torch.zeros(4, 1, 32)).sample
-        return unet.planes(alpha * noisy - sigma * v) - filled
-
-    assert beyond(-60.0).abs().max() < 1e-4
-    once, twice = beyond(0.0), beyond(60.0)
-    assert once.abs().max() > 0.1 and torch.allclose(twice, 2 * once, atol=1e-3)
-    assert (once * (1 - mask)).abs().max() < 1e-4
-    with torch.no_grad():
-        unet.gates.bias[:4] = -60.0  # brightness closed, colour open
-    with torch.no_grad():
-        v = unet(torch.cat([noisy, extra], 1), t, torch.zeros(4, 1, 32)).sample
-    closed = unet.planes(alpha * noisy - sigma * v) - filled
-    assert closed[:, 0].abs().max() < 1e-4 and torch.allclose(closed[:, 1:], twice[:, 1:], atol=1e-3)
+def test_pretraining_leaves_the_pooled_context_out_at_two_of_five_steps(tiny: Backbone) -> None:
+    unet = Backbone.compact(CompactConfig(**tiny.info["recipe"]), 3).unet
+    noisy = torch.randn(1, 48, 8, 8, generator=torch.Generator().manual_seed(0))
+    for step in range(500, 505):
+        t = torch.tensor([step])
+        told, trained = _answer(unet.eval(), noisy, t), _answer(unet.train(), noisy, t)
+        assert torch.equal(told, trained) == (step % 5 >= 2)
 
 
 def test_outside_the_hole_v_is_known(tiny: Backbone) -> None:
@@ -135,28 +141,6 @@ def test_outside_the_hole_v_is_known(tiny: Backbone) -> None:
         error = tiny.decode(guess - v)
         assert (error * (1 - mask)).abs().max() < 1e-3
         assert (error * mask).abs().max() > 0.1
-
-
-def test_planes_and_waves_are_rotations_of_the_image(tiny: Backbone) -> None:
-    unet, latents = tiny.unet, torch.randn(2, 48, 8, 8, generator=torch.Generator().manual_seed(3))
-    planes = unet.planes(latents)
-    assert torch.allclose(unet.latents(planes), latents, atol=1e-5)
-    assert unet.waves(planes).square().sum().item() == pytest.approx(latents.square().sum().item(), rel=1e-5)
-    grey = tensors.from_images(np.full((1, 32, 32, 3), 204, np.uint8))  # 0.6 in [-1, 1]
-    assert torch.allclose(unet.planes(tiny.encode(grey))[0, 0], torch.full((32, 32), 0.6 * 3**0.5), atol=1e-5)
-    waves = unet.waves(unet.planes(tiny.encode(grey)))
-    assert waves[0, 0, 0, 0].item() == pytest.approx(0.6 * 3**0.5 * 32, rel=1e-5)  # all in the coarsest wave
-    waves[0, 0, 0, 0] = 0
-    assert waves.abs().max() < 1e-4
-
-
-def test_power_of_every_channel_in_closed_form(tiny: Backbone) -> None:
-    unet = Backbone.compact(CompactConfig(**tiny.info["recipe"])).unet
-    generator = torch.Generator().manual_seed(5)
-    unet.spectrum.copy_(torch.rand(unet.spectrum.shape, generator=generator))
-    waves = unet.spectrum * torch.randn(4000, *unet.spectrum.shape, generator=generator)
-    drawn = unet.latents(unet.pixels(waves))
-    assert torch.allclose(drawn.square().mean((0, 2, 3)), unet.power(), rtol=0.03)
 
 
 def test_the_fill_keeps_what_is_known_and_continues_it() -> None:
@@ -183,12 +167,12 @@ def test_kind_and_sizes(tiny: Backbone) -> None:
     image, mask = windows(2)
     extra = tiny.inpaint_input(image, mask)
     assert extra is not None
-    assert extra.shape == (2, 64, 8, 8)
+    assert extra.shape == (2, 112, 8, 8)
     other = torch.where(mask > 0, -image, image)
     again = tiny.inpaint_input(other, mask)
     assert again is not None
     assert torch.equal(again, extra)  # nothing of the hidden image leaks into the context
-    assert torch.allclose(tiny.decode(extra[:, 16:]) * (1 - mask), image * (1 - mask), atol=1e-5)
+    assert torch.allclose(tiny.decode(extra[:, 16:64]) * (1 - mask), image * (1 - mask), atol=1e-5)
 
 
 @pytest.mark.parametrize("bf16", [True, False])

@@ -27,10 +27,10 @@ from flawsmith.diffusion import tensors
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.batch import Batch
 from flawsmith.diffusion.compact.recipe import CompactConfig
-from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise
+from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise, predict
 from flawsmith.errors import FlawsmithError
 from flawsmith.records import Progress
-from flawsmith.training.losses import batch_loss, batch_tensors, stratified_steps
+from flawsmith.training.losses import batch_loss, batch_tensors, drafts_of, stratified_steps
 from flawsmith.training.shards import Mix, Windows
 from flawsmith.training.trainer import Trainer
 
@@ -132,6 +132,41 @@ def held_out(backbone: Backbone, windows: Windows, config: PretrainConfig) -> di
     return {f"held_out/{name}": float(np.mean(values)) for name, values in sums.items()}
 
 
+@torch.no_grad()
+def moves(backbone: Backbone, windows: Windows, config: PretrainConfig, size: int = 32) -> dict[str, float]:
+    """How far the predicted image moves inside the holes, in grey levels, when one way of being told is silenced:
+    cross-attention (words and references are then pooled only), the pooled context, the references' tokens, the draft;
+    "all" for all of them. A way that moves nothing is not used, and what a method writes there is not heard.
+    """
+    batch = windows.batch(size, config.seed + 2, 0, split="val", augment=False)
+    image, clean, mask, references = batch_tensors(batch, backbone.device)
+    side = int(backbone.unet.config.sample_size)
+    t = torch.linspace(350, 990, size).long().to(backbone.device)
+    noise = draw_noise(range(size), (backbone.latent_channels, side, side), backbone.device)
+    noisy = backbone.scheduler.add_noise(backbone.encode(image), noise, t)
+    told, bare = backbone.inpaint_input(clean, mask, drafts_of(batch)), backbone.inpaint_input(clean, mask)
+    context, null = backbone.context(batch.captions, references), backbone.null(size).context
+    words = backbone.context(batch.captions)
+
+    def painted(attended: Tensor, pooled: Tensor, extra: Tensor | None) -> Tensor:
+        backbone.unet.pooled_from = pooled
+        v = predict(backbone.unet, noisy, t, Conditioning(attended), extra)
+        backbone.unet.pooled_from = None
+        signal = backbone.scheduler.alphas_cumprod.to(t.device)[t][:, None, None, None]
+        return backbone.decode(signal.sqrt() * noisy - (1 - signal).sqrt() * v)
+
+    whole = painted(context, context, told)
+    silenced = {
+        "attention": painted(null, context, told),
+        "pooled": painted(context, null, told),
+        "reference": painted(words, words, told),
+        "draft": painted(context, context, bare),
+        "all": painted(null, null, bare),
+    }
+    area = 3 * mask.sum().clamp_min(1)
+    return {f"moves/{k}": 127.5 * float(((x - whole).abs() * mask).sum() / area) for k, x in silenced.items()}
+
+
 def _parameters(backbone: Backbone) -> dict[str, nn.Parameter]:
     return {f"{part}.{name}": p for part, module in backbone.modules().items() for name, p in module.named_parameters()}
 
@@ -157,22 +192,20 @@ def _constant(given: Conditioning, t: Tensor) -> Conditioning:
 
 
 def preview(backbone: Backbone, windows: Windows, path: Path, seed: int = 7, count: int = 8) -> None:
-    """Held-out windows as an image: hole, real, from text, from reference, from nothing; one row each."""
+    """Held-out windows as an image: hole, real, reference, draft, then painted from text, from reference, from draft
+    and reference, from nothing; one row each.
+    """
     batch = windows.batch(count, seed, 0, split="val", augment=False)
     image, clean, mask, references = batch_tensors(batch, backbone.device)
     side = image.shape[2] // backbone.factor
     noise = draw_noise(range(count), (backbone.latent_channels, side, side), backbone.device)
-    extra = backbone.inpaint_input(clean, mask)
-    nothing = [None] * count
+    bare, told = backbone.inpaint_input(clean, mask), backbone.inpaint_input(clean, mask, drafts_of(batch))
     with torch.no_grad():
         null = backbone.null(count)
-        contexts = [
-            backbone.context(batch.captions),
-            backbone.context([""] * count, references),
-            backbone.context([""] * count, nothing),
-        ]
+        shown = backbone.context([""] * count, references)
+        ways = [(backbone.context(batch.captions), bare), (shown, bare), (shown, told), (null.context, bare)]
     columns = [tensors.to_images(clean * (1 - mask)), tensors.to_images(image)]
-    for context in contexts:
+    for context, extra in ways:
         given = Conditioning(context)
         made = denoise(
             backbone.unet,
@@ -186,8 +219,9 @@ def preview(backbone: Backbone, windows: Windows, path: Path, seed: int = 7, cou
         )
         painted = backbone.decode(made)
         columns.append(tensors.to_images(mask * painted + (1 - mask) * clean))
-    shown = [r[0] if r is not None else np.zeros_like(batch.image[0]) for r in batch.references]
-    columns.insert(2, np.stack(shown))
+    black = np.zeros_like(batch.image[0])
+    columns.insert(2, np.stack([r[0] if r is not None else black for r in batch.references]))
+    columns.insert(3, np.stack([d if d is not None else black for d in batch.drafts]))
     images.write_image(path, np.concatenate([np.concatenate(list(c), 0) for c in columns], 1))
 
 
@@ -234,7 +268,8 @@ def pretrain(
             line = _figures(trainer, done, rate, time.monotonic() - begun)
             if done % config.held_out_every == 0 or done == config.steps:
                 with trainer.averaged():
-                    line |= {k: round(v, 5) for k, v in held_out(backbone, windows, config).items()}
+                    figures = held_out(backbone, windows, config) | moves(backbone, windows, config)
+                line |= {k: round(v, 5) for k, v in figures.items()}
             trainer.log(line)
             if progress is not None:
                 progress("", done, config.steps, line)

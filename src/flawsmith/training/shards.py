@@ -246,13 +246,13 @@ class Windows:
             masks.append(mask)
             found.captions.append(caption)
             found.references.append(reference)
-            found.drafts.append(None if carried is None else _draft(clean, mask, carried, int(rng.integers(2**31))))
+            found.drafts.append(None if carried is None else laid_in(clean, mask, carried, int(rng.integers(2**31))))
             found.rows.append(row)
         found.image, found.clean, found.mask = np.stack(images), np.stack(cleans), np.stack(masks)
         return found
 
 
-def _draft(
+def laid_in(
     clean: np.ndarray, mask: np.ndarray, carried: tuple[np.ndarray, np.ndarray], seed: int
 ) -> np.ndarray | None:
     """A reference (image, mask) laid in the hole `mask` of `clean` (S, S, 3), as painting does it."""

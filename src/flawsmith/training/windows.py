@@ -22,7 +22,7 @@ from flawsmith.errors import FlawsmithError
 from flawsmith.records import Sample
 from flawsmith.training.losses import batch_loss
 from flawsmith.training.settings import FitConfig
-from flawsmith.training.shards import NO_DEFECT, _light, _turn, _vary
+from flawsmith.training.shards import NO_DEFECT, _light, _turn, _vary, laid_in
 from flawsmith.training.steps import draw
 
 
@@ -78,6 +78,7 @@ class Drawn:
     reference: tuple[np.ndarray, np.ndarray] | None
     name: str
     dropped: bool
+    draft: np.ndarray | None
 
 
 def stack(windows: Sequence[Drawn]) -> Batch:
@@ -91,6 +92,7 @@ def stack(windows: Sequence[Drawn]) -> Batch:
         words=[w.words for w in windows],
         names=[w.name for w in windows],
         dropped=[w.dropped for w in windows],
+        drafts=[w.draft for w in windows],
     )
 
 
@@ -137,7 +139,10 @@ class FewShotWindows:
             part = int(np.argmax(place < 0)) if place[-1] < 0 else 3
             caption, dropped = "" if part in (0, 2) else caption, part in (1, 2)
         mask = _widened(mask, int(rng.integers(0, config.widen + 1)))
-        return Drawn(np.ascontiguousarray(image), mask, caption, words, reference, name, dropped)
+        image, draft = np.ascontiguousarray(image), None
+        if reference is not None and (real_only or rng.random() < config.draft):
+            draft = laid_in(image, mask, reference, int(rng.integers(2**31)))
+        return Drawn(image, mask, caption, words, reference, name, dropped, draft)
 
     def _reference(
         self, rng: np.random.Generator, sample: Sample, pool: Sequence[Sample]

@@ -27,6 +27,7 @@ class ResidualUNet(UNet2DConditionModel):
 
     signal: Tensor  # (T,) alpha^2 of the schedule
     spread: Tensor  # (3,) s, saved with the weights
+    pooled_from: Tensor | None = None  # (B, L, D), pooled in the context's place: what each of the two ways is worth
     _heard: Tensor | None = None  # (B, 1), 0 where the pooled context is left out; None = nowhere
 
     def precondition(self, alphas_cumprod: Tensor, spread: Tensor | float) -> ResidualUNet:
@@ -53,6 +54,7 @@ class ResidualUNet(UNet2DConditionModel):
         cross-attention without work, and then an adapter that writes there is not heard.
         """
         context = encoder_hidden_states[0] if isinstance(encoder_hidden_states, tuple) else encoder_hidden_states
+        context = context if self.pooled_from is None else self.pooled_from
         pooled = super().get_aug_embed(emb, context, added_cond_kwargs)
         return pooled if pooled is None or self._heard is None else pooled * self._heard
 

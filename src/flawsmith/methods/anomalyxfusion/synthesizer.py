@@ -300,11 +300,12 @@ class AnomalyXFusion(DiffusionSynthesizer):
         requests: list[Request],
         views: list[tuple[np.ndarray, np.ndarray]],
         starts: list[np.ndarray],
+        drafts: list[np.ndarray | None],
         seeds: list[int],
         options: Any,
     ) -> np.ndarray:
         with self._reweighting(views) if options.reweight else nullcontext():
-            return super()._sample(requests, views, starts, seeds, options)
+            return super()._sample(requests, views, starts, drafts, seeds, options)
 
     def _reweighting(self, views: list[tuple[np.ndarray, np.ndarray]]) -> Any:
         backbone = self.backbone

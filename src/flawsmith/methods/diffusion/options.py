@@ -33,6 +33,10 @@ class DiffusionOptions(base.Options):
         "noise",
         description="begin from noise, the normal, the reference laid in place, its texture in the mask, or a sketch",
     )
+    draft: Literal["laid", "analogy", "none"] = Field(
+        "laid",
+        description="compact backbone: what it sees of the reference in the hole, laid in place or its texture",
+    )
     strength: float = Field(0.7, gt=0, le=1, description="how far a start other than noise is noised first")
     window: Literal["defect", "full"] = Field(
         "defect", description="what the model sees: squares around the mask, or the whole image, as in the papers"

@@ -250,8 +250,11 @@ class DiffusionSynthesizer(base.Synthesizer):
             resized(c.start, c.mask, c.tiles[turn], self.backbone.size)[0] if c.start is not None else view[0]
             for c, view in zip(chunk, views, strict=True)
         ]
+        drafts = [
+            None if c.draft is None else resized(c.draft, c.mask, c.tiles[turn], self.backbone.size)[0] for c in chunk
+        ]
         try:
-            painted = self._sample([c.request for c in chunk], views, starts, seeds, options)
+            painted = self._sample([c.request for c in chunk], views, starts, drafts, seeds, options)
         except torch.OutOfMemoryError:
             painted = None
         if painted is None:  # not inside `except`, where the error keeps the tensors alive
@@ -303,7 +306,10 @@ class DiffusionSynthesizer(base.Synthesizer):
             request = replace(request, caption=sketch.caption)
         exemplar = request.reference or (sketch if wordless else None)
         cut = [area] if options.window == "full" else tiles(mask, size, options.context, shrink)
-        return Canvas(request, area, pixels, mask, cut, start, exemplar)
+        draft = None
+        if self.backbone.takes_drafts and options.draft != "none":
+            draft = sketches.draft(options.draft, request, area, pixels, mask)
+        return Canvas(request, area, pixels, mask, cut, start, draft, exemplar)
 
     @staticmethod
     def _hole(canvas: Canvas, turn: int) -> np.ndarray:
@@ -316,6 +322,7 @@ class DiffusionSynthesizer(base.Synthesizer):
         requests: list[Request],
         views: list[tuple[np.ndarray, np.ndarray]],
         starts: list[np.ndarray],
+        drafts: list[np.ndarray | None],
         seeds: list[int],
         options: Any,
     ) -> np.ndarray:
@@ -334,7 +341,9 @@ class DiffusionSynthesizer(base.Synthesizer):
                 backbone.sampler(options.sampler, options.eta),
                 lambda t: self.condition(prepared, t),
                 noise,
-                extra=backbone.inpaint_input(image, mask),
+                extra=backbone.inpaint_input(
+                    image, mask, [None if d is None else tensors.from_images([d])[0] for d in drafts]
+                ),
                 unconditional=None if null is None else lambda t: null,
                 guidance_scale=options.guidance_scale,
                 num_inference_steps=options.steps,

@@ -24,6 +24,7 @@ class Canvas:
     mask: np.ndarray  # (h, w) bool
     tiles: list[compose.Window]  # inside the region
     start: np.ndarray | None = None  # (h, w, 3) uint8, what denoising begins from
+    draft: np.ndarray | None = None  # (h, w, 3) uint8, a real defect laid in the hole, for a backbone that sees it
     exemplar: Sample | None = None  # whose contrast the defect takes: the reference, or a sketch where a name is all
     done: np.ndarray = field(init=False)  # (h, w) bool, what earlier tiles painted
 

@@ -238,8 +238,10 @@ MUTATIONS = {
             ("latents are not scaled", "return latents * vae.config.scaling_factor", "return latents")],
         LATENTS + "an_inpainting_denoiser_is_given_the_pooled_mask_and_the_image_with_a_grey_hole": [
             ("the hole can be seen", "context = images * (1 - mask) if", "context = images if"),
-            ("mask behind the surroundings", "torch.cat([self.encode_mask(mask), self.encode(context)], 1)",
-             "torch.cat([self.encode(context), self.encode_mask(mask)], 1)")],
+            ("mask behind the surroundings", "found = [self.encode_mask(mask), self.encode(context)]",
+             "found = [self.encode(context), self.encode_mask(mask)]")],
+        BACKBONE + "a_draft_is_what_it_adds_to_the_smooth_continuation": [
+            ("a draft is the image itself", "self.encode((laid - context) * mask)", "self.encode(laid * mask)")],
     },
     "diffusion/compact/reference.py": {
         READER + "queries_and_words_share_attention_and_queries_look_in_every_second_layer": [
@@ -254,11 +256,18 @@ MUTATIONS = {
             ("the first token is the whole window's", "pooled = (x * share)", "pooled = (x + 0 * share)")],
     },
     "diffusion/compact/unet.py": {
-        BACKBONE + "preconditioning_is_the_best_linear_guess": [
-            ("gates start half closed", "2 * gates.sigmoid()", "gates.sigmoid()"),
-            ("the linear guess is added", "(answer - noise.rsqrt() * guess)", "(answer + noise.rsqrt() * guess)")],
+        BACKBONE + "the_network_says_the_clean_image_in_units_of_its_spread": [
+            ("the network's scale is 1", "hole * s * out.float()", "hole * out.float()")],
+        BACKBONE + "its_input_has_unit_spread_at_every_level": [
+            ("the input is as it comes", "torch.cat([rest / total,", "torch.cat([rest,")],
+        BACKBONE + "errors_are_weighed_as_edm_weighs_them": [
+            ("errors are weighed as the clean image's", "error * sigma / torch.maximum(out, FLOOR * s)",
+             "error * sigma / s"),
+            ("grain counts without bound", "torch.maximum(out, FLOOR * s)", "out")],
         BACKBONE + "outside_the_hole_v_is_known": [
-            ("the network answers outside the hole", "hole * (answer - noise", "(answer - noise")],
+            ("the network answers outside the hole", "clean = filled + hole * s", "clean = filled + s")],
+        BACKBONE + "pretraining_leaves_the_pooled_context_out_at_two_of_five_steps": [
+            ("the pooled context is always there", "if self.training else None", "if self.training and False else None")],
     },
     "diffusion/noise_levels.py": {
         LEVELS + "log_sigma_is_noise_over_signal": [

@@ -13,7 +13,7 @@ pytest.importorskip("diffusers")
 from flawsmith.diffusion import tensors  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone, PixelCodec  # noqa: E402
 from flawsmith.diffusion.compact.recipe import CompactConfig  # noqa: E402
-from flawsmith.diffusion.compact.unet import ResidualUNet  # noqa: E402
+from flawsmith.diffusion.compact.unet import FLOOR, ResidualUNet  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise, scheduler_for  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 
@@ -79,33 +79,43 @@ def _answer(unet: ResidualUNet, noisy: torch.Tensor, t: torch.Tensor) -> torch.T
         return unet(torch.cat([noisy, given], 1), t, torch.zeros(len(t), 1, 32)).sample
 
 
-@pytest.mark.parametrize("step", [0, 200, 700])
-def test_the_denoiser_is_edms_table_1(tiny: Backbone, step: int) -> None:
-    """D = c_skip r + c_out F, written as in Karras et al. 2022, in units of the clean image."""
+@pytest.mark.parametrize("step", [0, 200, 999])
+def test_the_network_says_the_clean_image_in_units_of_its_spread(tiny: Backbone, step: int) -> None:
+    """v = alpha eps - sigma x0, so alpha x - sigma v is the image that the answer stands for."""
     noisy, t = torch.randn(4, 48, 8, 8, generator=torch.Generator().manual_seed(0)), torch.full((4,), step)
-    alpha2 = float(tiny.scheduler.alphas_cumprod[step])
-    sigma = ((1 - alpha2) / alpha2) ** 0.5
+    signal = float(tiny.scheduler.alphas_cumprod[step])
     s = torch.tensor([0.2, 0.1, 0.05]).repeat_interleave(16)[None, :, None, None]
-    skip, scale = s**2 / (sigma**2 + s**2), sigma * s / (sigma**2 + s**2).sqrt()
     for level in (0.0, 0.7):
-        v = _answer(_still(tiny, level), noisy, t)
-        clean = alpha2**0.5 * noisy - (1 - alpha2) ** 0.5 * v
-        assert torch.allclose(clean, skip * noisy / alpha2**0.5 + scale * level, atol=2e-5)
+        clean = signal**0.5 * noisy - (1 - signal) ** 0.5 * _answer(_still(tiny, level), noisy, t)
+        assert torch.allclose(clean, (s * level).expand_as(clean), atol=2e-5)
 
 
-def test_whitened_errors_are_the_networks(tiny: Backbone) -> None:
-    """A network that says 1 more is wrong by 1 at every level; one that says 0 by one standard deviation."""
-    spread = torch.tensor([0.2, 0.1, 0.05]).repeat_interleave(16)[None, :, None, None]
+def test_its_input_has_unit_spread_at_every_level(tiny: Backbone) -> None:
+    unet, seen = _still(tiny), []
+    unet.conv_in.register_forward_pre_hook(lambda module, given: seen.append(given[0][:, :48]))
+    spread = unet.spread.repeat_interleave(16)[None, :, None, None]
     clean = spread * torch.randn(400, 48, 8, 8, generator=torch.Generator().manual_seed(0))
     noise = torch.randn(400, 48, 8, 8, generator=torch.Generator().manual_seed(1))
-    still, loud = _still(tiny), _still(tiny, 1.0)
     for step in (0, 200, 999):
         t = torch.full((400,), step)
-        noisy, v = (f(clean, noise, t) for f in (tiny.scheduler.add_noise, tiny.scheduler.get_velocity))
-        error = still.whitened(_answer(still, noisy, t) - v, t)
-        assert torch.allclose(error.std((0, 2, 3)), torch.ones(48), atol=0.05)
-        further = still.whitened(_answer(loud, noisy[:2], t[:2]) - _answer(still, noisy[:2], t[:2]), t[:2])
-        assert torch.allclose(further, torch.tensor(-1.0), atol=1e-3)
+        _answer(unet, tiny.scheduler.add_noise(clean, noise, t), t)
+        assert torch.allclose(seen.pop().std((0, 2, 3)), torch.ones(48), atol=0.05)
+
+
+def test_errors_are_weighed_as_edm_weighs_them(tiny: Backbone) -> None:
+    """An error of x0 by s counts as s / c_out, c_out from Karras et al. 2022, table 1, but not more than 1 / FLOOR."""
+    still, loud = _still(tiny), _still(tiny, 1.0)
+    noisy = torch.randn(1, 48, 8, 8, generator=torch.Generator().manual_seed(0))
+    s, found = torch.tensor([0.2, 0.1, 0.05]).double().repeat_interleave(16), []
+    for step in (0, 30, 200, 700, 999):
+        t = torch.tensor([step])
+        signal = tiny.scheduler.alphas_cumprod[step].double()
+        sigma2 = (1 - signal) / signal.clamp_min(1e-9)
+        wanted = torch.minimum(((sigma2 + s**2) / sigma2).sqrt(), torch.tensor(1 / FLOOR, dtype=torch.float64))
+        error = still.whitened(_answer(loud, noisy, t) - _answer(still, noisy, t), t)
+        assert torch.allclose(error.abs().mean((0, 2, 3)).double(), wanted, rtol=1e-3)
+        found.append(float(wanted[0]))
+    assert found[0] == pytest.approx(1 / FLOOR) and found[-1] == pytest.approx(1, abs=1e-3)
 
 
 def test_a_draft_is_what_it_adds_to_the_smooth_continuation(tiny: Backbone) -> None:

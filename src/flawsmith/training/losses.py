@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from flawsmith.diffusion import tensors
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.batch import Batch
-from flawsmith.diffusion.compact.unet import ResidualUNet
 from flawsmith.diffusion.denoise import Conditioning, autocast, predict
 from flawsmith.errors import FlawsmithError
 
@@ -205,17 +204,12 @@ def batch_loss(
         else:
             given = condition(batch, t)
         error = predict(backbone.unet, noisy, t, given, extra) - target
-    if isinstance(backbone.unet, ResidualUNet):
-        assert backbone.codec is not None
-        error = backbone.codec.decode(backbone.unet.whitened(error, t))
-        loss = masked_loss(error, mask, config.outside, config.edges, config.min_area, config.colour, norm)
-        return loss if aligned is None else loss + config.align * aligned
     if backbone.codec is not None:
-        error = backbone.codec.decode(error)
+        error = backbone.codec.decode(backbone.unet.whitened(error, t))  # weighs every noise level alike
         loss = masked_loss(error, mask, config.outside, config.edges, config.min_area, config.colour, norm)
     else:
         cells = tensors.pool_mask(mask, (error.shape[-2], error.shape[-1]))
         loss = masked_loss(error, cells, config.outside, 0.0, config.min_area / backbone.factor**2, 0.0, norm)
-    kind = backbone.scheduler.config.prediction_type
-    loss = loss * step_weight(backbone.scheduler.alphas_cumprod, t, config.snr_cap, kind)
+        kind = backbone.scheduler.config.prediction_type
+        loss = loss * step_weight(backbone.scheduler.alphas_cumprod, t, config.snr_cap, kind)
     return loss if aligned is None else loss + config.align * aligned

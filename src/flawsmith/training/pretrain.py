@@ -53,11 +53,11 @@ class PretrainConfig:
     clip: float = 1.0
     ema: float = 0.999
     seed: int = 0
-    outside: float = 0.05  # weight of the loss outside the mask
-    colour: float = 4.0  # extra weight of errors in colour: small in numbers, but seen at once
+    outside: float = 0.0  # weight of the loss outside the mask, where v is known
+    colour: float = 0.0  # extra weight of errors in colour, beside the one that their spread gives them
     align: float = 0.05  # weight of "a reference says what its caption says"
-    edges: float = 0.25  # weight of the error's gradient: fights the 4 px grid of pixel-unshuffle
-    snr_cap: float = 5.0  # above this signal-to-noise ratio a step counts less: there the v loss only sees grain
+    edges: float = 0.0  # weight of the error's gradient
+    snr_cap: float = 0.0  # behind a vae alone, see losses.step_weight
     even_in: Literal["time", "noise"] = "noise"  # how training steps are spread, see noise_levels
     min_area: int = 64  # pixels; the masked loss is divided by the mask's area, but not by less than this
     bf16: bool = True

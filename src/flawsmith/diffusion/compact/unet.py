@@ -1,4 +1,4 @@
-"""The compact denoiser: diffusers' conditional U-Net in EDM's preconditioning."""
+"""The compact denoiser: diffusers' conditional U-Net, asked for the clean image."""
 
 from __future__ import annotations
 
@@ -11,18 +11,25 @@ from torch import Tensor
 __all__ = ["ResidualUNet"]
 
 
+FLOOR = 0.3  # of s: errors smaller than this share of it count no more, or grain alone would be learned
+
+
 class ResidualUNet(UNet2DConditionModel):
-    """Predicts v of what a hole hides beyond the smooth continuation of its surroundings, EDM's way.
+    """Predicts the clean image under a hole, as what it adds to the smooth continuation of the surroundings.
 
     With x the noisy latents, x0 the image and c its smooth continuation, r = x0 - c is 0 outside the hole, and inside
     has the standard deviation s (one number each for brightness and both colour differences, measured on the training
-    windows). In units of the clean image (sigma = noise over signal), Karras et al. 2022, table 1:
+    windows). In units of the clean image (sigma = noise over signal) the network F gives the clean r itself,
 
-        D(r; sigma) = c_skip r + c_out F(c_in r),    c_skip = s^2 / (sigma^2 + s^2),
-        c_out = sigma s / sqrt(sigma^2 + s^2),       c_in = 1 / sqrt(sigma^2 + s^2)
+        D(r; sigma) = s F(c_in r),    c_in = 1 / sqrt(sigma^2 + s^2),    c_out = sigma s / sqrt(sigma^2 + s^2)
 
-    Here they are written with alpha and sigma of the variance-preserving schedule, so that pure noise (alpha = 0) is
-    no special case. F is the network; `whitened` turns an error of v into F's, whose weight is then 1 at every level.
+    and its error is weighed by 1 / c_out^2, EDM's weight (Karras et al. 2022, table 1), which is that of an error of
+    v. EDM's own D has a skip c_skip r beside c_out F; then F must carry the noise of every pixel to take it out again,
+    for which a narrow network has no room: surfaces stayed grainy (recipes/compact/README.md). That the clean image is
+    the easier thing to say is Li and He 2025, "Back to Basics: Let Denoising Generative Models Denoise".
+
+    Everything is written with alpha and sigma of the variance-preserving schedule, so that pure noise (alpha = 0) is
+    no special case.
     """
 
     signal: Tensor  # (T,) alpha^2 of the schedule
@@ -43,9 +50,10 @@ class ResidualUNet(UNet2DConditionModel):
         return signal.sqrt(), (1 - signal).sqrt(), self.spread.float().repeat_interleave(cells)[None, :, None, None]
 
     def whitened(self, error: Tensor, t: Tensor) -> Tensor:
-        """An error of v (B, C, h, w) at steps t (B,) as an error of F: EDM's loss weight 1 / c_out^2, square root."""
+        """An error of v (B, C, h, w) at steps t (B,) as one of the clean image over c_out, at least FLOOR s."""
         alpha, sigma, s = self._levels(t)
-        return error * (sigma.square() + (alpha * s).square()).sqrt() / s
+        out = sigma * s / (sigma.square() + (alpha * s).square()).sqrt()
+        return error * sigma / torch.maximum(out, FLOOR * s)
 
     def get_aug_embed(self, emb: Tensor, encoder_hidden_states: Any, added_cond_kwargs: Any) -> Tensor | None:
         """The context, pooled, for the time embedding; an adapter's own tokens go to its own attention only.
@@ -74,7 +82,6 @@ class ResidualUNet(UNet2DConditionModel):
         x = torch.cat([rest / total, mask, filled, draft / s], 1)
         self._heard = (t % 5 >= 2).float()[:, None] if self.training else None
         out = super().forward(x, timestep, encoder_hidden_states, return_dict=False, **options)[0]
-        guess = alpha * (s / total).square() * rest + sigma * s / total * out.float()
-        clean = filled + hole * guess
+        clean = filled + hole * s * out.float()
         v = (alpha * noisy - clean) / sigma  # alpha eps - sigma x0
         return UNet2DConditionOutput(sample=v) if return_dict else (v,)

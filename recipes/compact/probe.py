@@ -1,4 +1,4 @@
-"""Look at a compact backbone: the 4 px grid, how much of the mask changes, whether colour words steer.
+"""Look at a compact backbone: the grid of its cells, how much of the mask changes, whether colour words steer.
 
     python recipes/compact/probe.py BACKBONE WINDOWS OUT.png [--count 32]
 
@@ -25,7 +25,7 @@ from flawsmith.training.shards import Mix, Windows
 PROMPTS = ("red stain", "blue stain", "black scratch", "white scratch")
 
 
-def grid_ratio(shown: np.ndarray, masks: np.ndarray) -> float:
+def grid_ratio(shown: np.ndarray, masks: np.ndarray, factor: int) -> float:
     """Mean step between neighbours across the codec's cell borders over the mean step within cells, inside the masks.
 
     1 means no grid. images (B, S, S, 3) uint8, masks (B, S, S) bool.
@@ -34,7 +34,7 @@ def grid_ratio(shown: np.ndarray, masks: np.ndarray) -> float:
     for axis in (1, 2):
         step = np.abs(np.diff(shown.astype(np.float32), axis=axis)).mean(-1)
         both = np.take(masks, range(1, masks.shape[axis]), axis) & np.take(masks, range(masks.shape[axis] - 1), axis)
-        border = (np.arange(step.shape[axis]) % 4) == 3
+        border = (np.arange(step.shape[axis]) % factor) == factor - 1
         shape = [1, -1, 1] if axis == 1 else [1, 1, -1]
         for k, chosen in enumerate((border, ~border)):
             inside = both & chosen.reshape(shape)
@@ -99,8 +99,8 @@ def main() -> None:
         float((np.abs(from_caption[i].astype(int) - batch.clean[i]).max(-1)[batch.mask[i]] > 8).mean()) for i in drawn
     ]
     figures = {
-        "grid": round(grid_ratio(from_caption, batch.mask), 3),
-        "grid_real": round(grid_ratio(batch.image, batch.mask), 3),
+        "grid": round(grid_ratio(from_caption, batch.mask, backbone.factor), 3),
+        "grid_real": round(grid_ratio(batch.image, batch.mask, backbone.factor), 3),
         "red_over_blue": round(float((warm > 0).mean()), 3),
         "white_over_black": round(float((light > 0).mean()), 3),
         "red_blue_levels": round(float(warm.mean()), 1),

@@ -130,7 +130,7 @@ def whitened(backbone: Backbone, error: torch.Tensor, alpha: torch.Tensor) -> to
     """An error of v (B, 48, 8, 8) over that of a clean image wrong by c_out; alpha is the squared signal."""
     s = backbone.unet.spread.repeat_interleave(16)[None, :, None, None]
     sigma = ((1 - alpha) / alpha).sqrt()
-    return error * (1 - alpha).sqrt() / torch.maximum(sigma * s / (sigma**2 + s**2).sqrt(), 0.3 * s)
+    return error * (1 - alpha).sqrt() / torch.maximum(sigma * s / (sigma**2 + s**2).sqrt(), 0.7 * s)
 
 
 @pytest.mark.parametrize("norm", ["area", "all"])

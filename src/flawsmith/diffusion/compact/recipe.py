@@ -1,4 +1,4 @@
-"""The shipped backbone: a 7 M parameter inpainting denoiser on pixel-unshuffled 128 px windows, with words
+"""The shipped backbone: a 9 M parameter inpainting denoiser on pixel-unshuffled 128 px windows, with words
 and references.
 
 Sizes were chosen by measurement (recipes/compact/README.md): cross-attention only at 8 x 8, where it is cheap

@@ -11,7 +11,7 @@ from torch import Tensor
 __all__ = ["ResidualUNet"]
 
 
-FLOOR = 0.3  # of s: errors smaller than this share of it count no more, or grain alone would be learned
+FLOOR = 0.7  # of s: an error counts as over c_out or over this share of s, or grain alone would be learned
 
 
 class ResidualUNet(UNet2DConditionModel):

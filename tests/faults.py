@@ -256,8 +256,9 @@ MUTATIONS = {
             ("the first token is the whole window's", "pooled = (x * share)", "pooled = (x + 0 * share)")],
     },
     "diffusion/compact/unet.py": {
-        BACKBONE + "the_network_says_the_clean_image_in_units_of_its_spread": [
-            ("the network's scale is 1", "hole * s * out.float()", "hole * out.float()")],
+        BACKBONE + "the_denoiser_is_a_small_skip_and_the_network_in_units_of_the_spread": [
+            ("the network's scale is 1", "skip * rest + s * out.float()", "skip * rest + out.float()"),
+            ("no skip", "skip * rest + s * out.float()", "s * out.float()")],
         BACKBONE + "its_input_has_unit_spread_at_every_level": [
             ("the input is as it comes", "torch.cat([rest / total,", "torch.cat([rest,")],
         BACKBONE + "errors_are_weighed_as_edm_weighs_them": [
@@ -265,7 +266,7 @@ MUTATIONS = {
              "error * sigma / s"),
             ("grain counts without bound", "torch.maximum(out, FLOOR * s)", "out")],
         BACKBONE + "outside_the_hole_v_is_known": [
-            ("the network answers outside the hole", "clean = filled + hole * s", "clean = filled + s")],
+            ("the network answers outside the hole", "clean = filled + hole * (", "clean = filled + (")],
         BACKBONE + "pretraining_leaves_the_pooled_context_out_at_two_of_five_steps": [
             ("the pooled context is always there", "if self.training else None", "if self.training and False else None")],
     },

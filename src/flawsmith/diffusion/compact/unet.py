@@ -11,22 +11,25 @@ from torch import Tensor
 __all__ = ["ResidualUNet"]
 
 
+GRAIN = 0.25  # of s: the spread of what is taken from the noisy image as it is
 FLOOR = 0.7  # of s: an error counts as over c_out or over this share of s, or grain alone would be learned
 
 
 class ResidualUNet(UNet2DConditionModel):
     """Predicts the clean image under a hole, as what it adds to the smooth continuation of the surroundings.
 
-    With x the noisy latents, x0 the image and c its smooth continuation, r = x0 - c is 0 outside the hole, and inside
-    has the standard deviation s (one number each for brightness and both colour differences, measured on the training
-    windows). In units of the clean image (sigma = noise over signal) the network F gives the clean r itself,
+    With x the noisy latents, x0 the image and c its smooth continuation, r = x - c is what the network is to clean;
+    outside the hole it is known. Inside, x0 - c has the standard deviation s (one number each for brightness and both
+    colour differences, measured on the training windows). In units of the clean image, sigma = noise over signal:
 
-        D(r; sigma) = s F(c_in r),    c_in = 1 / sqrt(sigma^2 + s^2),    c_out = sigma s / sqrt(sigma^2 + s^2)
+        D(r; sigma) = c_skip r + s F(c_in r),    c_in = 1 / sqrt(sigma^2 + s^2),    c_skip = g^2 / (sigma^2 + g^2)
 
-    and its error is weighed by 1 / c_out^2, EDM's weight (Karras et al. 2022, table 1), which is that of an error of
-    v. EDM's own D has a skip c_skip r beside c_out F; then F must carry the noise of every pixel to take it out again,
-    for which a narrow network has no room: surfaces stayed grainy (recipes/compact/README.md). That the clean image is
-    the easier thing to say is Li and He 2025, "Back to Basics: Let Denoising Generative Models Denoise".
+    This is the form of EDM (Karras et al. 2022, table 1) with two changes. There c_skip has g = s, and F must carry the
+    noise of every pixel to take it out again, for which a narrow network has no room: surfaces stayed grainy
+    (recipes/compact/README.md). With g = GRAIN s the skip only passes what is finer than the noise could hide, and
+    above it F says the clean image, the easier thing (Li and He 2025, "Back to Basics: Let Denoising Generative Models
+    Denoise"). An error of D is weighed by 1 / c_out^2, c_out = sigma s / sqrt(sigma^2 + s^2), as EDM's and as an error
+    of v, but below c_out = FLOOR s no more than there.
 
     Everything is written with alpha and sigma of the variance-preserving schedule, so that pure noise (alpha = 0) is
     no special case.
@@ -82,6 +85,7 @@ class ResidualUNet(UNet2DConditionModel):
         x = torch.cat([rest / total, mask, filled, draft / s], 1)
         self._heard = (t % 5 >= 2).float()[:, None] if self.training else None
         out = super().forward(x, timestep, encoder_hidden_states, return_dict=False, **options)[0]
-        clean = filled + hole * s * out.float()
+        skip = alpha * (GRAIN * s).square() / (sigma.square() + (alpha * GRAIN * s).square())
+        clean = filled + hole * (skip * rest + s * out.float())
         v = (alpha * noisy - clean) / sigma  # alpha eps - sigma x0
         return UNet2DConditionOutput(sample=v) if return_dict else (v,)

@@ -15,6 +15,8 @@ LOOP = "diffusion/test_denoise.py::test_"
 MASKS = "diffusion/test_mask_model.py::test_"
 LATENTS = "diffusion/test_latents.py::test_"
 READER = "diffusion/test_reference_equations.py::test_"
+CLEAN = "diffusion/test_clean_unet.py::test_"
+DRAFTS = "diffusion/test_drafts.py::test_"
 BACKBONE = "diffusion/test_backbone.py::test_"
 LEVELS = "diffusion/test_noise_levels.py::test_"
 COMPOSE = "test_compose_equations.py::test_"
@@ -240,7 +242,7 @@ MUTATIONS = {
             ("the hole can be seen", "context = images * (1 - mask) if", "context = images if"),
             ("mask behind the surroundings", "found = [self.encode_mask(mask), self.encode(context)]",
              "found = [self.encode(context), self.encode_mask(mask)]")],
-        BACKBONE + "a_draft_is_what_it_adds_to_the_smooth_continuation": [
+        CLEAN + "a_draft_is_what_it_adds_to_the_smooth_continuation": [
             ("a draft is the image itself", "self.encode((laid - context) * mask)", "self.encode(laid * mask)")],
     },
     "diffusion/compact/reference.py": {
@@ -256,19 +258,30 @@ MUTATIONS = {
             ("the first token is the whole window's", "pooled = (x * share)", "pooled = (x + 0 * share)")],
     },
     "diffusion/compact/unet.py": {
-        BACKBONE + "the_denoiser_is_a_small_skip_and_the_network_in_units_of_the_spread": [
+        BACKBONE + "preconditioning_is_the_best_linear_guess": [
+            ("gates start half closed", "2 * gates.sigmoid()", "gates.sigmoid()"),
+            ("the linear guess is added", "(answer - noise.rsqrt() * guess)", "(answer + noise.rsqrt() * guess)")],
+        BACKBONE + "outside_the_hole_v_is_known": [
+            ("the network answers outside the hole", "hole * (answer - noise", "(answer - noise")],
+    },
+    "diffusion/compact/clean.py": {
+        CLEAN + "the_denoiser_is_a_small_skip_and_the_network_in_units_of_the_spread": [
             ("the network's scale is 1", "skip * rest + s * out.float()", "skip * rest + out.float()"),
             ("no skip", "skip * rest + s * out.float()", "s * out.float()")],
-        BACKBONE + "its_input_has_unit_spread_at_every_level": [
+        CLEAN + "its_input_has_unit_spread_at_every_level": [
             ("the input is as it comes", "torch.cat([rest / total,", "torch.cat([rest,")],
-        BACKBONE + "errors_are_weighed_as_edm_weighs_them": [
+        CLEAN + "errors_are_weighed_as_edm_weighs_them": [
             ("errors are weighed as the clean image's", "error * sigma / torch.maximum(out, FLOOR * s)",
              "error * sigma / s"),
             ("grain counts without bound", "torch.maximum(out, FLOOR * s)", "out")],
-        BACKBONE + "outside_the_hole_v_is_known": [
-            ("the network answers outside the hole", "clean = filled + hole * (", "clean = filled + (")],
-        BACKBONE + "pretraining_leaves_the_pooled_context_out_at_two_of_five_steps": [
-            ("the pooled context is always there", "if self.training else None", "if self.training and False else None")],
+        CLEAN + "outside_the_hole_v_is_known": [
+            ("the clean denoiser answers outside the hole", "clean = filled + hole * (", "clean = filled + (")],
+        CLEAN + "pretraining_leaves_the_pooled_context_out_at_two_of_five_steps": [
+            ("the pooled context is always there", "if self.training else None", "if False else None")],
+    },
+    "methods/diffusion/sketches.py": {
+        DRAFTS + "what_is_under_the_mask_is_not_seen": [
+            ("a draft shows the hole's own pixels", "bare = np.where(mask[..., None], bare, normal)", "bare = normal")],
     },
     "diffusion/noise_levels.py": {
         LEVELS + "log_sigma_is_noise_over_signal": [

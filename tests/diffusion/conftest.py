@@ -20,7 +20,6 @@ from flawsmith.training.shards import Note, TrainingWindow, write_shards  # noqa
 
 TINY = CompactConfig(
     size=32,
-    factor=4,
     channels=(16, 32),
     attention=(False, True),
     heads=2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ pytest.importorskip("diffusers")
 from flawsmith.diffusion import tensors  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone, PixelCodec  # noqa: E402
 from flawsmith.diffusion.compact.recipe import CompactConfig  # noqa: E402
-from flawsmith.diffusion.compact.unet import FLOOR, ResidualUNet  # noqa: E402
+from flawsmith.diffusion.compact.unet import wave_bands  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise, scheduler_for  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 
@@ -52,10 +53,10 @@ def test_codec_is_exact() -> None:
     latents = codec.encode(tensors.from_images(image))
     assert latents.shape == (2, 48, 4, 6)
     assert np.array_equal(tensors.to_images(codec.decode(latents)), image)
-    assert torch.allclose(codec.rotation @ codec.rotation.T, torch.eye(3), atol=1e-6)  # white noise stays white
+    assert torch.allclose(codec.rotation @ codec.rotation.T, torch.eye(48), atol=1e-6)  # white noise stays white
     flat = codec.encode(torch.full((1, 3, 4, 4), 0.5))
-    assert torch.allclose(flat[0, :16], torch.tensor(0.5 * 3**0.5), atol=1e-6)  # grey is brightness alone
-    assert flat[0, 16:].abs().max() < 1e-6
+    assert flat[0, 0].item() == pytest.approx(0.5 * 48**0.5)  # a flat grey cell lives in one channel
+    assert flat[0, 1:].abs().max() < 1e-6
 
 
 def test_every_grey_level_survives_the_conversion() -> None:
@@ -63,80 +64,62 @@ def test_every_grey_level_survives_the_conversion() -> None:
     assert np.array_equal(tensors.to_images(tensors.from_images(ramp)), ramp)
 
 
-def _still(tiny: Backbone, level: float = 0.0) -> ResidualUNet:
-    """A denoiser whose network says `level` everywhere; its spreads are .2, .1 and .05."""
-    unet = Backbone.compact(CompactConfig(**tiny.info["recipe"])).unet.eval()
-    unet.spread.copy_(torch.tensor([0.2, 0.1, 0.05]))
-    torch.nn.init.zeros_(unet.conv_out.weight)
-    torch.nn.init.constant_(unet.conv_out.bias, level)
-    return unet
-
-
-def _answer(unet: ResidualUNet, noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """v under a hole over everything, continued by mid grey and without a draft."""
-    given = torch.cat([torch.ones(len(t), 16, 8, 8), torch.zeros(len(t), 96, 8, 8)], 1)
-    with torch.no_grad():
-        return unet(torch.cat([noisy, given], 1), t, torch.zeros(len(t), 1, 32)).sample
-
-
-@pytest.mark.parametrize("step", [0, 30, 200, 998])
-def test_the_denoiser_is_a_small_skip_and_the_network_in_units_of_the_spread(tiny: Backbone, step: int) -> None:
-    """D = g^2 / (sigma^2 + g^2) r + s F in units of the clean image; alpha x - sigma v is the image v stands for."""
-    noisy, t = torch.randn(4, 48, 8, 8, generator=torch.Generator().manual_seed(0)), torch.full((4,), step)
-    signal = float(tiny.scheduler.alphas_cumprod[step])
-    s = torch.tensor([0.2, 0.1, 0.05]).repeat_interleave(16)[None, :, None, None]
-    skip = (s / 4) ** 2 / ((1 - signal) / signal + (s / 4) ** 2)
-    for level in (0.0, 0.7):
-        clean = signal**0.5 * noisy - (1 - signal) ** 0.5 * _answer(_still(tiny, level), noisy, t)
-        assert torch.allclose(clean, skip * noisy / signal**0.5 + s * level, atol=2e-5)
-
-
-def test_its_input_has_unit_spread_at_every_level(tiny: Backbone) -> None:
-    unet, seen = _still(tiny), []
-    unet.conv_in.register_forward_pre_hook(lambda module, given: seen.append(given[0][:, :48]))
-    spread = unet.spread.repeat_interleave(16)[None, :, None, None]
-    clean = spread * torch.randn(400, 48, 8, 8, generator=torch.Generator().manual_seed(0))
+def test_preconditioning_is_the_best_linear_guess(tiny: Backbone) -> None:
+    """Under a hole over everything, with the assumed spectrum, the skip leaves of v what the scale says."""
+    unet = Backbone.compact(dataclasses.replace(CompactConfig(**tiny.info["recipe"]), spread=0.2)).unet
+    clean = 0.2 * torch.randn(400, 48, 8, 8, generator=torch.Generator().manual_seed(0))
     noise = torch.randn(400, 48, 8, 8, generator=torch.Generator().manual_seed(1))
+    torch.nn.init.zeros_(unet.conv_out.weight)
+    torch.nn.init.zeros_(unet.conv_out.bias)
     for step in (0, 200, 999):
         t = torch.full((400,), step)
-        _answer(unet, tiny.scheduler.add_noise(clean, noise, t), t)
-        assert torch.allclose(seen.pop().std((0, 2, 3)), torch.ones(48), atol=0.05)
+        noisy, v = (f(clean, noise, t) for f in (tiny.scheduler.add_noise, tiny.scheduler.get_velocity))
+        with torch.no_grad():
+            given = torch.cat([torch.ones(400, 16, 8, 8), torch.zeros(400, 48, 8, 8)], 1)
+            guess = unet(torch.cat([noisy, given], 1), t, torch.zeros(400, 1, 32)).sample
+        alpha = unet.signal[step]
+        left = (0.2**2 / (alpha * 0.2**2 + 1 - alpha)).sqrt()
+        assert (v - guess).std().item() == pytest.approx(left.item(), rel=0.01)
 
 
-def test_errors_are_weighed_as_edm_weighs_them(tiny: Backbone) -> None:
-    """An error of x0 by s counts as s / c_out, c_out from Karras et al. 2022, table 1, but not more than 1 / FLOOR."""
-    still, loud = _still(tiny), _still(tiny, 1.0)
-    noisy = torch.randn(1, 48, 8, 8, generator=torch.Generator().manual_seed(0))
-    s, found = torch.tensor([0.2, 0.1, 0.05]).double().repeat_interleave(16), []
-    for step in (0, 30, 200, 700, 999):
-        t = torch.tensor([step])
-        signal = tiny.scheduler.alphas_cumprod[step].double()
-        sigma2 = (1 - signal) / signal.clamp_min(1e-9)
-        wanted = torch.minimum(((sigma2 + s**2) / sigma2).sqrt(), torch.tensor(1 / FLOOR, dtype=torch.float64))
-        error = still.whitened(_answer(loud, noisy, t) - _answer(still, noisy, t), t)
-        assert torch.allclose(error.abs().mean((0, 2, 3)).double(), wanted, rtol=1e-3)
-        found.append(float(wanted[0]))
-    assert found[0] == pytest.approx(1 / FLOOR) and found[-1] == pytest.approx(1, abs=1e-3)
+@pytest.mark.parametrize("size", [16, 64, 128])
+def test_bands_share_out_every_wave(size: int) -> None:
+    bands = wave_bands(size)
+    assert bands.shape == (4, size, size) and bands.min() >= 0
+    assert torch.allclose(bands.sum(0), torch.ones(size, size), atol=1e-6)
+    assert bands[0, 0, 0] == 1 and bands[3, -1, -1] == 1  # the level is the coarsest, a chessboard the finest
 
 
-def test_a_draft_is_what_it_adds_to_the_smooth_continuation(tiny: Backbone) -> None:
-    image, mask = windows(3)
-    draft = 0.5 * torch.ones(3, 32, 32)
-    extra = tiny.inpaint_input(image, mask, [draft, None, None])
-    assert extra is not None and extra.shape[1] == 16 + 48 + 48
-    filled, added = tiny.decode(extra[:, 16:64]), tiny.decode(extra[:, 64:])
-    assert torch.allclose(added[0], (draft - filled[0]) * mask[0], atol=1e-5)
-    assert not added[1:].any()
-    assert torch.equal(tiny.inpaint_input(image, mask), tiny.inpaint_input(image, mask, [None] * 3))
+def test_gates_decide_how_much_of_the_filter_is_taken(tiny: Backbone) -> None:
+    """Closed: the image is the smooth fill; wide open: twice the filter's guess beyond it; each at its own place."""
+    unet = Backbone.compact(dataclasses.replace(CompactConfig(**tiny.info["recipe"]), spread=0.2), 3).unet
+    torch.nn.init.zeros_(unet.conv_out.weight)
+    torch.nn.init.zeros_(unet.conv_out.bias)
+    image, mask = windows(4)
+    extra, latents = tiny.inpaint_input(image, mask), tiny.encode(image)
+    assert extra is not None
+    filled = unet.planes(extra[:, 16:])
+    t = torch.full((4,), 300)
+    noisy = tiny.scheduler.add_noise(latents, torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)), t)
+    alpha, sigma = unet.signal[300].sqrt(), (1 - unet.signal[300]).sqrt()
 
+    def beyond(level: float) -> torch.Tensor:
+        """What the prediction says the image is, minus the fill."""
+        torch.nn.init.constant_(unet.gates.bias, level)
+        with torch.no_grad():
+            v = unet(torch.cat([noisy, extra], 1), t, torch.zeros(4, 1, 32)).sample
+        return unet.planes(alpha * noisy - sigma * v) - filled
 
-def test_pretraining_leaves_the_pooled_context_out_at_two_of_five_steps(tiny: Backbone) -> None:
-    unet = Backbone.compact(CompactConfig(**tiny.info["recipe"]), 3).unet
-    noisy = torch.randn(1, 48, 8, 8, generator=torch.Generator().manual_seed(0))
-    for step in range(500, 505):
-        t = torch.tensor([step])
-        told, trained = _answer(unet.eval(), noisy, t), _answer(unet.train(), noisy, t)
-        assert torch.equal(told, trained) == (step % 5 >= 2)
+    assert beyond(-60.0).abs().max() < 1e-4
+    once, twice = beyond(0.0), beyond(60.0)
+    assert once.abs().max() > 0.1 and torch.allclose(twice, 2 * once, atol=1e-3)
+    assert (once * (1 - mask)).abs().max() < 1e-4
+    with torch.no_grad():
+        unet.gates.bias[:4] = -60.0  # brightness closed, colour open
+    with torch.no_grad():
+        v = unet(torch.cat([noisy, extra], 1), t, torch.zeros(4, 1, 32)).sample
+    closed = unet.planes(alpha * noisy - sigma * v) - filled
+    assert closed[:, 0].abs().max() < 1e-4 and torch.allclose(closed[:, 1:], twice[:, 1:], atol=1e-3)
 
 
 def test_outside_the_hole_v_is_known(tiny: Backbone) -> None:
@@ -152,6 +135,28 @@ def test_outside_the_hole_v_is_known(tiny: Backbone) -> None:
         error = tiny.decode(guess - v)
         assert (error * (1 - mask)).abs().max() < 1e-3
         assert (error * mask).abs().max() > 0.1
+
+
+def test_planes_and_waves_are_rotations_of_the_image(tiny: Backbone) -> None:
+    unet, latents = tiny.unet, torch.randn(2, 48, 8, 8, generator=torch.Generator().manual_seed(3))
+    planes = unet.planes(latents)
+    assert torch.allclose(unet.latents(planes), latents, atol=1e-5)
+    assert unet.waves(planes).square().sum().item() == pytest.approx(latents.square().sum().item(), rel=1e-5)
+    grey = tensors.from_images(np.full((1, 32, 32, 3), 204, np.uint8))  # 0.6 in [-1, 1]
+    assert torch.allclose(unet.planes(tiny.encode(grey))[0, 0], torch.full((32, 32), 0.6 * 3**0.5), atol=1e-5)
+    waves = unet.waves(unet.planes(tiny.encode(grey)))
+    assert waves[0, 0, 0, 0].item() == pytest.approx(0.6 * 3**0.5 * 32, rel=1e-5)  # all in the coarsest wave
+    waves[0, 0, 0, 0] = 0
+    assert waves.abs().max() < 1e-4
+
+
+def test_power_of_every_channel_in_closed_form(tiny: Backbone) -> None:
+    unet = Backbone.compact(CompactConfig(**tiny.info["recipe"])).unet
+    generator = torch.Generator().manual_seed(5)
+    unet.spectrum.copy_(torch.rand(unet.spectrum.shape, generator=generator))
+    waves = unet.spectrum * torch.randn(4000, *unet.spectrum.shape, generator=generator)
+    drawn = unet.latents(unet.pixels(waves))
+    assert torch.allclose(drawn.square().mean((0, 2, 3)), unet.power(), rtol=0.03)
 
 
 def test_the_fill_keeps_what_is_known_and_continues_it() -> None:
@@ -178,12 +183,12 @@ def test_kind_and_sizes(tiny: Backbone) -> None:
     image, mask = windows(2)
     extra = tiny.inpaint_input(image, mask)
     assert extra is not None
-    assert extra.shape == (2, 112, 8, 8)
+    assert extra.shape == (2, 64, 8, 8)
     other = torch.where(mask > 0, -image, image)
     again = tiny.inpaint_input(other, mask)
     assert again is not None
     assert torch.equal(again, extra)  # nothing of the hidden image leaks into the context
-    assert torch.allclose(tiny.decode(extra[:, 16:64]) * (1 - mask), image * (1 - mask), atol=1e-5)
+    assert torch.allclose(tiny.decode(extra[:, 16:]) * (1 - mask), image * (1 - mask), atol=1e-5)
 
 
 @pytest.mark.parametrize("bf16", [True, False])

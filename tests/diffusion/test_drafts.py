@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from small import request  # noqa: E402
 import fakes  # noqa: E402
 from flawsmith.diffusion import tensors  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
+from flawsmith.diffusion.compact.recipe import CompactConfig  # noqa: E402
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer  # noqa: E402
 from flawsmith.training.shards import Mix, Note, TrainingWindow, Windows, laid_in, write_shards  # noqa: E402
 
@@ -86,8 +88,8 @@ def test_a_surface_is_carried_from_another_piece_of_it(tmp_path: Path) -> None:
         assert not np.array_equal(draft, batch.clean[row])
 
 
-def test_painting_shows_the_denoiser_the_reference_in_the_hole(tiny: Backbone) -> None:
-    seen = []
+def test_painting_shows_the_denoiser_the_reference_in_the_hole(recipe: CompactConfig, text: Path) -> None:
+    tiny, seen = Backbone.compact(replace(recipe, denoiser="clean"), seed=1, text=text).freeze(), []
     hook = tiny.unet.conv_in.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
     try:
         method = DiffusionSynthesizer(tiny, min_visibility=0, min_share=0, steps=2, guidance_scale=1)

@@ -126,100 +126,6 @@ class Call:
         self.hook = backbone.unet.register_forward_hook(keep, with_kwargs=True)
 
 
-def whitened(backbone: Backbone, error: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-    """An error of v (B, 48, 8, 8) over that of a clean image wrong by c_out; alpha is the squared signal."""
-    s = backbone.unet.spread.repeat_interleave(16)[None, :, None, None]
-    sigma = ((1 - alpha) / alpha).sqrt()
-    return error * (1 - alpha).sqrt() / torch.maximum(sigma * s / (sigma**2 + s**2).sqrt(), 0.7 * s)
-
-
-@pytest.mark.parametrize("norm", ["area", "all"])
-@pytest.mark.parametrize("least", [1.0, 30.0])
-def test_the_loss_is_the_mean_square_inside_the_mask_and_a_little_of_the_rest(norm: Any, least: float) -> None:
-    error, mask = drawn(2, 3, 5, 7), (drawn(2, 1, 5, 7, seed=2) > 0.2).float()
-    found = masked_loss(error, mask, 0.05, 0.25, least, 4.0, norm)
-    for row in range(2):
-        wanted = by_pixel(error[row].numpy(), mask[row, 0].numpy(), 0.05, 0.25, least, 4.0, norm)
-        assert float(found[row]) == pytest.approx(wanted, rel=1e-4)
-
-
-def test_the_papers_loss_is_the_mean_over_all_of_the_masked_square() -> None:
-    """L = mean((M (eps_theta - eps))^2)."""
-    error, mask = drawn(2, 4, 6, 6), (drawn(2, 1, 6, 6, seed=2) > 0.5).float()
-    found = masked_loss(error, mask, 0.0, 0.0, 1, norm="all")
-    assert torch.allclose(found, ((mask * error) ** 2).flatten(1).mean(1), atol=1e-6)
-
-
-@pytest.mark.parametrize("cap", [0.5, 5.0, 10.0])
-def test_an_error_of_the_clean_image_counts_no_more_than_at_the_cap(cap: float) -> None:
-    alphas = torch.tensor([0.999, 0.95, 0.7, 0.4, 0.1, 1e-3])
-    ratio = alphas / (1 - alphas)
-    t = torch.tensor([5, 0, 3, 1, 2, 4])
-    noise, velocity = (step_weight(alphas, t, cap, kind) for kind in ("epsilon", "v_prediction"))
-    for row, step in enumerate(t):
-        snr = float(ratio[step])
-        assert float(noise[row]) == pytest.approx(min(1.0, cap / snr), rel=1e-3)
-        assert float(velocity[row]) == pytest.approx(min(1.0, (1 + cap) / (1 + snr)), rel=1e-3)
-    assert step_weight(alphas, t, 0.0).tolist() == [1.0] * 6
-
-
-def test_targets_are_the_noise_or_its_velocity() -> None:
-    latents, noise, t = drawn(3, 2, 4, 4), drawn(3, 2, 4, 4, seed=2), torch.tensor([3, 400, 999])
-    config = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    for kind in ("epsilon", "v_prediction"):
-        scheduler = scheduler_for({**config, "prediction_type": kind})
-        alpha = scheduler.alphas_cumprod[t][:, None, None, None]
-        wanted = noise if kind == "epsilon" else alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
-        assert torch.allclose(prediction_target(scheduler, latents, noise, t), wanted, atol=1e-5)
-    with pytest.raises(FlawsmithError, match="sample"):
-        prediction_target(scheduler_for({**config, "prediction_type": "sample"}), latents, noise, t)
-
-
-@pytest.mark.parametrize("count", [1, 4, 7, 16])
-def test_every_part_of_the_schedule_gives_one_step(count: int) -> None:
-    """Part p reaches from p / count of the steps to (p + 1) / count, and over many batches each is filled evenly."""
-    rows = torch.stack([stratified_steps(count, torch.Generator().manual_seed(s)) for s in range(300)])
-    for row in rows:
-        for part, t in enumerate(sorted(row.tolist())):
-            assert math.floor(1000 * part / count) <= t < 1000 * (part + 1) / count
-    assert rows.min() >= 0 and rows.max() <= 999
-    assert abs(float(rows.float().mean()) - 499.5) < 60 / count**0.5  # 3 to 4 standard errors
-    if count > 1:
-        assert len({tuple(row.argsort().tolist()) for row in rows}) > 1  # in no fixed order
-    table = torch.arange(1000) // 2
-    drawn_ = stratified_steps(count, torch.Generator().manual_seed(0), table)
-    assert torch.equal(drawn_, rows[0] // 2)
-
-
-# -- whole batches ---------------------------------------------------------------------------------------------------
-
-CONFIG = FitConfig(outside=0.0, edges=0.0, colour=0.0, snr_cap=0.0, min_area=1, bf16=False)
-
-
-def batch() -> Batch:
-    images = np.stack([fakes.photo(seed, (32, 32)) for seed in range(3)])
-    masks = np.zeros((3, 32, 32), bool)
-    masks[0, 5:14, 6:20], masks[1, 17, 3], masks[2, 2:30, 9:11] = True, True, True
-    return Batch(images, images, masks, ["red spot", "", "a hole"], [None] * 3, words=["red spot", "thin", "a hole"])
-
-
-class Call:
-    """What the denoiser was given and what it said, once."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        def keep(module: torch.nn.Module, given: Any, named: Any, out: Any) -> None:
-            self.x, self.t, self.out = given[0], given[1], out[0].detach()
-
-        self.hook = backbone.unet.register_forward_hook(keep, with_kwargs=True)
-
-
-def whitened(backbone: Backbone, error: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-    """An error of v (B, 48, 8, 8) as one of the network; alpha (B, 1, 1, 1) is the schedule's squared signal."""
-    s = backbone.unet.spread.repeat_interleave(16)[None, :, None, None]
-    c_out = ((1 - alpha) / alpha).sqrt() * s / ((1 - alpha) / alpha + s**2).sqrt()  # of x0
-    return error * (1 - alpha).sqrt() / c_out
-
-
 @pytest.mark.parametrize("norm", ["area", "all"])
 @pytest.mark.parametrize("kind", ["sd", "sd-inpainting", "compact"])
 def test_the_batch_loss_is_that_of_the_denoisers_error(tiny: Backbone, kind: str, norm: Any) -> None:
@@ -241,8 +147,8 @@ def test_the_batch_loss_is_that_of_the_denoisers_error(tiny: Backbone, kind: str
         assert torch.allclose(call.x, torch.cat(parts, 1), atol=1e-4) and torch.equal(call.t, t)
         wanted = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents if kind == "compact" else noise
         error = call.out - wanted
-        if kind == "compact":  # as an error of the network F: of x0 over EDM's c_out
-            error, cells = backbone.decode(whitened(backbone, error, alpha)), mask
+        if kind == "compact":
+            error, cells = backbone.decode(error), mask
         else:
             cells = pooled(mask, side)
         assert cells[1].sum() == 1
@@ -250,10 +156,9 @@ def test_the_batch_loss_is_that_of_the_denoisers_error(tiny: Backbone, kind: str
         area = cells.sum((1, 2, 3)) if norm == "area" else cells[0].numel()
         assert torch.allclose(found, square / area, rtol=1e-3)
         capped = batch_loss(backbone, given, t, noise, replace(CONFIG, snr_cap=2.0), None, norm)
-        weight = step_weight(backbone.scheduler.alphas_cumprod, t, 2.0, "epsilon")
-        weight = torch.ones(3) if kind == "compact" else weight  # there every level has its weight already
-        assert kind == "compact" or weight[0] < 0.9
-        assert torch.allclose(capped, found * weight, rtol=1e-4)
+        prediction = "v_prediction" if kind == "compact" else "epsilon"
+        weight = step_weight(backbone.scheduler.alphas_cumprod, t, 2.0, prediction)
+        assert weight[0] < 0.9 and torch.allclose(capped, found * weight, rtol=1e-4)
 
 
 def test_the_smallest_area_behind_a_vae_is_in_cells() -> None:
@@ -276,8 +181,7 @@ def test_edges_colour_and_the_rest_of_the_window_are_terms_of_the_pixel_loss(tin
         call.hook.remove()
         image = torch.from_numpy(given.image).permute(0, 3, 1, 2) / 127.5 - 1
         target = prediction_target(tiny.scheduler, tiny.encode(image), noise, t)
-        alpha = tiny.scheduler.alphas_cumprod[t][:, None, None, None]
-        error = tiny.decode(whitened(tiny, call.out - target, alpha)).numpy()
+        error = tiny.decode(call.out - target).numpy()
     for row in range(3):
         wanted = by_pixel(error[row], given.mask[row], 0.3, 0.25, 64, 4.0, "area")
         assert float(found[row]) == pytest.approx(wanted, rel=1e-3)

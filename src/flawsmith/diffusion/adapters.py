@@ -27,6 +27,7 @@ TARGETS = [
     "to_out.0",
     "proj_in",
     "proj_out",
+    "gates",
 ]
 LARGEST = 64_000_000  # weights; of a larger denoiser the second copy costs more than the layers it saves
 

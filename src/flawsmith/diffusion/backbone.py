@@ -66,7 +66,7 @@ class Backbone:
                 raise FlawsmithError(
                     f"A denoiser of {channels} channels needs a vae: only 3 * f * f channels can be pixels."
                 )
-            self.codec = PixelCodec(factor)
+            self.codec = PixelCodec(factor, getattr(unet, "plain_cells", False))
             self.factor = factor
         else:
             self.factor = 2 ** (len(vae.config.block_out_channels) - 1)

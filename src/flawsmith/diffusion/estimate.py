@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from flawsmith.diffusion.backbone import Backbone
-from flawsmith.diffusion.compact.unet import ResidualUNet
+from flawsmith.diffusion.compact.clean import CleanUNet
+from flawsmith.diffusion.compact.unet import PreconditionedUNet
 
 __all__ = ["Estimate", "LivePeak", "activations", "coding_bytes", "fused_attention", "weight_bytes"]
 
@@ -136,7 +137,7 @@ def _like(unet: Any, dtype: torch.dtype) -> Any:
     kind = type(unet)
     # the class itself casts as well, but warns about parts that this one does not have
     copy = nn.Module.to(kind.from_config(unet.config), dtype).requires_grad_(False)
-    if isinstance(unet, ResidualUNet):
+    if isinstance(unet, (CleanUNet, PreconditionedUNet)):
         copy.precondition(torch.ones(1000), 1.0)
     for name, config in getattr(unet, "peft_config", {}).items():
         copy.add_adapter(config, name)

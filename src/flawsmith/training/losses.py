@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from flawsmith.diffusion import tensors
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.batch import Batch
+from flawsmith.diffusion.compact.clean import CleanUNet
 from flawsmith.diffusion.denoise import Conditioning, autocast, predict
 from flawsmith.errors import FlawsmithError
 
@@ -204,12 +205,16 @@ def batch_loss(
         else:
             given = condition(batch, t)
         error = predict(backbone.unet, noisy, t, given, extra) - target
+    weight = step_weight(
+        backbone.scheduler.alphas_cumprod, t, config.snr_cap, backbone.scheduler.config.prediction_type
+    )
+    if isinstance(backbone.unet, CleanUNet):
+        error, weight = backbone.unet.whitened(error, t), torch.ones_like(weight)  # weighs every noise level itself
     if backbone.codec is not None:
-        error = backbone.codec.decode(backbone.unet.whitened(error, t))  # weighs every noise level alike
+        error = backbone.codec.decode(error)
         loss = masked_loss(error, mask, config.outside, config.edges, config.min_area, config.colour, norm)
     else:
         cells = tensors.pool_mask(mask, (error.shape[-2], error.shape[-1]))
         loss = masked_loss(error, cells, config.outside, 0.0, config.min_area / backbone.factor**2, 0.0, norm)
-        kind = backbone.scheduler.config.prediction_type
-        loss = loss * step_weight(backbone.scheduler.alphas_cumprod, t, config.snr_cap, kind)
+    loss = loss * weight
     return loss if aligned is None else loss + config.align * aligned

@@ -26,6 +26,7 @@ from flawsmith import images
 from flawsmith.diffusion import tensors
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.batch import Batch
+from flawsmith.diffusion.compact.clean import CleanUNet
 from flawsmith.diffusion.compact.recipe import CompactConfig
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise, predict
 from flawsmith.errors import FlawsmithError
@@ -53,11 +54,11 @@ class PretrainConfig:
     clip: float = 1.0
     ema: float = 0.999
     seed: int = 0
-    outside: float = 0.0  # weight of the loss outside the mask, where v is known
-    colour: float = 0.0  # extra weight of errors in colour, beside the one that their spread gives them
+    outside: float = 0.05  # weight of the loss outside the mask
+    colour: float = 4.0  # extra weight of errors in colour: small in numbers, but seen at once
     align: float = 0.05  # weight of "a reference says what its caption says"
-    edges: float = 0.0  # weight of the error's gradient
-    snr_cap: float = 0.0  # behind a vae alone, see losses.step_weight
+    edges: float = 0.25  # weight of the error's gradient: fights the 4 px grid of pixel-unshuffle
+    snr_cap: float = 5.0  # above this signal-to-noise ratio a step counts less: there the v loss only sees grain
     even_in: Literal["time", "noise"] = "noise"  # how training steps are spread, see noise_levels
     min_area: int = 64  # pixels; the masked loss is divided by the mask's area, but not by less than this
     bf16: bool = True
@@ -81,6 +82,32 @@ def read_config(path: Path | str, **changes: Any) -> PretrainConfig:
         raise FlawsmithError(
             f"{path}: {error}; known fields: {', '.join(PretrainConfig.__dataclass_fields__)}."
         ) from error
+
+
+def measure_spectrum(backbone: Backbone, windows: Windows, batches: int = 24) -> Tensor:
+    """Standard deviation (3, P, P) of every cosine wave of what the hole hides, per unit of area.
+
+    That is the image under the mask minus the smooth continuation of its surroundings: the waves of the whole
+    window would be the wrong prior. Windows differ a hundredfold in contrast and colour; the level of brightness and
+    of each colour difference is between their typical and their mean power, since the mean alone lets colour noise
+    through in the many windows without colour. Coarse waves keep their full power: capped, every cell's brightness
+    was guessed for itself. Waves that hardly occur get half a grey level, the rounding of 8-bit images.
+    """
+    device = backbone.device
+    shape, mean, typical, total = *torch.zeros(3, 1, device=device), 0.0
+    for part in range(batches):
+        batch = windows.batch(64, 99, part)
+        image, mask = tensors.from_images(batch.image).to(device), tensors.from_masks(batch.mask).to(device)
+        hidden = (image - tensors.smooth_fill(image, mask)) * mask
+        power = backbone.unet.waves(backbone.unet.planes(backbone.encode(hidden))).square()
+        area = mask.mean((1, 2, 3), keepdim=True)  # (B, 1, 1, 1); large holes count by their area
+        power = power / area.clamp_min(1 / mask[0].numel())  # (B, 3, P, P)
+        level = power.mean((2, 3), keepdim=True).clamp_min((0.5 / 127.5) ** 2)
+        shape = shape + (area * power / level).sum(0)
+        mean, typical = mean + (area * level).sum(0), typical + (area * level.log()).sum(0)
+        total += float(area.sum())
+    level = ((mean / total) * (typical / total).exp()).sqrt()  # (3, 1, 1)
+    return (level * shape / total).sqrt().clamp_min(0.5 / 127.5)
 
 
 def measure_spread(backbone: Backbone, windows: Windows, batches: int = 24) -> Tensor:
@@ -268,7 +295,9 @@ def pretrain(
             line = _figures(trainer, done, rate, time.monotonic() - begun)
             if done % config.held_out_every == 0 or done == config.steps:
                 with trainer.averaged():
-                    figures = held_out(backbone, windows, config) | moves(backbone, windows, config)
+                    figures = held_out(backbone, windows, config)
+                    if isinstance(backbone.unet, CleanUNet):
+                        figures |= moves(backbone, windows, config)
                 line |= {k: round(v, 5) for k, v in figures.items()}
             trainer.log(line)
             if progress is not None:
@@ -309,8 +338,11 @@ def _fresh(
         raise FlawsmithError(
             f"Windows are {windows.size} px, the recipe wants {backbone.size}: make shards of that size."
         )
-    backbone.unet.spread.copy_(measure_spread(backbone, windows))
+    if isinstance(backbone.unet, CleanUNet):
+        backbone.unet.spread.copy_(measure_spread(backbone, windows))
     backbone.place(device)
+    if not isinstance(backbone.unet, CleanUNet):
+        backbone.unet.spectrum.copy_(measure_spectrum(backbone, windows))
     for module in backbone.modules().values():
         module.train()
     return backbone

@@ -33,7 +33,7 @@ class FitConfig:
     drawn: Share = 0.2  # share of painted defects on the same product
     reference: Share = 0.5  # share of defect windows that come with a reference
     self_reference: Share = 0.15  # share of references that are the window's own defect; the rest another's
-    draft: Share = 0.7  # share of the windows with a reference that also have it laid in the hole (compact backbone)
+    draft: Share = 0.0  # share of the windows with a reference that also have it laid in the hole as a draft
     drawn_reference: Share = 0.0  # share of painted windows that come with themselves as the reference
     views: Whole = 0  # only so many different batches, whose latents are computed once, for a slow vae; 0 = always new
     reference_views: Whole = 0  # of each reference only so many images, for a slow reader; 0 = a new one every time

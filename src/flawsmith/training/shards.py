@@ -92,9 +92,10 @@ class Mix:
     drop_reference: float = 0.3
     drop_both: float = 0.1
     wider_mask: float = 0.2  # the mask is a little larger than the defect, as hand-drawn ones are
-    draft: float = 0.6  # of the samples with a reference: it is laid in the hole, too
-    carried: float = 0.3  # samples without a defect and words, whose draft is another piece of the same surface
-    native: float = 0.7  # where windows are smaller than those stored: cut, not shrunk, if the defect leaves room
+    draft: float = 0.0  # of the samples with a reference: it is laid in the hole, too
+    near: float = 0.0  # of the drafts that come from the sample itself: hardly turned, so that drafts are trusted
+    carried: float = 0.0  # samples without a defect and words, whose draft is another piece of the same surface
+    native: float = 0.0  # where windows are smaller than those stored: cut, not shrunk, if the defect leaves room
 
 
 NO_DEFECT = ("no defect", "flawless surface", "good part without any damage", "undamaged", "clean surface")
@@ -177,7 +178,8 @@ class Windows:
             ]
             cut = np.s_[corner[0] : corner[0] + size, corner[1] : corner[1] + size]
             arrays = (part[cut] for part in (window.image, window.clean, window.mask))
-        return TrainingWindow(*arrays, window.note)
+        image, clean, mask = arrays
+        return TrainingWindow(image, clean, mask, window.note)
 
     def _row(self, rng: np.random.Generator, split: str, pool: str) -> int:
         choices = [p for p in (pool, "drawn", "real") if len(self.pools.get((split, p), ()))]
@@ -217,8 +219,9 @@ class Windows:
                 if pool == "carried":
                     image, mask, caption = clean, lender.mask, ""
                     partner = self._partner(rng, row, other_group=False)
-                    other = window if partner is None else self._view(rng, partner)
-                    carried = _vary(rng, other.clean, mask, strong=partner is None)
+                    near = partner is None or rng.random() < mix.near
+                    other = window if near or partner is None else self._view(rng, partner)
+                    carried = _vary(rng, other.clean, mask, strong=False, turn=not near)
                 else:
                     if lender.note.source == "procedural" and (window.note.kind or rng.random() < 0.5):
                         clean = lender.clean  # the same hole that elsewhere holds a defect: only the words tell
@@ -228,7 +231,9 @@ class Windows:
                 if partner is not None:
                     other = self._view(rng, partner)
                     reference = _vary(rng, other.image, other.mask, strong=partner == row)
-                    carried = reference if rng.random() < mix.draft else None
+                    if rng.random() < mix.draft:
+                        near = partner == row and rng.random() < mix.near
+                        carried = _vary(rng, image, mask, strong=False, turn=False) if near else reference
             found.words.append(caption)
             if augment:
                 image, clean, mask = _turn(rng, image, clean, mask)
@@ -291,11 +296,13 @@ def _widen(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
     return cv2.dilate(mask.astype(np.uint8), kernel).astype(bool)
 
 
-def _vary(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, strong: bool) -> tuple[np.ndarray, np.ndarray]:
-    """A reference as another photograph might show it: turned, scaled, shifted, other light; more so if it is
-    the sample itself.
+def _vary(
+    rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, strong: bool, turn: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """A reference as another photograph might show it: turned (by quarters and mirrored with `turn`), scaled, shifted,
+    other light; more so if it is the sample itself.
     """
-    image, mask = _turn(rng, image, mask)
+    image, mask = _turn(rng, image, mask) if turn else (image, mask)
     size = image.shape[0]
     angle, scale = rng.uniform(-45, 45), rng.uniform(0.7, 1.4) if strong else rng.uniform(0.85, 1.2)
     rows, columns = np.nonzero(mask)

@@ -140,7 +140,7 @@ class FewShotWindows:
             caption, dropped = "" if part in (0, 2) else caption, part in (1, 2)
         mask = _widened(mask, int(rng.integers(0, config.widen + 1)))
         image, draft = np.ascontiguousarray(image), None
-        if reference is not None and (real_only or rng.random() < config.draft):
+        if reference is not None and config.draft and (real_only or rng.random() < config.draft):
             draft = laid_in(image, mask, reference, int(rng.integers(2**31)))
         return Drawn(image, mask, caption, words, reference, name, dropped, draft)
 

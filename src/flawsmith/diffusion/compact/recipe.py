@@ -1,4 +1,4 @@
-"""The shipped backbone: a 9 M parameter inpainting denoiser on pixel-unshuffled 128 px windows, with words
+"""The shipped backbone: a 7 M parameter inpainting denoiser on pixel-unshuffled 128 px windows, with words
 and references.
 
 Sizes were chosen by measurement (recipes/compact/README.md): cross-attention only at 8 x 8, where it is cheap
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -28,9 +28,10 @@ class CompactConfig:
     """Sizes of the compact recipe; the defaults are the shipped model's."""
 
     size: int = 128  # window side in pixels
-    factor: int = 2  # pixel-unshuffle factor: latents are 3 * f * f channels at size / f
-    channels: tuple[int, ...] = (32, 64, 128, 160)
-    attention: tuple[bool, ...] = (False, False, True, True)  # per level; the middle block always has it
+    denoiser: Literal["wiener", "clean"] = "wiener"  # clean: the next one, in training (recipes/compact/README.md)
+    factor: int = 4  # pixel-unshuffle factor: latents are 3 * f * f channels at size / f
+    channels: tuple[int, ...] = (64, 96, 160)
+    attention: tuple[bool, ...] = (False, False, True)  # cross-attention per level; the middle block always has it
     layers: int = 1
     heads: int = 4
     groups: int = 16
@@ -39,7 +40,7 @@ class CompactConfig:
     reference_width: int = 128
     reference_base: int = 48
     queries: int = 8
-    spread: float = 0.2  # of what a hole hides, pixels in [-1, 1], until it is measured on training windows
+    spread: float = 0.35  # of pixels in [-1, 1], until the real spectrum is measured on training windows
 
 
 def scheduler(prediction: str = "v_prediction") -> Any:
@@ -66,12 +67,15 @@ def scheduler(prediction: str = "v_prediction") -> Any:
 def _unet(config: CompactConfig) -> Any:
     from diffusers.models.attention_processor import AttnProcessor
 
-    from flawsmith.diffusion.compact.unet import ResidualUNet
+    from flawsmith.diffusion.compact.clean import CleanUNet
+    from flawsmith.diffusion.compact.unet import PreconditionedUNet
 
+    clean = config.denoiser == "clean"
     latent = 3 * config.factor**2
-    unet = ResidualUNet(
+    kind = CleanUNet if clean else PreconditionedUNet
+    unet = kind(
         sample_size=config.size // config.factor,
-        in_channels=3 * latent + config.factor**2,
+        in_channels=(3 if clean else 2) * latent + config.factor**2,
         out_channels=latent,
         block_out_channels=config.channels,
         layers_per_block=config.layers,

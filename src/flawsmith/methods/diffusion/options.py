@@ -35,7 +35,7 @@ class DiffusionOptions(base.Options):
     )
     draft: Literal["laid", "analogy", "none"] = Field(
         "laid",
-        description="compact backbone: what it sees of the reference in the hole, laid in place or its texture",
+        description="what a backbone that takes drafts sees of the reference in the hole: it, or its texture",
     )
     strength: float = Field(0.7, gt=0, le=1, description="how far a start other than noise is noised first")
     window: Literal["defect", "full"] = Field(

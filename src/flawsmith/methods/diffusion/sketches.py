@@ -26,9 +26,7 @@ def analogous(request: Request, area: compose.Window, normal: np.ndarray, mask: 
     return _referred(Analogy(), request, area, normal, mask)
 
 
-def draft(
-    how: str, request: Request, area: compose.Window, normal: np.ndarray, mask: np.ndarray
-) -> np.ndarray | None:
+def draft(how: str, request: Request, area: compose.Window, normal: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
     """As `laid` ("laid") or `analogous` ("analogy"), but on the smooth continuation of what is around the hole: what
     the reference does not cover tells nothing of the pixels that were there, in training as in painting.
     """

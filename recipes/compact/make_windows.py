@@ -1,7 +1,7 @@
 """Make the pretraining windows of the compact backbone: procedural defects on real and rendered surfaces, and
 real defects.
 
-    python recipes/compact/make_windows.py DATA OUT --procedural 18000
+    python recipes/compact/make_windows.py DATA OUT --procedural 18000 --jobs 4
 
 DATA holds the folders ball_screw, cookie and road_potholes in MVTec layout with origin.csv (see data_card.md
 for where they come from and for their licences). A quarter of the physical groups of each set is kept out of
@@ -18,6 +18,8 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -32,6 +34,7 @@ from flawsmith.records import Request, Sample
 from flawsmith.training.shards import Note, TrainingWindow, write_shards
 
 SIZE = 128
+PER_SHARD = 1000
 log = logging.getLogger("make_windows")
 
 # Sentences for the real sets, which have none of their own. The first field is the kind, the second the colour.
@@ -188,8 +191,8 @@ def real_windows(data: Path, seed: int, crops: int) -> Iterator[TrainingWindow]:
                 )
 
 
-def procedural_windows(data: Path, seed: int, count: int) -> Iterator[TrainingWindow]:
-    """Painted defects on good photographs (40 %, training groups only) and on rendered surfaces (60 %)."""
+def procedural_windows(data: Path, seed: int, shard: int, count: int) -> Iterator[TrainingWindow]:
+    """A shard of painted defects on good photographs (40 %, training groups only) and on rendered surfaces (60 %)."""
     painter = Procedural()
     photos = [
         (name, images.read_image(data / name / file))
@@ -201,7 +204,7 @@ def procedural_windows(data: Path, seed: int, count: int) -> Iterator[TrainingWi
     kinds = sorted(PAINTERS)
     made = tried = 0
     while made < count:
-        rng = np.random.default_rng([seed, 2, tried])
+        rng = np.random.default_rng([seed, 2, shard, tried])
         tried += 1
         kind = kinds[tried % len(kinds)]
         if rng.random() < 0.4:
@@ -236,9 +239,17 @@ def procedural_windows(data: Path, seed: int, count: int) -> Iterator[TrainingWi
         if rng.random() < 0.45:
             caption = terse(rng, sample.info, captions.level(float(sample.info["severity"])))
         made += 1
-        if made % 1000 == 0:
-            log.info("%d procedural windows of %d tries", made, tried)
-        yield TrainingWindow(image, clean, covered, Note(caption, kind, colour, "procedural", f"{name}/{tried}", split))
+        yield TrainingWindow(
+            image, clean, covered, Note(caption, kind, colour, "procedural", f"{name}/{shard}/{tried}", split)
+        )
+
+
+def write_shard(data: Path, out: Path, seed: int, shard: int, count: int) -> int:
+    """Make one procedural shard, unless it is there; returns its number."""
+    cv2.setNumThreads(1)
+    if not (out / f"windows-{shard:04d}.npz").exists():
+        write_shards(out, procedural_windows(data, seed, shard, count), count, shard)
+    return shard
 
 
 def main() -> None:
@@ -248,6 +259,7 @@ def main() -> None:
     parser.add_argument("--procedural", type=int, default=18_000)
     parser.add_argument("--crops", type=int, default=4, help="windows per real defect image")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="processes that paint; the windows are the same")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     cv2.setNumThreads(1)
@@ -263,9 +275,11 @@ def main() -> None:
         log.info("%d real windows", write_shards(real, counted()))
         kept = {n: sorted({g for g in groups_of(args.data / n).values() if held_out(n, g)}) for n in REAL}
         (real / "summary.json").write_text(json.dumps({"counts": counts, "held_out_groups": kept}, indent=1) + "\n")
-    if args.procedural:
-        count = write_shards(args.out / "procedural", procedural_windows(args.data, args.seed, args.procedural))
-        log.info("%d procedural windows", count)
+    sizes = [min(PER_SHARD, args.procedural - at) for at in range(0, args.procedural, PER_SHARD)]
+    with ProcessPoolExecutor(args.jobs) as pool:
+        work = partial(write_shard, args.data, args.out / "procedural", args.seed)
+        for done, _ in enumerate(pool.map(work, range(len(sizes)), sizes), 1):
+            log.info("procedural shard %d of %d", done, len(sizes))
 
 
 if __name__ == "__main__":

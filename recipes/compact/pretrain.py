@@ -24,6 +24,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--start-from", type=Path, help="a compact folder whose weights a new run starts with")
     parser.add_argument("--device", default="cpu", help="cpu, or cuda where there is one")
+    parser.add_argument("--workers", type=int, default=0, help="processes that put batches together meanwhile")
+    parser.add_argument("--minutes", type=float, help="end this call after that time; the next one goes on")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
@@ -38,6 +40,8 @@ def main() -> None:
         args.out,
         start_from=args.start_from,
         device=args.device,
+        workers=args.workers,
+        minutes=args.minutes,
         progress=lambda what, done, total, line: log.info("%s", line),
     )
 

@@ -28,6 +28,17 @@ def quick(recipe: CompactConfig) -> PretrainConfig:
     return PretrainConfig(steps=6, batch_size=4, warmup=2, held_out=16, recipe=recipe, learning_rate=2e-3, **every)
 
 
+def test_batches_made_ahead_and_a_call_that_ends_in_time_change_nothing(
+    shards: Path, text: Path, tmp_path: Path, quick: PretrainConfig
+) -> None:
+    pretrain(quick, [shards], tmp_path / "whole", text=text)
+    for _ in range(quick.steps):  # no time at all: one step a call
+        pretrain(quick, [shards], tmp_path / "hurried", text=text, minutes=0)
+    pretrain(quick, [shards], tmp_path / "ahead", text=text, workers=2)
+    whole, *others = ((tmp_path / k / "state.safetensors").read_bytes() for k in ("whole", "hurried", "ahead"))
+    assert others == [whole, whole]
+
+
 def test_masked_loss_by_hand() -> None:
     error = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
     mask = torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]])

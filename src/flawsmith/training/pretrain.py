@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -261,14 +261,17 @@ def pretrain(
     stop_after: int | None = None,
     start_from: Path | str | None = None,
     device: str = "cpu",
+    workers: int = 0,
+    minutes: float | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Train on the shards and write `out/backbone` (averaged weights, fp16), `out/metrics.jsonl`,
     `out/state.safetensors` and previews.
 
-    Calling it again resumes from the state. `stop_after` ends this call at that step without changing the
-    schedule; `start_from` is a compact folder whose weights a *new* run starts with, of any window size; `text` the
-    folder of the word table. Noise and windows are the same on every device. Returns `out/backbone`.
+    Calling it again resumes from the state. `stop_after` ends this call at that step, `minutes` after that time,
+    without changing the schedule. `workers` processes put the same batches together ahead of time. `start_from` is a
+    compact folder whose weights a *new* run starts with, of any window size; `text` the folder of the word table. Noise
+    and windows are the same on every device. Returns `out/backbone`.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -287,10 +290,12 @@ def pretrain(
     last = config.steps if stop_after is None else min(stop_after, config.steps)
     table = backbone.training_steps() if config.even_in == "noise" else None
     begun = time.monotonic()
-    for step in range(trainer.load(), last):
-        rate = _learn(trainer, backbone, windows, config, step, table)
+    first = trainer.load()
+    for step, batch in enumerate(_batches(windows, config, range(first, last), workers), first):
+        rate = _learn(trainer, backbone, batch, config, step, table)
         done = step + 1
-        saving = done % config.save_every == 0 or done == last
+        late = minutes is not None and time.monotonic() - begun > 60 * minutes
+        saving = done % config.save_every == 0 or done == last or late
         if done % 50 == 0 or saving:
             line = _figures(trainer, done, rate, time.monotonic() - begun)
             if done % config.held_out_every == 0 or done == config.steps:
@@ -312,7 +317,30 @@ def pretrain(
                 backbone.info = {"recipe": asdict(config.recipe), "steps": done, "seed": config.seed}
                 backbone.info["windows"] = len(windows)
                 _export(backbone, out / "backbone")
+        if late:
+            break
     return out / "backbone"
+
+
+class _Steps(torch.utils.data.Dataset[Batch]):
+    """The batches by number of step, for processes that share the windows' memory."""
+
+    def __init__(self, windows: Windows, config: PretrainConfig) -> None:
+        self.windows, self.config = windows, config
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.windows.batch(self.config.batch_size, self.config.seed, step)
+
+
+def _batches(windows: Windows, config: PretrainConfig, steps: range, workers: int) -> Iterator[Batch]:
+    """The batches of some steps, in order; put together here, or ahead of time by `workers` forked processes."""
+    found = _Steps(windows, config)
+    if not workers:
+        return (found[step] for step in steps)
+    made = torch.utils.data.DataLoader(
+        found, batch_size=None, sampler=steps, num_workers=workers, prefetch_factor=4, multiprocessing_context="fork"
+    )
+    return iter(made)
 
 
 def _resumable(config: PretrainConfig, written: Path) -> dict[str, Any]:
@@ -349,10 +377,9 @@ def _fresh(
 
 
 def _learn(
-    trainer: Trainer, backbone: Backbone, windows: Windows, config: PretrainConfig, step: int, table: Tensor | None
+    trainer: Trainer, backbone: Backbone, batch: Batch, config: PretrainConfig, step: int, table: Tensor | None
 ) -> float:
     """One step, a function of (seed, step); returns its learning rate. `table`: see losses.stratified_steps."""
-    batch = windows.batch(config.batch_size, config.seed, step)
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
     t = stratified_steps(config.batch_size, generator, table)
     side = int(backbone.unet.config.sample_size)

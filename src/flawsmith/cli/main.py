@@ -21,6 +21,7 @@ except KeyboardInterrupt:  # this import is most of the start
 
 from flawsmith import __version__, registry
 from flawsmith.cli import terminal
+from flawsmith.cli.captions import captions
 from flawsmith.cli.evaluate import evaluate
 from flawsmith.cli.export import export
 from flawsmith.cli.generate import generate
@@ -111,7 +112,7 @@ def demo(
         typer.echo(f"{name}: {path}")
 
 
-for command in (check, train, generate, evaluate, show, export, merge, doctor, demo):
+for command in (check, captions, train, generate, evaluate, show, export, merge, doctor, demo):
     app.command()(command)
 
 
@@ -150,7 +151,7 @@ def _fail(message: str, code: int = 2) -> NoReturn:
 
 
 def _stopped() -> NoReturn:
-    resumes = {"generate", "train", "evaluate", "export", "demo"} & set(sys.argv[1:3])
+    resumes = {"generate", "train", "evaluate", "export", "demo", "captions"} & set(sys.argv[1:3])
     kept = " What was finished is kept; run the same command again to resume." if resumes else ""
     terminal.say(f"\nStopped.{kept}", "yellow", err=True)
     sys.stdout.flush()

@@ -97,6 +97,8 @@ def read(
     validation or test, `group_by` is the column of origin.csv that names the physical part. Further `filters` go to
     a reader outside flawsmith. Raises FlawsmithError naming the folder and what it knows, or a name that is no UTF-8.
     """
+    from flawsmith.datasets import caption_table
+
     reader = resolve(name, DATASETS, "Reader")
     if filters and name in DATASETS:
         raise unknown("Filter", next(iter(filters)), ("category", "defect", "split", "group_by"), f"for {name}")
@@ -113,6 +115,7 @@ def read(
             *map(str, record.files),
         ):
             inputs.refuse_odd_name(part, f"In {root}: the name")
+    records = caption_table.applied(Path(root), records)
     if defect is not None:
         wanted = [defect] if isinstance(defect, str) else list(defect)
         known = {record.defect_type for record in records}

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flawsmith.datasets import mvtec_ad, tree
+from flawsmith.datasets import caption_table, mvtec_ad, tree
 from flawsmith.records import Record
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
-_COMPANIONS = frozenset({tree.ORIGIN, "manifest.jsonl", "generate.json"})
+_COMPANIONS = frozenset({tree.ORIGIN, "manifest.jsonl", "generate.json", *caption_table.NAMES})
 _DOCUMENTS = ("readme", "license", "licence", "notice", "copying", "credits")
 
 

@@ -296,6 +296,7 @@ def painted_blip(folder):
     for bias in (head.bias, head.decoder.bias):
         bias.data[len(vocabulary) - len(WORDS) :] = 9.0  # words, not marks
     model.save_pretrained(folder)
-    tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(vocabulary)})
+    numbers = {word: number for number, word in enumerate(vocabulary)}
+    tokenizer = BertTokenizer(vocab=numbers, additional_special_tokens=["[DEC]"])
     BlipProcessor(pil(size={"height": 32, "width": 32}), tokenizer).save_pretrained(folder)
     return folder

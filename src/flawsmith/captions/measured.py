@@ -99,7 +99,7 @@ def _colour(sample: Sample) -> tuple[str, str]:
     if abs(shade) < SHADE:
         return "", severity
     if shade < 0:
-        return "black" if lightness < 18 and shade < -BLACK else "dark", severity
+        return "black" if lightness < 12 and shade < -BLACK else "dark", severity
     return "white" if lightness > 88 else "bright", severity
 
 

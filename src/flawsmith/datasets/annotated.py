@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flawsmith import inputs
-from flawsmith.datasets import tree
+from flawsmith.datasets import regions, tree
 from flawsmith.datasets.folder import SPLITS
 from flawsmith.errors import FlawsmithError, short
 from flawsmith.records import GOOD, Record, Region
@@ -106,25 +106,28 @@ def label(given: Any, where: str) -> str:
     return text
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """An annotation file's JSON object. Raises FlawsmithError naming the file where it is damaged."""
+def read_json(path: Path, kind: type = dict) -> Any:
+    """An annotation file's JSON value, an object unless `kind` says otherwise. Raises FlawsmithError naming the file."""
     try:
         if path.stat().st_size > LARGEST:
             raise ValueError(f"it is larger than {LARGEST / 1e9:g} GB")
-        value: dict[str, Any] = inputs.parse_json(path.read_bytes())
+        return inputs.parse_json(path.read_bytes(), kind)
     except (OSError, ValueError) as error:
         raise FlawsmithError(f"{path} cannot be read as JSON ({error}): export the annotations again.") from error
-    return value
 
 
-def entries(content: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
-    """The list of objects under a key of an annotation file. Raises FlawsmithError naming file and entry."""
-    found = content.get(key, [])
+def entries(content: dict[str, Any], key: str, where: str | Path) -> list[dict[str, Any]]:
+    """The list of objects under a key of an entry. Raises FlawsmithError that begins with `where`."""
+    return objects(content.get(key, []), where, key)
+
+
+def objects(found: Any, where: str | Path, name: str) -> list[dict[str, Any]]:
+    """`found`, refused with place and `name` unless it is a list of objects."""
     if not isinstance(found, list):
-        raise FlawsmithError(f"{path}: {key} is a {type(found).__name__}: it must be a list.")
+        raise FlawsmithError(f"{where}: {name} is a {type(found).__name__}: it must be a list.")
     for number, one in enumerate(found):
         if not isinstance(one, dict):
-            raise FlawsmithError(f"{path}, {key}[{number}] is {short(one)}: it must be an object.")
+            raise FlawsmithError(f"{where}, {name}[{number}] is {short(one)}: it must be an object.")
     return found
 
 
@@ -140,6 +143,19 @@ class Found:
     group: str = ""
     category: str = ""
     good: bool = False  # said to be good, whatever is marked on it
+    tags: list[str] = field(default_factory=list)  # what is said of the whole image; counts where nothing is marked
+    joined: dict[tuple[str, Any], int] = field(default_factory=dict)  # (label, group) -> place in `regions`
+
+    def add(self, region: Region, group: Any = None) -> None:
+        """Add a region; polygons of one label and `group`, a number or word other than 0, are one defect."""
+        if isinstance(region, regions.Polygon) and isinstance(group, (int, str)) and group not in (0, ""):
+            place = self.joined.setdefault((region.label, group), len(self.regions))
+            if place < len(self.regions):
+                before = self.regions[place]
+                assert isinstance(before, regions.Polygon)
+                self.regions[place] = replace(before, rings=(*before.rings, *region.rings))
+                return
+        self.regions.append(region)
 
     def told(self, said: Mapping[str, str]) -> Found:
         """Itself, with caption, group and category as `notes` found them."""
@@ -169,13 +185,14 @@ def records(root: Path, found: Sequence[Found], category: str | None, group_by: 
                 f"{one.where} describes {one.image.name}, and so does {made[one.image][1]}: keep one of them, with all "
                 "of the image's defects."
             )
-        regions = tuple(region for region in one.regions if not tree.is_good_name(region.label))
-        labels = list(dict.fromkeys(region.label for region in regions))
+        marked = tuple(region for region in one.regions if not tree.is_good_name(region.label))
+        tags = () if marked else tuple(tag for tag in one.tags if not tree.is_good_name(tag))
+        labels = list(dict.fromkeys((*(region.label for region in marked), *tags)))
         record = Record(
             image=one.image,
             category=groups.note(one.image, "category") or one.category or own,
             defect_type=GOOD if one.good or not labels else labels[0] if len(labels) == 1 else COMBINED,
-            masks=() if one.good else regions,
+            masks=() if one.good else marked,
             caption=one.caption or groups.note(one.image, "caption"),
             split=one.split,
             group=groups.get(one.image, one.group or os.path.relpath(one.image, root).replace(os.sep, "/")),

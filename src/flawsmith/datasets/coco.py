@@ -38,7 +38,8 @@ def _is_coco(path: Path) -> bool:
             tail = file.read()
     except OSError:
         return False
-    if b'"shapes"' in head:
+    other = b'"shapes"' in head or b'"dm_format_version"' in head or head.lstrip()[:1] == b"["
+    if other or (b'"items"' in head and b'"images"' not in head):  # of LabelMe, Label Studio, Datumaro
         return False
     return bool(_LISTS.search(head)) or (b'"categories"' in head and bool(_ENTRIES.search(tail)))
 

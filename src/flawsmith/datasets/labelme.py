@@ -7,7 +7,6 @@ part. The images' own copies inside the files (`imageData`) are not read. Refere
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from flawsmith.errors import FlawsmithError, short
 from flawsmith.records import Record, Region
 
 SHAPES = ("polygon", "rectangle", "circle", "line", "linestrip", "mask")
-CORNERS = 72  # of a circle
 
 
 def is_annotation(path: Path) -> bool:
@@ -67,19 +65,9 @@ def _read_file(path: Path, found: Tree) -> Found:
     one = Found(image, str(path), annotated.split_of(found.name(image))).told(said)
     size = content.get("imageHeight"), content.get("imageWidth")
     inside = (int(size[0]), int(size[1])) if all(type(n) is int and n > 0 for n in size) else None  # type: ignore
-    grouped: dict[tuple[str, Any], int] = {}
     for number, shape in enumerate(annotated.entries(content, "shapes", path)):
-        region = _shape(path, number, shape, inside)
-        key = region.label, shape.get("group_id")
-        if isinstance(region, regions.Polygon) and isinstance(key[1], (int, str)):
-            if key in grouped:
-                before = one.regions[grouped[key]]
-                assert isinstance(before, regions.Polygon)
-                rings = (*before.rings, *region.rings)
-                one.regions[grouped[key]] = regions.Polygon(path, before.entry, region.label, rings=rings)
-                continue
-            grouped[key] = len(one.regions)
-        one.regions.append(region)
+        group = shape.get("group_id")
+        one.add(_shape(path, number, shape, inside), None if group is None else f"group {short(group)}")
     return one
 
 
@@ -102,8 +90,7 @@ def _shape(path: Path, number: int, shape: dict[str, Any], size: tuple[int, int]
     ring = points
     if kind == "circle":
         radius = float(np.hypot(*(points[1] - points[0])))
-        turn = np.linspace(0, 2 * math.pi, CORNERS, endpoint=False)
-        ring = points[0] + radius * np.stack([np.cos(turn), np.sin(turn)], axis=1)
+        ring = regions.ellipse(points[0], (radius, radius))
         low, high = ring.min(axis=0), ring.max(axis=0)
     if size:
         regions.refuse_outside(low, high + (kind == "mask"), size, where)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from flawsmith.masks import boxes
 from flawsmith.records import Region
 
 Read = Callable[[], np.ndarray]
+CORNERS = 72  # of an ellipse that becomes a polygon
 LARGEST = 1e6  # pixels: no coordinate is further from the image than this
 
 
@@ -64,6 +66,18 @@ def refuse_outside(low: Sequence[float], high: Sequence[float], size: tuple[int,
             f"{where}: it lies at x {low[0]:g} to {high[0]:g}, y {low[1]:g} to {high[1]:g}, all of it outside the "
             f"image of {size[1]} x {size[0]} pixels: correct the coordinates, or remove the entry."
         )
+
+
+def ellipse(centre: Sequence[float], radii: Sequence[float], turned: float = 0.0) -> np.ndarray:
+    """An ellipse around `centre` (x, y), `turned` clockwise by degrees, as a ring (CORNERS, 2) of (x, y)."""
+    angles = np.linspace(0, 2 * math.pi, CORNERS, endpoint=False)
+    return turn(np.stack([radii[0] * np.cos(angles), radii[1] * np.sin(angles)], axis=1), turned) + np.asarray(centre)
+
+
+def turn(points: np.ndarray, degrees: float) -> np.ndarray:
+    """Points (n, 2) of (x, y), y down, turned clockwise around the origin."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return np.asarray(points @ np.array([[cos, sin], [-sin, cos]]))
 
 
 def fill(rings: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
@@ -154,6 +168,19 @@ class RunLengths(Region):
 
 
 @dataclass(frozen=True)
+class RowRuns(Region):
+    """CVAT's runs of outside and inside in turn, along the rows of a box (left, top, width, height) in pixels."""
+
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64), compare=False, repr=False)
+    place: tuple[int, int, int, int] = field(default=(0, 0, 0, 0), compare=False)
+
+    def draw(self, size: tuple[int, int], read: Read) -> np.ndarray:
+        left, top, width, height = self.place
+        part = np.repeat(np.arange(len(self.counts)) % 2 == 1, self.counts).reshape(height, width)
+        return stamped(part, top, left, size)
+
+
+@dataclass(frozen=True)
 class Box(Region):
     """A box (x, y, width, height) in pixels, or in parts of the image where `relative`: its mask is proposed."""
 
@@ -227,8 +254,13 @@ class Stamp(Region):
                 part = np.asarray(opened.convert("L")) > 0
         except (OSError, SyntaxError, ValueError, binascii.Error, UnidentifiedImageError) as error:
             raise FlawsmithError(f"{self}: its mask is no PNG ({error}): export the annotation again.") from error
-        mask = np.zeros(size, dtype=bool)
-        top, left = max(0, self.top), max(0, self.left)
-        part = part[top - self.top :, left - self.left :][: max(0, size[0] - top), : max(0, size[1] - left)]
-        mask[top : top + part.shape[0], left : left + part.shape[1]] = part
-        return mask
+        return stamped(part, self.top, self.left, size)
+
+
+def stamped(part: np.ndarray, top: int, left: int, size: tuple[int, int]) -> np.ndarray:
+    """A small mask (h, w) bool laid with its corner at `top`, `left` into one of `size`; what is beyond is cut off."""
+    mask = np.zeros(size, dtype=bool)
+    down, right = max(0, top), max(0, left)
+    part = part[down - top :, right - left :][: max(0, size[0] - down), : max(0, size[1] - right)]
+    mask[down : down + part.shape[0], right : right + part.shape[1]] = part
+    return mask

@@ -7,6 +7,7 @@ Reference: Everingham et al., "The Pascal Visual Object Classes Challenge", IJCV
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -23,7 +24,7 @@ def is_annotation(path: Path) -> bool:
     """Whether an XML file begins as VOC's do."""
     try:
         with open(path, "rb") as file:
-            return b"<annotation" in file.read(4096)
+            return re.search(rb"<annotation[\s>]", file.read(4096)) is not None
     except OSError:
         return False
 
@@ -74,7 +75,8 @@ def _text(node: ElementTree.Element, tag: str) -> str:
     return (node.findtext(tag) or "").strip()
 
 
-def _parse(path: Path) -> ElementTree.Element:
+def parse(path: Path) -> ElementTree.Element:
+    """The root of an XML file. Raises FlawsmithError naming the file where it is damaged or defines entities."""
     try:
         content = path.read_bytes()
         if b"<!ENTITY" in content:
@@ -85,7 +87,7 @@ def _parse(path: Path) -> ElementTree.Element:
 
 
 def _read_file(path: Path, found: Tree, splits: dict[str, str]) -> Found:
-    root = _parse(path)
+    root = parse(path)
     where = str(path)
     image = _image(path, root, found, where)
     said = {key: _text(root, key) for key in ("caption", "group", "category")}

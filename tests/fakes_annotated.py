@@ -280,3 +280,89 @@ def visa_one_class_tree(root: Path) -> Truth:
             "candle/test/bad/000.JPG": ("bad", (HOLE, CRACK), "candle/ground_truth/bad/000.png"),
         },
     )
+
+
+def cvat_tree(root: Path, kind: str = "polygon") -> Truth:
+    """images/ and annotations.xml as CVAT 1.1 writes it; `kind` polygon, mask or box."""
+    truth = photos(root / "images", ".jpg")
+    lines = ["<?xml version='1.0' encoding='utf-8'?>", "<annotations>", "<version>1.1</version>"]
+    lines.append("<meta><task><size>3</size><mode>annotation</mode></task></meta>")
+    for number, (name, places) in enumerate({"good": [], "hole": [HOLE], "both": [HOLE, CRACK]}.items()):
+        lines.append(f'<image id="{number}" name="{name}.jpg" width="64" height="48">')
+        for label, (top, left, bottom, right) in zip(("hole", "crack"), places, strict=False):
+            common = f'label="{label}" source="manual" occluded="0" z_order="0"'
+            high, wide = bottom - top, right - left
+            corner = ";".join(f"{x}.00,{y}.00" for x, y in ((left, top), (right, top), (right, bottom), (left, bottom)))
+            # a mask with a margin of one pixel: outside and inside in turn, along the rows
+            rows = ", ".join([str(wide + 3), *[str(wide), "2"] * (high - 1), str(wide)])
+            shape = {
+                "polygon": f'points="{corner}"',
+                "mask": f'rle="{rows}" left="{left - 1}" top="{top - 1}" width="{wide + 2}" height="{high + 2}"',
+                "box": f'xtl="{left}.00" ytl="{top}.00" xbr="{right}.00" ybr="{bottom}.00"',
+            }[kind]
+            lines.append(f"<{kind} {common} {shape}></{kind}>")
+        lines.append("</image>")
+    fakes.write(root / "annotations.xml", "\n".join([*lines, "</annotations>"]))
+    return truth
+
+
+def datumaro_tree(root: Path, kind: str = "polygon") -> Truth:
+    """images/default and annotations/default.json; `kind` polygon, mask or bbox."""
+    truth = photos(root / "images/default")
+    items = []
+    for name, places in {"good": [], "hole": [HOLE], "both": [HOLE, CRACK]}.items():
+        marked = []
+        for number, place in enumerate(places):
+            top, left, bottom, right = place
+            shape = {
+                "polygon": {"points": corners(place)},
+                "mask": {"rle": {"counts": runs(rectangle(place)), "size": list(SIZE)}},
+                "bbox": {"bbox": [left, top, right - left, bottom - top]},
+            }[kind]
+            marked.append({"id": 0, "type": kind, "attributes": {}, "group": 0, "label_id": number, **shape})
+        items.append({"id": name, "annotations": marked, "image": {"path": f"{name}.png", "size": list(SIZE)}})
+    labels = [{"name": name, "parent": "", "attributes": []} for name in ("hole", "crack")]
+    content = {"dm_format_version": "1.0", "media_type": 2, "infos": {}, "items": items}
+    content |= {"categories": {"label": {"labels": labels, "label_groups": [], "attributes": []}}}
+    fakes.write(root / "annotations/default.json", json.dumps(content))
+    return truth
+
+
+def packed_runs(values: np.ndarray) -> list[int]:
+    """Label Studio's packing of bytes, bit by bit in a text: repeated values only, lengths of 8 bits."""
+    bits = f"{len(values):032b}" + f"{7:05b}" + f"{7:04b}" * 4
+    ends = [*(np.flatnonzero(np.diff(values.astype(int))) + 1).tolist(), len(values)]
+    start = 0
+    for end in ends:
+        while start < end:
+            length = min(end - start, 256)
+            bits += "1" + "00" + f"{length - 1:08b}" + f"{int(values[start]):08b}"
+            start += length
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[place : place + 8], 2) for place in range(0, len(bits), 8)]
+
+
+def label_studio_tree(root: Path, kind: str = "polygon") -> Truth:
+    """photos/ and the export of a project they were uploaded to; `kind` polygon, brush or rectangle."""
+    truth = photos(root / "photos")
+    tasks = []
+    for number, (name, places) in enumerate({"good": [], "hole": [HOLE], "both": [HOLE, CRACK]}.items()):
+        results = []
+        for label, place in zip(("hole", "crack"), places, strict=False):
+            top, left, bottom, right = place
+            x, y, wide, high = (
+                100 * n / s for n, s in zip((left, top, right - left, bottom - top), (64, 48) * 2, strict=True)
+            )
+            value = {
+                "polygon": {"points": [[x, y], [x + wide, y], [x + wide, y + high], [x, y + high]], "closed": True},
+                "brush": {"format": "rle", "rle": packed_runs(np.repeat(rectangle(place).ravel(), 4) * np.uint8(255))},
+                "rectangle": {"x": x, "y": y, "width": wide, "height": high, "rotation": 0},
+            }[kind]
+            result = {"id": f"r{len(results)}", "type": f"{kind}labels", "from_name": "label", "to_name": "image"}
+            result |= {"original_width": 64, "original_height": 48, "image_rotation": 0}
+            results.append({**result, "value": {**value, f"{kind}labels": [label]}})
+        annotation = {"id": number, "completed_by": 1, "was_cancelled": False, "result": results}
+        data = {"image": f"/data/upload/1/3f2a9c1{number}-{name}.png"}
+        tasks.append({"id": number + 1, "data": data, "annotations": [annotation], "predictions": []})
+    fakes.write(root / "project-1.json", json.dumps(tasks))
+    return truth

@@ -23,12 +23,21 @@ EXACT = {
     "voc objects": ("voc", painted.voc_tree),
     "labelme polygons": ("labelme", painted.labelme_tree),
     "labelme masks": ("labelme", partial(painted.labelme_tree, kind="mask")),
+    "cvat polygons": ("cvat", painted.cvat_tree),
+    "cvat masks": ("cvat", partial(painted.cvat_tree, kind="mask")),
+    "datumaro polygons": ("datumaro", painted.datumaro_tree),
+    "datumaro masks": ("datumaro", partial(painted.datumaro_tree, kind="mask")),
+    "label studio polygons": ("label_studio", painted.label_studio_tree),
+    "label studio brushes": ("label_studio", partial(painted.label_studio_tree, kind="brush")),
 }
 BOXES = {
     "coco boxes": ("coco", partial(painted.coco_tree, shape="box")),
     "yolo boxes": ("yolo", partial(painted.yolo_tree, outlines=False)),
     "voc boxes": ("voc", partial(painted.voc_tree, objects=False)),
     "labelme rectangles": ("labelme", partial(painted.labelme_tree, kind="rectangle")),
+    "cvat boxes": ("cvat", partial(painted.cvat_tree, kind="box")),
+    "datumaro boxes": ("datumaro", partial(painted.datumaro_tree, kind="bbox")),
+    "label studio rectangles": ("label_studio", partial(painted.label_studio_tree, kind="rectangle")),
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import re
 import shutil
 import time
 from functools import partial
@@ -32,6 +34,15 @@ SETS = {
     "voc boxes": (partial(painted.voc_tree, objects=False), "Annotations/both.xml"),
     "labelme": (painted.labelme_tree, "both.json"),
     "labelme masks": (partial(painted.labelme_tree, kind="mask"), "both.json"),
+    "cvat": (painted.cvat_tree, "annotations.xml"),
+    "cvat masks": (partial(painted.cvat_tree, kind="mask"), "annotations.xml"),
+    "cvat boxes": (partial(painted.cvat_tree, kind="box"), "annotations.xml"),
+    "datumaro": (painted.datumaro_tree, "annotations/default.json"),
+    "datumaro masks": (partial(painted.datumaro_tree, kind="mask"), "annotations/default.json"),
+    "datumaro boxes": (partial(painted.datumaro_tree, kind="bbox"), "annotations/default.json"),
+    "label_studio": (painted.label_studio_tree, "project-1.json"),
+    "label_studio brushes": (partial(painted.label_studio_tree, kind="brush"), "project-1.json"),
+    "label_studio boxes": (partial(painted.label_studio_tree, kind="rectangle"), "project-1.json"),
     "visa": (painted.visa_tree, "capsules/image_anno.csv"),
 }
 ODD = [
@@ -53,6 +64,8 @@ ODD = [
     *([-5, -5, -1, -1], [1e9, 1e9, 5, 5], [500, 500, 3, 3], {"counts": "~~~~", "size": [48, 64]}, [[1, 2], [3]]),
     *({"counts": [10**12], "size": [10**6, 10**6]}, {"counts": "P" * 99, "size": [48, 64]}, {"size": ["a"]}, "good"),
 ]
+TEXTS = ["", "nan", "-1", "1e999", "-5,-5;-1,-1;-5,-1", "1,1;2", "x", "0", "9" * 400, "../../x.png", "/etc/passwd"]
+TEXTS += ["C:\\x.png", "500.5", "1, -2, 3", "1,1;1,1;1,1", "good", "é" * 300, "10000000000,1", "&amp;", " "]
 BYTES = st.sampled_from([b"", b"\0", b"NaN", b"-1e999", b"\xff\xfe", b"{", b"]", b"<", b'"', b"../", b"1" * 400, b"\n"])
 
 
@@ -96,7 +109,9 @@ def places(value: object, path: tuple = ()) -> list[tuple]:
     return found
 
 
-QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+# Of every test below; FLAWSMITH_DAMAGED=40 makes well above a thousand damaged data sets of all of them together.
+EXAMPLES = int(os.environ.get("FLAWSMITH_DAMAGED", "10"))
+QUICK = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -114,7 +129,7 @@ def test_damaged_bytes(sets, name, data):
         (root / file).write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["coco", "coco runs", "coco boxes", "labelme", "labelme masks"])
+@pytest.mark.parametrize("name", [name for name, (_, file) in SETS.items() if file.endswith(".json")])
 @QUICK
 @given(data=st.data())
 def test_odd_values_anywhere(sets, name, data):
@@ -132,6 +147,22 @@ def test_odd_values_anywhere(sets, name, data):
         outcome(name, root, file)
     finally:
         (root / file).write_bytes(before)
+
+
+@pytest.mark.parametrize("name", [name for name, (_, file) in SETS.items() if file.endswith(".xml")])
+@QUICK
+@given(data=st.data())
+def test_odd_texts_in_xml(sets, name, data):
+    root, file = sets[name], SETS[name][1]
+    before = (root / file).read_text()
+    spans = [found.span(1) for found in re.finditer(r'(?:="|>)([^<>"]*)(?:"|<)', before)]
+    begin, end = data.draw(st.sampled_from(spans))
+    text = data.draw(st.sampled_from(TEXTS))
+    (root / file).write_text(before[:begin] + text + before[end:])
+    try:
+        outcome(name, root, file)
+    finally:
+        (root / file).write_text(before)
 
 
 @QUICK

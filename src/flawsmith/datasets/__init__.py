@@ -15,9 +15,12 @@ from flawsmith.registry import resolve
 DATASETS: dict[str, str] = {
     "btad": "flawsmith.datasets.mvtec_ad:read",
     "coco": "flawsmith.datasets.coco:read",
+    "cvat": "flawsmith.datasets.cvat:read",
+    "datumaro": "flawsmith.datasets.datumaro:read",
     "folder": "flawsmith.datasets.folder:read",
     "ksdd": "flawsmith.datasets.kolektor:sdd",
     "ksdd2": "flawsmith.datasets.kolektor:sdd2",
+    "label_studio": "flawsmith.datasets.label_studio:read",
     "labelme": "flawsmith.datasets.labelme:read",
     "mpdd": "flawsmith.datasets.mvtec_ad:read",
     "mvtec_ad": "flawsmith.datasets.mvtec_ad:read",
@@ -30,7 +33,12 @@ DATASETS: dict[str, str] = {
 }
 
 # Readers of folders whose layout other rules tell than class folders with captions in them.
-ANNOTATED = frozenset({"coco", "ksdd", "ksdd2", "labelme", "mvtec_ad2", "real_iad", "visa", "voc", "yolo"})
+ANNOTATED = frozenset(
+    {
+        *("coco", "cvat", "datumaro", "ksdd", "ksdd2", "label_studio", "labelme", "mvtec_ad2", "real_iad", "visa"),
+        *("voc", "yolo"),
+    }
+)
 
 _PREFIX = re.compile(r"^(?P<own>\w+(?:\.\w+)+:\w+)(?=:)|^(?P<name>\w{2,})(?=:)")  # one letter is a Windows drive
 

@@ -107,7 +107,7 @@ def label(given: Any, where: str) -> str:
 
 
 def read_json(path: Path, kind: type = dict) -> Any:
-    """An annotation file's JSON value, an object unless `kind` says otherwise. Raises FlawsmithError naming the file."""
+    """An annotation file's JSON value, an object unless `kind` differs. Raises FlawsmithError naming the file."""
     try:
         if path.stat().st_size > LARGEST:
             raise ValueError(f"it is larger than {LARGEST / 1e9:g} GB")

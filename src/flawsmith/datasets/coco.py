@@ -131,7 +131,7 @@ def _region(path: Path, place: str, entry: dict[str, Any], names: Any, size: tup
     name = annotated.label(names[key], f"{path}, the category {short(key)}")
     shape = entry.get("segmentation")
     if isinstance(shape, dict):
-        return _runs(path, place, name, shape, size)
+        return regions.runs(path, place, name, shape, size)
     if isinstance(shape, list) and shape:
         rings = tuple(regions.ring(points, where) for points in shape)
         if size:
@@ -145,17 +145,3 @@ def _region(path: Path, place: str, entry: dict[str, Any], names: Any, size: tup
     if size:
         regions.refuse_outside(box[:2], (box[0] + box[2], box[1] + box[3]), size, where)
     return regions.Box(path, place, name, place=box)
-
-
-def _runs(path: Path, place: str, name: str, shape: dict[str, Any], size: tuple[int, int] | None) -> Region:
-    where = f"{path}, {place}"
-    own = shape.get("size")
-    whole = isinstance(own, list) and len(own) == 2 and all(type(one) is int and one > 0 for one in own)
-    if not whole or (size is not None and tuple(own) != size):  # type: ignore[arg-type]
-        wanted = f"[{size[0]}, {size[1]}], as its image" if size else "[height, width]"
-        raise FlawsmithError(f"{where}: the run lengths' size is {short(own)}: it must be {wanted}.")
-    height, width = own  # type: ignore[misc]
-    counts = shape.get("counts")
-    if height * width > MAX_PIXELS or regions.run_lengths(counts, where).sum() != height * width:
-        raise FlawsmithError(f"{where}: the run lengths do not cover {width} x {height} pixels: export them again.")
-    return regions.RunLengths(path, place, name, counts=counts, shape=(height, width))

@@ -64,7 +64,7 @@ def _read_file(path: Path, found: Tree) -> Found:
     said = annotated.notes({**content, "caption": content.get("description")})
     one = Found(image, str(path), annotated.split_of(found.name(image))).told(said)
     size = content.get("imageHeight"), content.get("imageWidth")
-    inside = (int(size[0]), int(size[1])) if all(type(n) is int and n > 0 for n in size) else None  # type: ignore
+    inside = (int(size[0]), int(size[1])) if all(type(n) is int and n > 0 for n in size) else None
     for number, shape in enumerate(annotated.entries(content, "shapes", path)):
         group = shape.get("group_id")
         one.add(_shape(path, number, shape, inside), None if group is None else f"group {short(group)}")

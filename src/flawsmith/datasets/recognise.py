@@ -6,7 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flawsmith.datasets import coco, kolektor, labelme, mvtec_ad, mvtec_ad2, real_iad, tree, visa, voc, yolo
+from flawsmith.datasets import (
+    coco,
+    cvat,
+    datumaro,
+    kolektor,
+    label_studio,
+    labelme,
+    mvtec_ad,
+    mvtec_ad2,
+    real_iad,
+    tree,
+    visa,
+    voc,
+    yolo,
+)
 
 LOOKED_AT = 2000  # files of a folder without layout: what makes a layout shows early
 
@@ -78,6 +92,25 @@ def _coco(folder: Path) -> str:
     return f"{found[0].relative_to(folder)} holds COCO's images and annotations" if found else ""
 
 
+def _datumaro(folder: Path) -> str:
+    found = datumaro.files(folder)
+    return f"{found[0].relative_to(folder)} holds Datumaro's items" if found else ""
+
+
+def _cvat(folder: Path) -> str:
+    for path in _some(folder, lambda path: path.suffix.lower() == ".xml"):
+        if cvat.is_annotation(path):
+            return f"{path.relative_to(folder)} holds CVAT's annotations"
+    return ""
+
+
+def _label_studio(folder: Path) -> str:
+    for path in _some(folder, lambda path: path.suffix.lower() == ".json"):
+        if label_studio.is_export(path):
+            return f"{path.relative_to(folder)} holds Label Studio's tasks"
+    return ""
+
+
 def _yolo(folder: Path) -> str:
     for path in yolo.settings(folder):
         if path.suffix in (".yaml", ".yml"):
@@ -121,7 +154,10 @@ LOOKS: dict[str, Callable[[Path], str]] = {
     "mvtec_ad": _mvtec_ad,
     "real_iad": _real_iad,
     "visa": _visa,
+    "datumaro": _datumaro,
     "coco": _coco,
+    "cvat": _cvat,
+    "label_studio": _label_studio,
     "voc": _voc,
     "labelme": _labelme,
     "yolo": _yolo,

@@ -167,6 +167,21 @@ class RunLengths(Region):
         return flat.reshape(size[1], size[0]).T
 
 
+def runs(path: Path, place: str, name: str, shape: dict[str, Any], size: tuple[int, int] | None) -> RunLengths:
+    """COCO's {"counts", "size"} as a region. Raises FlawsmithError where it is none, or not of `size` (H, W)."""
+    where = f"{path}, {place}"
+    own = shape.get("size")
+    whole = isinstance(own, list) and len(own) == 2 and all(type(one) is int and one > 0 for one in own)
+    if not whole or (size is not None and tuple(own) != size):  # type: ignore[arg-type]
+        wanted = f"[{size[0]}, {size[1]}], as its image" if size else "[height, width]"
+        raise FlawsmithError(f"{where}: the run lengths' size is {short(own)}: it must be {wanted}.")
+    height, width = own  # type: ignore[misc]
+    counts = shape.get("counts")
+    if height * width > images.MAX_PIXELS or run_lengths(counts, where).sum() != height * width:
+        raise FlawsmithError(f"{where}: the run lengths do not cover {width} x {height} pixels: export them again.")
+    return RunLengths(path, place, name, counts=counts, shape=(height, width))
+
+
 @dataclass(frozen=True)
 class RowRuns(Region):
     """CVAT's runs of outside and inside in turn, along the rows of a box (left, top, width, height) in pixels."""

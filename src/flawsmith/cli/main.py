@@ -22,11 +22,12 @@ except KeyboardInterrupt:  # this import is most of the start
 from flawsmith import __version__, registry
 from flawsmith.cli import terminal
 from flawsmith.cli.captions import captions
+from flawsmith.cli.check import check
 from flawsmith.cli.evaluate import evaluate
 from flawsmith.cli.export import export
 from flawsmith.cli.generate import generate
 from flawsmith.cli.options import READERS
-from flawsmith.cli.show import check, show
+from flawsmith.cli.show import show
 from flawsmith.cli.train import merge, train
 
 app = typer.Typer(

@@ -1,54 +1,13 @@
-"""`flawsmith check` and `flawsmith show`: what a folder holds."""
+"""`flawsmith show`: what a generated folder or a trained run holds."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flawsmith.cli import terminal
-from flawsmith.cli.options import READERS, Category, GroupBy
-
-
-def check(
-    source: Annotated[str, typer.Argument(metavar="READER:DIR", help=f"Data set: {READERS}.")],
-    category: Category = None,
-    group_by: GroupBy = None,
-    json_: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Also write summary and findings to this file.")
-    ] = None,
-) -> None:
-    """Look at a data set: a summary, and findings with file, reason and fix.
-
-    Nothing else is written. Exit code 2 when something would stop flawsmith (damaged files, masks of another size).
-
-    Example: `flawsmith check mvtec_ad:data/bottle`
-    """
-    from flawsmith import datasets, images, inputs
-    from flawsmith.datasets import check as checking
-
-    typer.echo(datasets.told(source))
-    with terminal.progress() as bar:
-        task = bar.add_task("checking", total=None)
-        report = checking.check(
-            source,
-            category=category,
-            group_by=group_by or "group",
-            progress=lambda what, done, total, _: bar.update(task, completed=done, total=total),
-        )
-    terminal.table("Data set", report.rows)
-    if json_ is not None:
-        content = {"source": source, **report.as_dict()}
-        images.write_bytes(inputs.home(json_), (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
-    if not report.findings:
-        typer.echo("No findings.")
-    for finding in report.grouped():
-        terminal.say(f"{finding.severity:8}", terminal.COLOURS.get(finding.severity, "blue"), nl=False)
-        typer.echo(f"{finding.file}: {finding.reason}{f' Fix: {finding.fix}' if finding.fix else ''}")
-    if any(finding.severity == "error" for finding in report.findings):
-        raise typer.Exit(2)
 
 
 def show(

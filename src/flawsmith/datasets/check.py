@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from flawsmith.datasets import ANNOTATED, check_files, check_images, leaks, parse_source, read
+from flawsmith.datasets import ANNOTATED, check_files, check_images, check_sets, parse_source, read
 from flawsmith.datasets.check_files import ERROR, NOTE, WARNING, Finding
 from flawsmith.datasets.check_images import Facts
 from flawsmith.records import GOOD, Progress, Record
 
 WORKERS = min(4, os.cpu_count() or 1)  # images decoded at a time; each takes some 15 bytes a pixel
+WINDOW = 256  # pixels to which detectors usually shrink an image
 FEW = 4  # references below this number leave nothing to vary
 
 Severity = Literal["error", "warning", "note"]
@@ -25,14 +26,22 @@ Severity = Literal["error", "warning", "note"]
 
 @dataclass(frozen=True)
 class Report:
-    """`rows`: one per category and type, ready to print as a table. `findings`: errors first, in file order."""
+    """`rows`: one per category and type, ready to print as a table. `findings`: errors first, in file order.
+
+    `licences`: files found. `pairs`: every record with what was seen of it. `groups`: (category, group) -> the group it
+    should have, since both seem to show one part.
+    """
 
     rows: list[dict[str, Any]]
     findings: list[Finding] = field(default_factory=list)
+    licences: list[str] = field(default_factory=list)
+    pairs: list[tuple[Record, Facts]] = field(default_factory=list, repr=False)
+    groups: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it as JSON holds it: {"rows": [...], "findings": [{"severity", "file", "reason", "fix", "kind"}]}."""
-        return {"rows": self.rows, "findings": [asdict(finding) for finding in self.findings]}
+        """All that JSON holds: {"rows", "findings": [{"severity", "file", "reason", "fix", "kind"}], "licences"}."""
+        findings = [asdict(finding) for finding in self.findings]
+        return {"rows": self.rows, "findings": findings, "licences": self.licences}
 
     def count(self, severity: Severity) -> int:
         return sum(finding.severity == severity for finding in self.findings)
@@ -59,13 +68,14 @@ def check(
     *,
     category: str | None = None,
     group_by: str = "group",
+    window: int = WINDOW,
     progress: Progress | None = None,
 ) -> Report:
     """Look at every file of a data set, a few at a time.
 
     `source` is "READER:DIR" or a folder. Without `records` everything is read and stray files are reported too; with
-    `records` only these are looked at. `progress` is told of each image. Raises FlawsmithError
-    only when there is no data set to look at.
+    `records` only these are looked at. `window`: to how many pixels detectors shrink an image. `progress` is told of
+    each image. Raises FlawsmithError only when there is no data set to look at.
     """
     findings: list[Finding] = []
     if records is None:
@@ -81,10 +91,15 @@ def check(
                 progress("", done, len(records), {})
     pairs = list(zip(records, facts, strict=True))
     findings += [*_names(records), *_mixtures(pairs), *_copies(pairs), *_proposed(records)]
+    findings += [*check_sets.tiny(pairs, window), *check_sets.background(pairs)]
+    groups: dict[tuple[str, str], str] = {}
     if not _is_generated(records):
-        findings += [*_counts(records), *_lookalikes(pairs)]
+        groups, alike = check_sets.parts(pairs)
+        findings += [*_counts(records), *check_sets.imbalance(records), *check_sets.captions(records), *alike]
     rank = {ERROR: 0, WARNING: 1, NOTE: 2}
-    return Report(_rows(pairs), sorted(findings, key=lambda finding: rank[finding.severity]))
+    ordered = sorted(findings, key=lambda finding: rank[finding.severity])
+    licences = check_sets.licences(records[0].root, records) if records else []
+    return Report(_rows(pairs), ordered, licences, pairs, groups)
 
 
 def _is_generated(records: Sequence[Record]) -> bool:
@@ -246,25 +261,3 @@ def _proposed(records: Sequence[Record]) -> Iterator[Finding]:
                 "mend what is wrong there.",
                 "mask-proposed",
             )
-
-
-def _lookalikes(pairs: Sequence[tuple[Record, Facts]]) -> Iterator[Finding]:
-    """Parts whose images nearly equal another part's: the same part under two group names, most likely."""
-    prints = [(record, fact.fingerprint) for record, fact in pairs if fact.fingerprint is not None]
-    contents = {record.image: fact.sha for record, fact in pairs}
-    for members in leaks.same_parts(prints):
-        if len({contents[record.image] for record in members}) == 1:
-            continue  # true copies have their own finding
-        across = len({record.split for record in members}) > 1
-        names = ", ".join(record.name for record in members[1:5]) + (", ..." if len(members) > 5 else "")
-        groups = list(dict.fromkeys(record.group for record in members if record.group != record.name))
-        yield Finding(
-            WARNING if across or not all(record.is_good for record in members) else NOTE,
-            members[0].name,
-            f"nearly the same image as {names}"
-            + (f" (groups {', '.join(groups)})" if groups else "")
-            + ": probably one part photographed again"
-            + (", in train and test" if across else ""),
-            "Give them the same group in origin.csv, so that no split puts them on two sides, or keep one.",
-            "lookalike",
-        )

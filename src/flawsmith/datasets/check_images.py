@@ -15,10 +15,12 @@ from flawsmith import images
 from flawsmith.datasets import leaks
 from flawsmith.datasets.check_files import ERROR, NOTE, WARNING, Finding
 from flawsmith.errors import FlawsmithError
+from flawsmith.masks import segment
 from flawsmith.records import Record, Region
 
 LARGE = 50_000_000  # pixels
-FULL = 0.95  # a mask covering more is probably inverted
+FULL = 0.95  # a mask covering more is probably inverted, and so is one of more than half the image with most of its rim
+RIM = 0.9
 _ORIENTATION = 0x0112
 
 
@@ -30,6 +32,8 @@ class Facts:
     mode: str = ""
     shift: int | None = None  # bits dropped from a 16-bit image
     area: float = 0.0  # the masks' share of the image, 0..1
+    marked: np.ndarray | None = None  # the masks' share of every field of the fingerprint, (64, 64) uint8
+    beside: bool | None = None  # whether the masks lie beside the object; None where no object stands out
     sha: str = ""
     fingerprint: leaks.Print | None = None
 
@@ -37,7 +41,7 @@ class Facts:
 def inspect(record: Record) -> tuple[Facts, list[Finding]]:
     """Read one image and its masks; nothing of them stays in memory."""
     findings: list[Finding] = []
-    mode, orientation = _header(record.image)
+    mode, orientation = header(record.image)
     try:
         image = images.read_image(record.image)
     except FlawsmithError as error:
@@ -45,6 +49,7 @@ def inspect(record: Record) -> tuple[Facts, list[Finding]]:
     height, width = image.shape[:2]
     shift = _shift(record.image, float(image.mean())) if mode.startswith("16-bit") else None
     fingerprint = leaks.fingerprint(image)
+    ground = segment.foreground(image) if record.masks else None
     del image
     if height * width > LARGE:
         findings.append(
@@ -76,9 +81,21 @@ def inspect(record: Record) -> tuple[Facts, list[Finding]]:
                 "image-without-mask",
             )
         )
-    area, found = _masks(record, (height, width))
-    facts = Facts((height, width), mode, shift, area, images.file_sha(record.image), fingerprint)
-    return facts, findings + found
+    union, found = _masks(record, (height, width))
+    marked = beside = None
+    if union.any():
+        marked = cv2.resize(union.astype(np.uint8) * 255, (leaks.THUMB, leaks.THUMB), interpolation=cv2.INTER_AREA)
+        if ground is not None and not ground.all():
+            beside = not (union & _hull(ground)).any()
+    sha = images.file_sha(record.image)
+    return Facts((height, width), mode, shift, float(union.mean()), marked, beside, sha, fingerprint), findings + found
+
+
+def _hull(ground: np.ndarray) -> np.ndarray:
+    """The convex hull of (H, W) bool: where a piece of the object is missing, its mask lies beside what is left."""
+    outline, _ = cv2.findContours(ground.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    hull = cv2.convexHull(np.concatenate(outline))
+    return cv2.fillConvexPoly(np.zeros(ground.shape, np.uint8), hull, 1).astype(bool)
 
 
 def _unreadable(name: str, path: Path, error: FlawsmithError) -> Finding:
@@ -88,7 +105,7 @@ def _unreadable(name: str, path: Path, error: FlawsmithError) -> Finding:
     return Finding(ERROR, name, reason or text, fix if reason else "", "unreadable")
 
 
-def _header(path: Path) -> tuple[str, int]:
+def header(path: Path) -> tuple[str, int]:
     """(mode as people say it, EXIF orientation); ("", 1) for what Pillow cannot open."""
     try:
         with warnings.catch_warnings():
@@ -137,8 +154,8 @@ def _mask(path: Path, any_level: bool) -> tuple[np.ndarray, int, bool]:
     return grey > 0 if plain else images.read_mask(path, any_level), len(levels), bool(levels[-1] == 255)
 
 
-def _masks(record: Record, size: tuple[int, int]) -> tuple[float, list[Finding]]:
-    """(share of the image the union of the masks covers, findings)."""
+def _masks(record: Record, size: tuple[int, int]) -> tuple[np.ndarray, list[Finding]]:
+    """(the union of the masks, (H, W) bool, findings)."""
     findings = []
     union = np.zeros(size, dtype=bool)
     for mask in record.masks:
@@ -189,14 +206,19 @@ def _masks(record: Record, size: tuple[int, int]) -> tuple[float, list[Finding]]
                 "mask-empty",
             )
         )
-    elif area > FULL:
+    elif area > FULL or (area > 0.5 and _rim(union) > RIM):
         findings.append(
             Finding(
                 WARNING,
                 record.name,
-                f"its mask covers {area:.0%} of the image",
+                f"its mask covers {area:.0%} of the image and {_rim(union):.0%} of its rim",
                 "Check that black and white are not swapped: the defect must be white.",
                 "mask-full",
             )
         )
-    return area, findings
+    return union, findings
+
+
+def _rim(mask: np.ndarray) -> float:
+    """The share of the outermost pixels that is marked."""
+    return float(np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean())

@@ -73,6 +73,26 @@ def export(
         raise FlawsmithError(f"val={val:g} and test={test:g} are shares from 0, and together less than 1.")
     found = sources.read([source, *merge], category, group_by)
     chosen = sources.divide(found, split, val, test, seed)
+    settings = {
+        "sources": [str(one) for one in (source, *merge)],
+        **{"category": category, "split": split, "val": val, "test": test, "seed": seed, "group_by": group_by},
+    }
+    return write(found, chosen, out, formats, settings, progress)
+
+
+def write(
+    found: sources.Sources,
+    chosen: dict[Path, str],
+    out: Path,
+    formats: Sequence[str],
+    settings: dict[str, Any],
+    progress: Progress | None = None,
+) -> Summary:
+    """Write records, divided by `chosen` (image -> train, val or test), as `export` does.
+
+    `settings` are what the same call again must repeat to resume. Raises FlawsmithError where `out` lies in a data set,
+    or holds anything else than the same export.
+    """
     for one in found.roots:
         if os.path.realpath(out).startswith(os.path.realpath(one) + os.sep) or out.resolve() == one.resolve():
             raise FlawsmithError(f"--out {out} lies in the data set {one}, which must stay as it is: choose another.")
@@ -83,9 +103,8 @@ def export(
         )
     description = {
         "flawsmith": __version__,
-        "sources": [str(one) for one in (source, *merge)],
         "formats": list(formats),
-        **{"category": category, "split": split, "val": val, "test": test, "seed": seed, "group_by": group_by},
+        **settings,
         "data_set": found.sha(),
         "licences": found.licences,
     }

@@ -24,7 +24,7 @@ from flawsmith.datasets.exports import FORMATS, outlines
 from flawsmith.datasets.exports.run import export
 from flawsmith.masks import boxes
 
-READS = {"coco": "coco", "labelme": "labelme", "mvtec": "mvtec_ad", "voc": "voc", "yolo": "yolo", "yolo-seg": "yolo"}
+READS = {name: name.replace("-", "_") for name in FORMATS} | {"mvtec": "mvtec_ad", "yolo-seg": "yolo"}
 
 
 def paint_coco(root: Path, images: int, regions: int = 2, points: int = 50) -> None:

@@ -20,7 +20,7 @@ def test_public_names() -> None:
 def test_tables() -> None:
     assert set(DATASETS) == {
         *("btad", "coco", "folder", "ksdd", "ksdd2", "labelme", "mpdd", "mvtec_ad", "mvtec_ad2", "mvtec_loco"),
-        *("cvat", "datumaro", "label_studio", "real_iad", "visa", "voc", "yolo"),
+        *("cvat", "datumaro", "hf_dataset", "label_studio", "real_iad", "visa", "voc", "webdataset", "yolo"),
     }
     assert set(MASKS) == {
         *("blob", "box", "polygon", "perlin", "scratch", "crack", "spots"),

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -31,7 +32,7 @@ from flawsmith.datasets.exports.run import export
 from flawsmith.errors import FlawsmithError
 from flawsmith.records import Record
 
-READS = {"coco": "coco", "labelme": "labelme", "mvtec": "mvtec_ad", "voc": "voc", "yolo": "yolo", "yolo-seg": "yolo"}
+READS = {name: name.replace("-", "_") for name in FORMATS} | {"mvtec": "mvtec_ad", "yolo-seg": "yolo"}
 GROUPS = {f"test/crack/{n:03d}.png": f"part {n // 2}" for n in range(6)}
 
 
@@ -43,6 +44,16 @@ def widget(tmp_path: Path) -> Path:
     mask[5:20, 5:25], mask[9:15, 10:20], mask[30:32, 40:60], mask[32, 60] = True, False, True, True
     images.write_image(folder / "ground_truth/hole/000_mask.png", mask)
     return folder
+
+
+def unpack(folder: Path) -> None:
+    """Shards beside themselves, each in a folder of its name, as origin.csv calls them."""
+    for shard in folder.glob("*.tar"):
+        packed = shard.with_suffix(".packed")
+        shard.rename(packed)
+        with tarfile.open(packed) as tar:
+            tar.extractall(shard, filter="data")
+        packed.unlink()
 
 
 def origins(folder: Path) -> dict[str, dict[str, str]]:
@@ -67,6 +78,7 @@ def test_outlines_give_exactly_the_same_pixels_back(mask):
 @pytest.mark.parametrize("name", FORMATS)
 def test_round_trip_of_pixels_and_words(widget, tmp_path, name):
     export(widget, tmp_path / "out", [name])
+    unpack(tmp_path / "out")
     before = {record.name: record for record in datasets.read("mvtec_ad", widget)}
     after = datasets.read(READS[name], tmp_path / "out")
     rows = origins(tmp_path / "out")
@@ -91,9 +103,11 @@ def test_round_trip_of_pixels_and_words(widget, tmp_path, name):
 @pytest.mark.parametrize("shape", ["polygon", "runs"])
 def test_several_labels_in_one_image_travel(tmp_path, shape):
     truth = painted.coco_tree(tmp_path / "set", shape)
-    export(tmp_path / "set", tmp_path / "out", ["yolo-seg", "voc", "labelme", "coco"])
+    formats = ["yolo-seg", "voc", "labelme", "coco", "datumaro", "hf-dataset", "webdataset"]
+    export(tmp_path / "set", tmp_path / "out", formats)
     for folder in (tmp_path / "out").iterdir():
         if folder.is_dir():
+            unpack(folder)
             for record in datasets.read(READS[folder.name], folder):
                 labels, mask = truth[origins(folder)[record.name]["origin_file"].removeprefix("images/")]
                 assert set(record.labels) == labels and np.array_equal(record.load().mask, mask)
@@ -116,6 +130,76 @@ def test_coco_is_what_pycocotools_reads(widget, tmp_path):
             assert np.array_equal(mask, ours[image["file_name"]].load().mask)
             seen += 1
     assert seen == len(ours)
+
+
+def test_webdataset_reads_its_shards(widget, tmp_path, monkeypatch):
+    wds = pytest.importorskip("webdataset")
+    monkeypatch.setattr("flawsmith.datasets.exports.webdataset.SHARD", 20_000)
+    export(widget, tmp_path / "out", ["webdataset"])
+    before = {record.name: record for record in datasets.read("mvtec_ad", widget)}
+    shards = sorted(map(str, (tmp_path / "out").glob("*.tar")))
+    assert len(shards) > 4
+    seen = 0
+    for one in wds.WebDataset(shards, shardshuffle=False).decode("rgb8"):
+        old = before[one["json"]["origin"]["origin_file"]].load()
+        assert np.array_equal(one["png"], old.image) and np.array_equal(one["mask.png"][..., 0] > 0, old.mask)
+        assert one["txt"].strip() == old.caption and one["json"]["defect_type"] == old.defect_type
+        seen += 1
+    assert seen == len(before)
+
+
+def test_hugging_face_datasets_reads_the_imagefolder(widget, tmp_path):
+    load = pytest.importorskip("datasets.load", reason="Hugging Face's datasets is not installed")
+    export(widget, tmp_path / "out", ["hf-dataset"])
+    before = {record.name: record for record in datasets.read("mvtec_ad", widget)}
+    loaded = load.load_dataset("imagefolder", data_dir=str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert set(loaded) == {"train", "validation", "test"}
+    seen = 0
+    for rows in loaded.values():
+        for row in rows:
+            old = before[row["origin"]["origin_file"]].load()
+            assert np.array_equal(np.asarray(row["image"]), old.image)
+            assert np.array_equal(np.asarray(row["mask"].convert("L")) > 0, old.mask)
+            assert (row["caption"], row["defect_type"]) == (old.caption, old.defect_type)
+            objects = json.loads(row["objects"])
+            assert len(objects["bbox"]) == len(objects["categories"]) and bool(objects["bbox"]) == old.mask.any()
+            seen += 1
+    assert seen == len(before)
+
+
+def test_datumaro_reads_its_own_format_and_those_of_others(widget, tmp_path):
+    dm = pytest.importorskip("datumaro", reason="datumaro is not installed: it needs an environment of its own")
+    from datumaro.components.annotation import AnnotationType
+
+    formats = {"datumaro": "datumaro", "coco": "coco", "voc": "voc", "yolo": "yolo"}
+    export(widget, tmp_path / "out", list(formats))
+    ours = {record.image.stem: record for record in datasets.read("datumaro", tmp_path / "out/datumaro")}
+    for name, theirs in formats.items():
+        found = dm.Dataset.import_from(str(tmp_path / "out" / name), theirs)
+        assert len(found) == len(ours), name
+        names = [label.name for label in found.categories()[AnnotationType.label]]
+        for item in found:
+            old = ours[item.id.rpartition("/")[2]]
+            shapes = [one for one in item.annotations if one.type.name in ("polygon", "mask")]
+            if name == "yolo":
+                assert len([one for one in item.annotations if one.type.name == "bbox"]) == len(old.masks)
+                continue
+            mask = np.zeros((48, 64), dtype=bool)
+            for one in shapes:
+                drawn = one.image if one.type.name == "mask" else filled(one.points)
+                mask |= np.asarray(drawn, dtype=bool)
+                assert names[one.label] == old.defect_type
+            assert np.array_equal(mask, old.load().mask), (name, item.id)
+        if name == "datumaro":
+            assert {item.id: item.attributes["part"] for item in found} == {key: r.group for key, r in ours.items()}
+            said = {item.id: [one.caption for one in item.annotations if one.type.name == "caption"] for item in found}
+            assert said == {key: [record.caption] if record.caption else [] for key, record in ours.items()}
+
+
+def filled(points) -> np.ndarray:
+    """A polygon as pycocotools fills it, which datumaro does."""
+    tools = pytest.importorskip("pycocotools.mask")
+    return tools.decode(tools.merge(tools.frPyObjects([list(points)], 48, 64)))
 
 
 @pytest.mark.parametrize("name", ["coco", "yolo-seg", "voc"])

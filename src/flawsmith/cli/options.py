@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 READERS = (
-    "btad, coco, cvat, datumaro, folder, ksdd, ksdd2, label_studio, labelme, mpdd, mvtec_ad, mvtec_ad2, mvtec_loco, "
-    "real_iad, visa, voc or yolo, as coco:DIR; of DIR alone the layout is recognised"
+    "btad, coco, cvat, datumaro, folder, hf_dataset, ksdd, ksdd2, label_studio, labelme, mpdd, mvtec_ad, mvtec_ad2, "
+    "mvtec_loco, real_iad, visa, voc, webdataset or yolo, as coco:DIR; of DIR alone the layout is recognised"
 )
 
 Category = Annotated[str | None, typer.Option(help="Only this category of the data set. Default: all.")]

@@ -18,6 +18,7 @@ DATASETS: dict[str, str] = {
     "cvat": "flawsmith.datasets.cvat:read",
     "datumaro": "flawsmith.datasets.datumaro:read",
     "folder": "flawsmith.datasets.folder:read",
+    "hf_dataset": "flawsmith.datasets.rows:hf_dataset",
     "ksdd": "flawsmith.datasets.kolektor:sdd",
     "ksdd2": "flawsmith.datasets.kolektor:sdd2",
     "label_studio": "flawsmith.datasets.label_studio:read",
@@ -29,6 +30,7 @@ DATASETS: dict[str, str] = {
     "real_iad": "flawsmith.datasets.real_iad:read",
     "visa": "flawsmith.datasets.visa:read",
     "voc": "flawsmith.datasets.voc:read",
+    "webdataset": "flawsmith.datasets.rows:webdataset",
     "yolo": "flawsmith.datasets.yolo:read",
 }
 
@@ -36,7 +38,7 @@ DATASETS: dict[str, str] = {
 ANNOTATED = frozenset(
     {
         *("coco", "cvat", "datumaro", "ksdd", "ksdd2", "label_studio", "labelme", "mvtec_ad2", "real_iad", "visa"),
-        *("voc", "yolo"),
+        *("hf_dataset", "voc", "webdataset", "yolo"),
     }
 )
 

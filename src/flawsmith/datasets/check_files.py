@@ -103,7 +103,8 @@ def _names(root: Path, place: Path) -> Iterator[Finding]:
 
 
 def _is_label_picture(path: Path) -> bool:
-    return path.parent.name.casefold() in {*tree.MASK_FOLDERS, "segmentationobject", "segmentationclass"}
+    folders = {*tree.MASK_FOLDERS, "segmentationobject", "segmentationclass"}
+    return path.parent.name.casefold() in folders or path.stem.endswith(".mask")
 
 
 def _undescribed(root: Path, path: Path) -> Finding:

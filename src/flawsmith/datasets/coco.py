@@ -133,15 +133,7 @@ def _region(path: Path, place: str, entry: dict[str, Any], names: Any, size: tup
     if isinstance(shape, dict):
         return regions.runs(path, place, name, shape, size)
     if isinstance(shape, list) and shape:
-        rings = tuple(regions.ring(points, where) for points in shape)
-        if size:
-            low = min(ring[:, 0].min() for ring in rings), min(ring[:, 1].min() for ring in rings)
-            high = max(ring[:, 0].max() for ring in rings), max(ring[:, 1].max() for ring in rings)
-            regions.refuse_outside(low, high, size, where)
-        return regions.Polygon(path, place, name, rings=rings)
+        return regions.outlined(path, place, name, shape, size)
     if shape not in (None, []):
         raise FlawsmithError(f"{where}: segmentation is {short(shape)}: give polygons, run lengths, or [].")
-    box = regions.box(entry.get("bbox"), where)
-    if size:
-        regions.refuse_outside(box[:2], (box[0] + box[2], box[1] + box[3]), size, where)
-    return regions.Box(path, place, name, place=box)
+    return regions.boxed(path, place, name, entry.get("bbox"), size)

@@ -122,21 +122,18 @@ def _shape(path: Path, place: str, kind: str, entry: dict[str, Any], name: str, 
         rle = entry.get("rle")
         return regions.runs(path, place, name, rle if isinstance(rle, dict) else {}, size)
     if kind == "bbox":
-        box = regions.box(entry.get("bbox"), where)
-        if size:
-            regions.refuse_outside(box[:2], (box[0] + box[2], box[1] + box[3]), size, where)
-        return regions.Box(path, place, name, place=box)
+        return regions.boxed(path, place, name, entry.get("bbox"), size)
+    if kind == "polygon":
+        return regions.outlined(path, place, name, [entry.get("points")], size)
     if kind == "ellipse":
         left, top, right, bottom = _four(entry.get("points"), where)
         x, y, width, height = regions.box([left, top, right - left, bottom - top], where)
         ring = regions.ellipse((x + width / 2, y + height / 2), (width / 2, height / 2))
-    elif kind == "polyline":
+    else:
         flat = regions.numbers(entry.get("points"), where, "points", "[x1, y1, x2, y2, ...]")
         if len(flat) < 4 or len(flat) % 2:
             raise FlawsmithError(f"{where}: a polyline has {len(flat)} numbers: give [x1, y1, x2, y2, ...].")
         ring = flat.reshape(-1, 2)
-    else:
-        ring = regions.ring(entry.get("points"), where)
     if size:
         regions.refuse_outside(ring.min(axis=0), ring.max(axis=0), size, where)
     if kind == "polyline":

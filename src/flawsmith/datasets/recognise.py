@@ -16,6 +16,7 @@ from flawsmith.datasets import (
     mvtec_ad,
     mvtec_ad2,
     real_iad,
+    rows,
     tree,
     visa,
     voc,
@@ -111,6 +112,20 @@ def _label_studio(folder: Path) -> str:
     return ""
 
 
+def _hf_dataset(folder: Path) -> str:
+    found = [path for path in (folder / rows.METADATA, *folder.glob(f"*/{rows.METADATA}")) if path.is_file()]
+    return f"{found[0].relative_to(folder)} holds a row for every image" if found else ""
+
+
+def _webdataset(folder: Path) -> str:
+    if any(path.suffix == ".tar" for path in tree.listing(folder)[1]):
+        return "it holds shards of WebDataset"
+    for path in _some(folder, lambda path: path.suffix.lower() == ".json"):
+        if rows.is_row(path):
+            return f"{path.relative_to(folder)} holds the words of the image beside it"
+    return ""
+
+
 def _yolo(folder: Path) -> str:
     for path in yolo.settings(folder):
         if path.suffix in (".yaml", ".yml"):
@@ -155,11 +170,13 @@ LOOKS: dict[str, Callable[[Path], str]] = {
     "real_iad": _real_iad,
     "visa": _visa,
     "datumaro": _datumaro,
+    "hf_dataset": _hf_dataset,
     "coco": _coco,
     "cvat": _cvat,
     "label_studio": _label_studio,
     "voc": _voc,
     "labelme": _labelme,
+    "webdataset": _webdataset,
     "yolo": _yolo,
     "ksdd": _ksdd,
     "ksdd2": _ksdd2,

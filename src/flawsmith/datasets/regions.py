@@ -182,6 +182,28 @@ def runs(path: Path, place: str, name: str, shape: dict[str, Any], size: tuple[i
     return RunLengths(path, place, name, counts=counts, shape=(height, width))
 
 
+def outlined(path: Path, entry: str, label: str, rings: Sequence[Any], size: tuple[int, int] | None) -> Polygon:
+    """Polygons [x1, y1, ...] of one defect as a region. Raises FlawsmithError where one is none, or all lie outside."""
+    where = f"{path}, {entry}"
+    drawn = tuple(ring(points, where) for points in rings)
+    if size:
+        low, high = (
+            np.min([one.min(axis=0) for one in drawn], axis=0),
+            np.max([one.max(axis=0) for one in drawn], axis=0),
+        )
+        refuse_outside(low, high, size, where)
+    return Polygon(path, entry, label, rings=drawn)
+
+
+def boxed(path: Path, entry: str, label: str, given: Any, size: tuple[int, int] | None) -> Box:
+    """[x, y, width, height] in pixels as a region. Raises FlawsmithError where it is none, or lies outside."""
+    where = f"{path}, {entry}"
+    place = box(given, where)
+    if size:
+        refuse_outside(place[:2], (place[0] + place[2], place[1] + place[3]), size, where)
+    return Box(path, entry, label, place=place)
+
+
 @dataclass(frozen=True)
 class RowRuns(Region):
     """CVAT's runs of outside and inside in turn, along the rows of a box (left, top, width, height) in pixels."""

@@ -44,6 +44,7 @@ class Item:
 
     `stem` and `suffix` name its file, `size` is (H, W). `split` is train, val or test.
     `origin`: where it comes from, in words: source, file, and of a generated one method, seed, normal and reference.
+    `content` gives the bytes of its file.
     """
 
     index: int
@@ -54,6 +55,7 @@ class Item:
     record: Record
     instances: Sequence[Instance]
     origin: dict[str, Any] = field(default_factory=dict)
+    content: Callable[[], bytes] = bytes
 
     @property
     def name(self) -> str:
@@ -69,7 +71,10 @@ class Item:
 
 
 class Format(Protocol):
-    """A format's writer: made with the class names, given every image once, in order, then closed."""
+    """A format's writer: made with the class names, given every image once, in order, then closed.
+
+    One with `packs` puts the image itself into its own files.
+    """
 
     def __init__(self, names: Sequence[str], write: Write) -> None: ...
 

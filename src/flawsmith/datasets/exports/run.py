@@ -148,7 +148,7 @@ def _write(
         origin = found.origin(record)
         stem = names.of(record, "generated" if origin["source"] == "generated" and found.several else "")
         side = chosen[record.image]
-        item = Item(index, stem, image.suffix, image.size, side, record, marked, origin)
+        item = Item(index, stem, image.suffix, image.size, side, record, marked, origin, image.content)
         lost = not record.is_good and not marked  # without a mask it would pass for a good one
         if lost:
             bare.append(record.name)
@@ -156,7 +156,8 @@ def _write(
             if lost and name != "mvtec":
                 continue
             place = writer.image(item)
-            already += not places[name].copy(place, image)
+            if not getattr(writer, "packs", False):
+                already += not places[name].copy(place, image)
             writer.add(item)
             table[name].append(_row(place, item))
         if not lost or "mvtec" in writers:

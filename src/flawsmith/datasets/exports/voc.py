@@ -1,6 +1,7 @@
 """Pascal VOC: JPEGImages, Annotations/*.xml with boxes, SegmentationObject and SegmentationClass, ImageSets.
 
 Boxes count pixels from 1 and include both ends, as VOC does. In SegmentationObject pixels of the n-th object hold n.
+labelmap.txt, which CVAT and Datumaro read, names the classes.
 Reference: Everingham et al., "The Pascal Visual Object Classes Challenge", IJCV 2010.
 """
 
@@ -72,7 +73,9 @@ class Voc:
         return ElementTree.tostring(root, encoding="utf-8") + b"\n"
 
     def close(self, splits: Sequence[str]) -> None:
-        self.write("labels.txt", "".join(f"{name}\n" for name in self.numbers).encode())
+        colours = [("background", 0), *self.numbers.items()]
+        lines = [f"{name}:{','.join(map(str, PALETTE[3 * n : 3 * n + 3]))}::\n" for name, n in colours]
+        self.write("labelmap.txt", ("# label:color_rgb:parts:actions\n" + "".join(lines)).encode())
         for split in splits:
             for place in ("Main", "Segmentation"):
                 self.write(f"ImageSets/{place}/{split}.txt", "".join(f"{s}\n" for s in self.lists[split]).encode())

@@ -366,3 +366,29 @@ def label_studio_tree(root: Path, kind: str = "polygon") -> Truth:
         tasks.append({"id": number + 1, "data": data, "annotations": [annotation], "predictions": []})
     fakes.write(root / "project-1.json", json.dumps(tasks))
     return truth
+
+
+def hf_tree(root: Path, kind: str = "polygon") -> Truth:
+    """Hugging Face's imagefolder, train/metadata.jsonl; `kind` polygon or box."""
+    truth = photos(root / "train")
+    lines = []
+    for name, places in {"good": [], "hole": [HOLE], "both": [HOLE, CRACK]}.items():
+        boxes = [[left, top, right - left, bottom - top] for top, left, bottom, right in places]
+        objects: dict[str, object] = {"bbox": boxes, "categories": ["hole", "crack"][: len(places)]}
+        if kind == "polygon":
+            objects["segmentation"] = [[corners(place)] for place in places]
+        row = {"file_name": f"{name}.png", "width": 64, "height": 48, "text": f"It is {name}.", "objects": objects}
+        lines.append(json.dumps(row))
+    fakes.write(root / "train/metadata.jsonl", "\n".join(lines) + "\n")
+    return truth
+
+
+def webdataset_tree(root: Path) -> Truth:
+    """Unpacked shards: beside every image its mask and its words; nobody says which pixel belongs to which type."""
+    truth = photos(root / "train-000000")
+    for name, (kinds, mask) in truth.items():
+        stem = name.removesuffix(".png")
+        kind = {0: "good", 1: "hole", 2: "combined"}[len(kinds)]
+        fakes.save(root / f"train-000000/{stem}.mask.png", mask)
+        fakes.write(root / f"train-000000/{stem}.json", json.dumps({"defect_type": kind, "caption": ""}))
+    return {name: (kinds if len(kinds) < 2 else {"combined"}, mask) for name, (kinds, mask) in truth.items()}

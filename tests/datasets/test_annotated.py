@@ -27,6 +27,8 @@ EXACT = {
     "cvat masks": ("cvat", partial(painted.cvat_tree, kind="mask")),
     "datumaro polygons": ("datumaro", painted.datumaro_tree),
     "datumaro masks": ("datumaro", partial(painted.datumaro_tree, kind="mask")),
+    "hf polygons": ("hf_dataset", painted.hf_tree),
+    "webdataset masks": ("webdataset", painted.webdataset_tree),
     "label studio polygons": ("label_studio", painted.label_studio_tree),
     "label studio brushes": ("label_studio", partial(painted.label_studio_tree, kind="brush")),
 }
@@ -37,6 +39,7 @@ BOXES = {
     "labelme rectangles": ("labelme", partial(painted.labelme_tree, kind="rectangle")),
     "cvat boxes": ("cvat", partial(painted.cvat_tree, kind="box")),
     "datumaro boxes": ("datumaro", partial(painted.datumaro_tree, kind="bbox")),
+    "hf boxes": ("hf_dataset", partial(painted.hf_tree, kind="box")),
     "label studio rectangles": ("label_studio", partial(painted.label_studio_tree, kind="rectangle")),
 }
 
@@ -50,7 +53,8 @@ def test_pixels_and_labels_are_those_that_were_marked(tmp_path, case):
     for record in records:
         labels, mask = truth[record.image.name]
         assert set(record.labels) == labels and not record.is_proposed
-        assert record.defect_type == {0: "good", 1: "hole", 2: "combined"}[len(labels)]
+        assert record.defect_type in (*labels, "combined") if labels else record.is_good
+        assert (record.defect_type == "combined") == (record.image.stem == "both")
         assert np.array_equal(record.load().mask, mask)
         assert record.marks_something() == mask.any()
     assert not [one for one in check(f"{reader}:{tmp_path}").findings if one.severity == "error"]

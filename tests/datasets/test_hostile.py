@@ -21,6 +21,7 @@ import fakes
 import fakes_annotated as painted
 from flawsmith import datasets
 from flawsmith.datasets.check import check
+from flawsmith.datasets.exports import FORMATS
 from flawsmith.datasets.exports.run import export
 from flawsmith.errors import FlawsmithError
 
@@ -43,6 +44,9 @@ SETS = {
     "label_studio": (painted.label_studio_tree, "project-1.json"),
     "label_studio brushes": (partial(painted.label_studio_tree, kind="brush"), "project-1.json"),
     "label_studio boxes": (partial(painted.label_studio_tree, kind="rectangle"), "project-1.json"),
+    "hf_dataset": (painted.hf_tree, "train/metadata.jsonl"),
+    "hf_dataset boxes": (partial(painted.hf_tree, kind="box"), "train/metadata.jsonl"),
+    "webdataset": (painted.webdataset_tree, "train-000000/both.json"),
     "visa": (painted.visa_tree, "capsules/image_anno.csv"),
 }
 ODD = [
@@ -87,7 +91,7 @@ def outcome(name: str, root: Path, damaged: str) -> str:
     said = ""
     try:
         check(f"{reader}:{root}")
-        export(f"{reader}:{root}", home / "out", ["coco", "yolo-seg", "voc", "labelme", "mvtec"])
+        export(f"{reader}:{root}", home / "out", list(FORMATS))
         for record in datasets.read(reader, root):
             assert record.load().mask.shape == (48, 64)
     except FlawsmithError as error:
@@ -129,20 +133,21 @@ def test_damaged_bytes(sets, name, data):
         (root / file).write_bytes(content)
 
 
-@pytest.mark.parametrize("name", [name for name, (_, file) in SETS.items() if file.endswith(".json")])
+@pytest.mark.parametrize("name", [name for name, (_, file) in SETS.items() if file.endswith((".json", ".jsonl"))])
 @QUICK
 @given(data=st.data())
 def test_odd_values_anywhere(sets, name, data):
     root, file = sets[name], SETS[name][1]
     before = (root / file).read_bytes()
-    content = json.loads(before)
+    rows = [json.loads(line) for line in before.splitlines()] if file.endswith(".jsonl") else []
+    content = rows or json.loads(before)
     for _ in range(data.draw(st.integers(1, 2))):
         path = data.draw(st.sampled_from(places(content)))
         inner = content
         for key in path[:-1]:
             inner = inner[key]
         inner[path[-1]] = copy.deepcopy(data.draw(st.sampled_from(ODD)))
-    (root / file).write_text(json.dumps(content))
+    (root / file).write_text("\n".join(map(json.dumps, rows)) if rows else json.dumps(content))
     try:
         outcome(name, root, file)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -112,6 +113,42 @@ def test_damaged_deep_files_are_named(tmp_path: Path) -> None:
         path.write_bytes(content[: len(content) // 2])
         with pytest.raises(FlawsmithError, match=name):
             images.read_image(path)
+
+
+def test_cmyk_is_read_as_the_colours_it_prints(tmp_path: Path) -> None:
+    for suffix in ("tif", "jpg"):
+        save(tmp_path / f"c.{suffix}", Image.fromarray(RGB).convert("CMYK"), quality=95)
+        read = images.read_image(tmp_path / f"c.{suffix}").astype(int)
+        assert np.abs(read - RGB).mean() < 3
+
+
+def test_heic_is_read_and_exported_as_png(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    from flawsmith.datasets.check import check
+    from flawsmith.datasets.exports.run import export
+
+    smooth = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8), (0, 0), 4)
+    path = tmp_path / "set/good/phone.HEIC"
+    path.parent.mkdir(parents=True)
+    heif.from_pillow(Image.fromarray(smooth)).save(path, quality=95)
+    assert images.image_size(path) == (40, 60)
+    assert np.abs(images.read_image(path).astype(int) - smooth).mean() < 3
+    images.verify(path)
+    assert check(tmp_path / "set").rows[0]["mode"] == "RGB"
+    export(tmp_path / "set", tmp_path / "out", ["coco"])
+    (written,) = (tmp_path / "out/images/train").iterdir()
+    assert written.suffix == ".png" and np.array_equal(images.read_image(written), images.read_image(path))
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(FlawsmithError, match=r"phone\.HEIC cannot be read"):
+        images.read_image(path)
+
+
+def test_heic_without_its_reader_is_refused_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.heic").write_bytes(b"whatever")
+    for read in (images.read_image, images.image_size, images.verify):
+        with pytest.raises(FlawsmithError, match=r"a\.heic is HEIC, .* pip install 'flawsmith\[heic\]', or export it"):
+            read(tmp_path / "a.heic")
 
 
 def test_missing_text_and_folder(tmp_path: Path) -> None:

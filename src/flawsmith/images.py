@@ -17,16 +17,28 @@ from PIL import Image, ImageDraw, ImageFile, ImageFont, ImageOps, UnidentifiedIm
 
 from flawsmith.errors import FlawsmithError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+HEIC = frozenset({".heic", ".heif"})  # what phones write; read by the extra heic
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}) | HEIC
 MAX_PIXELS = 250_000_000  # a decoded RGB array of 0.75 GB; larger files are mosaics, to be cut first
 PARTIAL = re.compile(r"\..+\.\d+\.tmp")  # a file that `write_bytes` has not finished
 
 
-def _open(path: str | Path) -> ImageFile.ImageFile:
-    """Pillow's `open`, of files only: a pipe would be waited for, and a folder has no pixels."""
+def open_file(path: str | Path) -> ImageFile.ImageFile:
+    """Pillow's `open`, of files only: a pipe would be waited for, and a folder has no pixels.
+
+    Raises FlawsmithError for a HEIC file where nothing is installed that reads it.
+    """
     path = Path(path)
     if path.exists() and not path.is_file():
         raise OSError("it is a folder or a device, not a file")
+    if path.suffix.lower() in HEIC:
+        try:
+            import pillow_heif
+        except ImportError:
+            raise FlawsmithError(
+                f"Image {path} is HEIC, which needs pillow-heif: pip install 'flawsmith[heic]', or export it as JPEG."
+            ) from None
+        pillow_heif.register_heif_opener()
     return Image.open(path)
 
 
@@ -34,7 +46,7 @@ def _decode(path: Path) -> np.ndarray:
     """Decode a file to whatever it holds: (H, W) or (H, W, C), uint8, uint16, int32 or float32."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the size has its own limit below; a damaged tag is no news for a user
-        with _open(path) as opened:
+        with open_file(path) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise FlawsmithError(
                     f"{path} has {opened.width} x {opened.height} pixels, more than {MAX_PIXELS:,} allowed: "
@@ -51,7 +63,7 @@ def _decode(path: Path) -> np.ndarray:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read png, jpg, bmp, tif or webp as (H, W, 3) uint8 RGB.
+    """Read png, jpg, bmp, tif, webp or heic as (H, W, 3) uint8 RGB.
 
     EXIF orientation is applied, alpha dropped, grey repeated to three channels. 16-bit values are divided by 256,
     or by 16 when none exceeds 4095 (a 12-bit camera). Raises FlawsmithError naming a damaged or oversized file.
@@ -114,7 +126,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with _open(path) as opened:
+            with open_file(path) as opened:
                 width, height = opened.size
                 # Asking a PNG without EXIF for it would decode the whole image.
                 asked = "exif" in opened.info or opened.format != "PNG"
@@ -134,7 +146,7 @@ def verify(path: str | Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with _open(path) as opened:
+            with open_file(path) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
                     raise ValueError("too large")
                 if opened.format == "PNG":

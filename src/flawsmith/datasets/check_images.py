@@ -110,7 +110,7 @@ def header(path: Path) -> tuple[str, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
+            with images.open_file(path) as opened:
                 mode = opened.mode
                 stored = str(opened.tile[0][3]) if opened.tile else ""  # "RGB;16B": Pillow's own mode hides the depth
                 # Asking a PNG without EXIF for it would decode the whole image.

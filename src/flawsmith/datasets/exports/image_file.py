@@ -29,7 +29,9 @@ class ImageFile:
         self.suffix = path.suffix.lower() if self.is_copy else ".png"
 
     def _is_plain(self) -> bool:
-        """Whether every tool sees the same pixels as we do: 8 bits, grey or RGB, upright."""
+        """Whether every tool sees the same pixels as we do: 8 bits, grey or RGB, upright, in a file all can read."""
+        if self.path.suffix.lower() in images.HEIC:
+            return False
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -30,6 +30,9 @@ ONE_CLASS = "evaluation/test_one_class.py::test_"
 FROZEN = "evaluation/test_frozen.py::test_"
 ANNOTATED = "datasets/test_annotated.py::test_"
 EXPORTS = "datasets/test_exports.py::test_"
+CAPTIONING = "datasets/test_captioning.py::test_"
+TOOLS = "datasets/test_annotation_tools.py::test_"
+MEND = "datasets/test_mend.py::test_"
 
 # file of src/flawsmith -> guarding test -> (the fault, old text, new text)
 # fmt: off
@@ -458,6 +461,51 @@ MUTATIONS = {
         EXPORTS + "merged_generated_images_train_and_so_does_what_they_were_made_from": [
             ("what was learned from is tested on", "if found.joins_generated and _is_seen(record, found))",
              "if False)")],
+    },
+    "captions/measured.py": {
+        CAPTIONING + "colours_are_named_against_the_surroundings": [
+            ("a shade is another colour", "< TURN", "< 0"),
+            ("lightness alone, not against the surroundings", "lightness - float(outside[0])", "lightness - 50.0")],
+        CAPTIONING + "contrast_is_said_only_where_it_can_be_told": [
+            ("lively surroundings are no reason to be silent", " and lively < FAINT", "")],
+        CAPTIONING + "place_and_number": [
+            ("specks are counted", "areas >= SHOWN * areas.max()", "areas >= 0")],
+    },
+    "datasets/captioning.py": {
+        CAPTIONING + "editing_round_trip": [
+            ("edits in the table are overwritten", "kept = {} if out is None or anew", "kept = {} if True")],
+    },
+    "datasets/caption_table.py": {
+        CAPTIONING + "a_match_by_the_end_needs_to_be_the_only_one": [
+            ("any image that ends so", "alike[0] if len(alike) == 1 else None", "alike[0] if alike else None")],
+    },
+    "datasets/cvat.py": {
+        ANNOTATED + "pixels_and_labels_are_those_that_were_marked": [
+            ("what follows the last run is inside", "[0, rest] if len(counts) % 2", "[rest, 0] if len(counts) % 2")],
+        TOOLS + "a_turn_by_ninety_degrees_swaps_the_sides": [
+            ("boxes turn around the corner", "regions.turn(corners - middle, turned) + middle",
+             "regions.turn(corners - corners[0], turned) + corners[0]")],
+    },
+    "datasets/label_studio.py": {
+        TOOLS + "single_values_and_runs_are_unpacked": [
+            ("lengths are one too short", "number(widths[number(2)]) + 1", "number(widths[number(2)])")],
+        TOOLS + "one_annotation_counts_in_label_studio": [
+            ("the first annotator is believed", "kept = truth if len(truth) == 1 else kept", "kept = kept[:1]")],
+    },
+    "datasets/exposures.py": {
+        MEND + "one_defect_under_several_exposures_gets_one_group": [
+            ("the light counts", "detail = grey - cv2.GaussianBlur(grey, (0, 0), BLUR)", "detail = grey")],
+        MEND + "groups_of_overlapping_clusters_become_one": [
+            ("clusters stand alone", "leader[top(key)] = top(keys[0])", "leader[key] = keys[0]")],
+    },
+    "datasets/mend.py": {
+        MEND + "every_repair_and_nothing_else": [
+            ("masks turn the other way", "6: np.rot90(mask, -1)", "6: np.rot90(mask)"),
+            ("a trained copy stays", 'ORDER = ("test", "validation")', 'ORDER = ("train", "validation")')],
+    },
+    "datasets/exports/datumaro.py": {
+        EXPORTS + "round_trip_of_pixels_and_words": [
+            ("parts of a defect are apart", '"part": item.record.group', '"part": ""')],
     },
 }
 # fmt: on

@@ -98,7 +98,7 @@ def _records(
         said = {key: _text(row, *names) for key, names in TEXTS.items()}
         split = SPLITS.get(_text(row, "split").casefold()) or annotated.split_of(found.name(image))
         one = Found(image, where, split).told(said)
-        kind = said["kind"]
+        kind = annotated.label(said["kind"], where) if said["kind"] else ""
         one.good = tree.is_good_name(kind) if kind else False
         _objects(one, path, where, row)
         if not one.regions and not one.good:

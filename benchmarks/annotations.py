@@ -17,9 +17,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from flawsmith import datasets
+from flawsmith.datasets.check import check
 from flawsmith.datasets.exports import FORMATS, outlines
 from flawsmith.datasets.exports.run import export
 from flawsmith.masks import boxes
@@ -43,6 +45,25 @@ def paint_coco(root: Path, images: int, regions: int = 2, points: int = 50) -> N
             entry = {"id": len(content["annotations"]), "image_id": number, "category_id": 1 + number % 2}
             content["annotations"].append({**entry, "iscrowd": 0, "segmentation": [ring.ravel().tolist()]})
     (root / "instances.json").write_text(json.dumps(content))
+
+
+def paint_defects(root: Path, images: int, size: int = 256) -> None:
+    """Half good, half with two blobs and a mask: grained JPEG images in MVTec AD's layout."""
+    rng = np.random.default_rng(0)
+    grain = rng.integers(90, 160, (8, size, size, 3)).astype(np.uint8)
+    folders = [root / "train/good", root / "test/blob", root / "ground_truth/blob"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    for number in range(images):
+        image, mask = grain[number % 8].copy(), np.zeros((size, size), dtype=np.uint8)
+        image[:4, :32] = rng.integers(0, 256, (4, 32, 3))  # no two are alike
+        if number % 2:
+            for _ in range(2):
+                centre = tuple(int(value) for value in rng.integers(20, size - 20, 2))
+                cv2.circle(mask, centre, int(rng.integers(5, 15)), 255, -1)
+            image[mask > 0] //= 2
+            cv2.imwrite(str(folders[2] / f"{number:05d}_mask.png"), mask)
+        cv2.imwrite(str(folders[number % 2] / f"{number:05d}.jpg"), image)
 
 
 def differing(source: str, folder: Path, reader: str) -> tuple[int, int]:
@@ -85,6 +106,7 @@ def main() -> None:
     parser.add_argument("sources", nargs="*", metavar="READER:DIR")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--boxes", action="store_true")
+    parser.add_argument("--export", type=int, default=0, help="images of a painted set to export to COCO and to check")
     parser.add_argument("--every", type=int, default=5)
     options = parser.parse_args()
     if options.boxes:
@@ -97,6 +119,14 @@ def main() -> None:
         begun = time.process_time()
         records = datasets.read("coco", root / "coco")
         print(f"COCO, {len(records)} images: read in {time.process_time() - begun:.2f} CPU s")
+        if options.export:
+            paint_defects(root / "painted", options.export)
+            for task, work in (("export", lambda: export(root / "painted", root / "exported", ["coco"])),
+                               ("check", lambda: check(root / "painted"))):  # fmt: skip
+                begun, clock = time.process_time(), time.monotonic()
+                work()
+                spent, wall = time.process_time() - begun, time.monotonic() - clock
+                print(f"{task}, {options.export} images of 256 px: {spent:.1f} CPU s, {wall:.1f} s")
         for number, source in enumerate(options.sources):
             for formats in (["coco"], list(FORMATS)):
                 out = root / f"out-{number}-{len(formats)}"

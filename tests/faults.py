@@ -465,14 +465,14 @@ MUTATIONS = {
     "captions/measured.py": {
         CAPTIONING + "colours_are_named_against_the_surroundings": [
             ("a shade is another colour", "< TURN", "< 0"),
-            ("lightness alone, not against the surroundings", "lightness - float(outside[0])", "lightness - 50.0")],
+            ("lightness alone, not against the surroundings", "lightness - float(outside[0])", "lightness - 30.0")],
         CAPTIONING + "contrast_is_said_only_where_it_can_be_told": [
             ("lively surroundings are no reason to be silent", " and lively < FAINT", "")],
         CAPTIONING + "place_and_number": [
             ("specks are counted", "areas >= SHOWN * areas.max()", "areas >= 0")],
     },
     "datasets/captioning.py": {
-        CAPTIONING + "editing_round_trip": [
+        CAPTIONING + "a_stopped_description_keeps_what_it_has": [
             ("edits in the table are overwritten", "kept = {} if out is None or anew", "kept = {} if True")],
     },
     "datasets/caption_table.py": {

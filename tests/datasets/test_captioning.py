@@ -166,6 +166,12 @@ def test_own_captions_stay_and_tables_of_other_tools_are_taken(tmp_path, run):
     assert rows["test/hole/001.png"]["defect_type"] == "hole" and captions_of(folder) == own
 
 
+def test_lines_about_images_that_are_gone_are_found_by_check(bare):
+    fakes.write(bare / "captions.csv", "file,caption\ntest/hole/000.png,A hole.\ntest/hole/099.png,Gone.\n")
+    found = {one.kind: one for one in check(bare).findings}["caption-absent"]
+    assert (found.file, found.severity) == ("captions.csv", "warning") and "test/hole/099.png" in found.reason
+
+
 @pytest.mark.parametrize("reader", ["coco", "yolo", "voc", "labelme"])
 def test_annotated_sets_read_the_table_too(tmp_path, reader):
     paint = {"coco": painted.coco_tree, "yolo": painted.yolo_tree, "voc": painted.voc_tree,

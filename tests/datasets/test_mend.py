@@ -98,6 +98,21 @@ def test_a_sound_set_is_copied_as_it_is_and_resumes(widget, tmp_path, run):
     assert code == 2 and "must stay as it is" in err and not (widget / "mended").exists()
 
 
+def test_a_generated_folder_is_repaired_by_generate(widget, tmp_path, run):
+    made = tmp_path / "made"
+    assert run("generate", "copypaste", "--normal", widget, "-n", 1, "--shots", 1, "--out", made)[0] == 0
+    code, _, err = run("check", made, "--fix", tmp_path / "out")
+    assert code == 2 and "`generate` command again repairs it" in err and not (tmp_path / "out").exists()
+
+
+def test_nothing_left_is_an_error(tmp_path, run):
+    folder = fakes.mvtec_tree(tmp_path / "data", good=1, test_good=0, defects={"hole": 1})
+    fakes.write(folder / "train/good/000.png", b"")
+    fakes.write(folder / "ground_truth/hole/000_mask.png", b"")
+    code, _, err = run("check", folder, "--fix", tmp_path / "out")
+    assert code == 2 and "no image is left" in err and not (tmp_path / "out").exists()
+
+
 def test_annotated_sets_keep_labels_and_division(tmp_path, run):
     truth = painted.coco_tree(tmp_path / "set")
     path = tmp_path / "set/annotations.json"

@@ -18,7 +18,8 @@ def export(
     format_: Annotated[
         str,
         typer.Option(
-            "--format", help="Some of coco,yolo,yolo-seg,voc,labelme,datumaro,webdataset,hf-dataset,mvtec, with commas."
+            "--format",
+            help="Some of coco, yolo, yolo-seg, voc, labelme, datumaro, webdataset, hf-dataset, mvtec; commas between.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write: itself for one format, a folder in it for each of many.")],

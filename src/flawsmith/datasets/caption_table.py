@@ -124,7 +124,7 @@ def _below(image: Path, base: Path) -> str:
 
 def beside(root: Path, records: Sequence[Record]) -> list[Path]:
     """The tables in a data set's folder and in those of its categories."""
-    folders = dict.fromkeys([root, *(root / record.category for record in records)])
+    folders = dict.fromkeys([root, *(root / name for name in {record.category: None for record in records})])
     return [folder / name for folder in folders for name in NAMES if (folder / name).is_file()]
 
 

@@ -67,6 +67,18 @@ def stray(
                     "not-a-image",
                 )
     yield from _groups(root, base, records, group_by)
+    if category is None:
+        yield from _tables(root, records)
+
+
+def _tables(root: Path, records: Sequence[Record]) -> Iterator[Finding]:
+    """Tables of captions that name images which are not there."""
+    for table in caption_table.beside(root, records):
+        lost = caption_table.match(caption_table.read(table), records, table.parent)[1]
+        if lost:
+            text = f"describes {len(lost)} images that are not there, the first: {lost[0].file}"
+            fix = "Correct the names in the column 'file', or remove the lines."
+            yield Finding(WARNING, _name(root, table), text, fix, "caption-absent")
 
 
 def _name(root: Path, path: Path) -> str:

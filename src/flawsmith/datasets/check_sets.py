@@ -22,7 +22,8 @@ LICENCES = ("licen", "copying")
 
 def licences(root: Path, records: Sequence[Record]) -> list[str]:
     """Files that look like licences in the data set's folder, in those of its categories, and beside it."""
-    folders = dict.fromkeys([root, *(root / record.category for record in records), root.resolve().parent])
+    categories = dict.fromkeys(record.category for record in records)
+    folders = dict.fromkeys([root, *(root / name for name in categories), root.resolve().parent])
     found = []
     for folder in folders:
         names = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []

@@ -15,6 +15,7 @@ from flawsmith.datasets.check import Report
 from flawsmith.datasets.check_images import Facts, header
 from flawsmith.datasets.exports import run, sources
 from flawsmith.datasets.exports.item import SPLITS
+from flawsmith.datasets.writer import MANIFEST
 from flawsmith.errors import FlawsmithError
 from flawsmith.records import Progress, Record, Region
 
@@ -52,6 +53,9 @@ def mend(source: str | Path, report: Report, out: Path, progress: Progress | Non
     where each image comes from, with the groups that `check` suggests. The same call again resumes. Raises
     FlawsmithError where nothing is left, or where `out` lies in the data set or holds anything else.
     """
+    for root in {record.root for record, _ in report.pairs}:
+        if any((folder / MANIFEST).is_file() for folder in (root, root.resolve().parent)):
+            raise FlawsmithError(f"{root} is a generated folder: the same `generate` command again repairs it.")
     repairs: list[Repair] = []
     kept = list(_kept(report, repairs))
     if not any(record.masks or record.is_good for record in kept):

@@ -62,7 +62,7 @@ def webdataset(root: Path, category: str | None = None, group_by: str = "group")
         if path.suffix.lower() == ".json" and len(alike) == 1:
             row = annotated.read_json(path)
             mask = path.parent / f"{path.stem}.mask.png"
-            given = {"file_name": alike[0].name, "mask_file_name": mask.name if mask in found.images else None}
+            given = {"file_name": alike[0].name, "mask_file_name": mask.name if mask.is_file() else None}
             rows.append((path, str(path), {**row, **given}))
     if not rows:
         packed = [path for path in found.others if path.suffix == ".tar"]

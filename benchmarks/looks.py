@@ -7,7 +7,7 @@ spectrum   mean distance over eight half octaves of 2 to 32 px, of the defects' 
 hole       the same by band inside the mask alone (Hann window over the largest square in it), generated less real, dB
 contrast   median of |mean inside - mean of the ring| over the ring's level, in percent; beside it the real one
 gradient   median of the mean gradient inside the mask over the ring's; beside it the real one
-An arm is METHOD or METHOD:KEY=VALUE,KEY=VALUE (its options); "words" is `inpaint` without a reference.
+An arm is METHOD or METHOD:KEY=VALUE,KEY=VALUE: its options, and backbone=FOLDER for other weights.
 
 OUT/looks.json holds the figures. OUT/blind-ARM.png is a sheet of real and generated windows, shuffled;
 OUT/blind-ARM.json is its key: write down what you think first.
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,13 @@ def requests(data: Path, arm: str, n: int, shots: int, out: Path) -> GenerateCon
     method, _, told = arm.partition(":")
     options: dict[str, Any] = dict(pair.split("=", 1) for pair in told.split(",") if pair)
     values: dict[str, Any] = {"method": method, "normal": f"mvtec_ad:{data}", "out": out, "n": n, "per_defect": True}
+    values |= {"backbone": options.pop("backbone")} if "backbone" in options else {}
     return GenerateConfig(**values, shots=shots, split_seed=0, seed=0, options=options)
+
+
+def plain(arm: str) -> str:
+    """An arm's name as one of files."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", arm).strip("-")
 
 
 def sheet(real: list[Sample], made: list[Sample], path: Path, seed: int = 0) -> None:
@@ -113,7 +120,7 @@ def main() -> None:
         real = [record.load() for record in held]
         theirs = realism.look(extractor, real, [realism.part_of(r) for r in held])
         for arm in args.arms:
-            out = args.out / data.name / arm.replace(":", "-").replace("=", "-")
+            out = args.out / data.name / plain(arm)
             generation.run(requests(data, arm, args.n, args.shots, out))
             lines = [json.loads(text) for text in (out / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
             kept = [line for line in lines if line["status"] == "kept"]
@@ -144,7 +151,7 @@ def main() -> None:
             sides[0].extend(real), sides[1].extend(made)
     images.write_bytes(args.out / "looks.json", (json.dumps(table, indent=1) + "\n").encode())
     for arm, (real, made) in shown.items():
-        sheet(real, made, args.out / f"blind-{arm.replace(':', '-').replace('=', '-')}")
+        sheet(real, made, args.out / f"blind-{plain(arm)}")
 
 
 if __name__ == "__main__":

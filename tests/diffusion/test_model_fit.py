@@ -6,7 +6,6 @@ import dataclasses
 import json
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import thin  # noqa: E402
 
 import fakes  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
+from flawsmith.diffusion.batch import Batch  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer  # noqa: E402
@@ -176,12 +176,8 @@ def test_the_target_follows_the_scheduler(tiny: Backbone) -> None:
 
 def test_behind_a_vae_the_loss_is_judged_in_cells_and_no_mask_vanishes() -> None:
     backbone = thin.backbone("ldm")
-    batch = SimpleNamespace(
-        image=np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8),
-        mask=np.zeros((2, 16, 16), bool),
-        references=[None, None],
-    )
-    batch.clean = batch.image
+    image = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+    batch = Batch(image, image, np.zeros((2, 16, 16), bool), ["", ""], [None, None])
     batch.mask[0, 5, 5], batch.mask[1, 2:9, 3:8] = True, True
     tokens = torch.nn.Parameter(torch.zeros(2, 3, 16))
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))

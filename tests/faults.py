@@ -389,6 +389,8 @@ MUTATIONS = {
             ("a part is spread over folds", "return chosen[place]", "return np.arange(len(place)) % number")],
         REALISM + "a_probe_learns_no_part_by_heart": [
             ("folds by image", "folds(real_parts, made_parts, seed=seed)", "np.arange(len(y)) % FOLDS")],
+    },
+    "evaluation/metrics/spectrum.py": {
         REALISM + "spectrum_of_equal_sets_is_zero_and_of_doubled_contrast_six_decibels": [
             ("amplitude, not power", "np.abs(np.fft.fft2(grey)) ** 2", "np.abs(np.fft.fft2(grey))")],
         REALISM + "spectrum_of_white_noise_is_its_variance_and_a_wave_stands_in_its_band": [

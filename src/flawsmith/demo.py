@@ -67,7 +67,7 @@ def product_photos(root: Path, count: int = 8) -> None:
 def run(
     folder: Path, n: int = 44, seed: int = 0, progress: Progress | None = None, learned: bool = True
 ) -> dict[str, Path]:
-    """Make the tour under `folder`: data/, out/<method>/, contact-sheet.png and index.html. Resumes when run again.
+    """Make the tour under `folder`: data/, out/<method>/, contact-sheet.png and report.html. Resumes when run again.
 
     `procedural` paints every kind of defect; its images then stand in for the "few real defects" that the other
     methods need, which no other demo data could give without a download. With `learned`, and where the extra
@@ -94,10 +94,10 @@ def run(
         made.append((f"{method} (a few of the painted scratches and chips above, {what})", out))
     if learned and find_spec("diffusers") and find_spec("torch"):
         made += _learned(folder, data, few, seed, progress)
-    sheet, page = folder / "contact-sheet.png", folder / "index.html"
+    sheet, page = folder / "contact-sheet.png", folder / "report.html"
     images.write_image(sheet, report.overview(made, count=2, cell=128))
-    report.page(made, page, "flawsmith demo", count=8)
-    return {"contact sheet": sheet, "page": page, "images": folder / "out"}
+    report.write(made, page, title="flawsmith demo", progress=under(progress, "report"))
+    return {"contact sheet": sheet, "report": page, "images": folder / "out"}
 
 
 def _learned(folder: Path, data: Path, few: Path, seed: int, progress: Progress | None) -> list[tuple[str, Path]]:

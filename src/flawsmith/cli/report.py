@@ -44,11 +44,13 @@ def report(
 
     out = home(out)
     if out.is_dir():
-        raise FlawsmithError(f"--out {out} is a folder: name the HTML file to write, for example {out / 'report.html'}.")
+        raise FlawsmithError(
+            f"--out {out} is a folder: name the HTML file to write, for example {out / 'report.html'}."
+        )
     folders, results = generated.divide([home(target) for target in targets])
     if any(out.resolve().is_relative_to(folder.resolve()) for folder in folders):
         raise FlawsmithError(
-            f"--out {out} lies inside a generated folder, which readers take for a data set: write it beside the folder."
+            f"--out {out} lies inside a generated folder, which readers take for a data set: write it beside."
         )
     names = [folder.name for folder in [*folders, *results]]
     with terminal.progress() as bar:

@@ -70,11 +70,11 @@ class Row:
 
     @property
     def meaning(self) -> str:
-        return MEANING.get(self.key.split("/")[0], ("", ""))[0]
+        return MEANING.get(_name(self.key), ("", ""))[0]
 
     @property
     def better(self) -> str:
-        return MEANING.get(self.key.split("/")[0], ("", ""))[1]
+        return MEANING.get(_name(self.key), ("", ""))[1]
 
     @property
     def doubt(self) -> str:
@@ -108,7 +108,8 @@ class Judged:
             best = chosen.get((row.key, row.arm))
             if row.type in rank and (best is None or rank[row.type] < rank[best.type]):
                 chosen[row.key, row.arm] = row
-        return list(chosen.values())
+        place = {key: number for number, key in enumerate(dict.fromkeys(key for key, _ in chosen))}
+        return sorted(chosen.values(), key=lambda row: place[row.key])  # arms of a key together
 
     def headlines(self) -> dict[str, list[Row]]:
         """The keys that are drawn, each with a row for every arm that has a value."""
@@ -118,6 +119,10 @@ class Judged:
                 found.setdefault(row.key, []).append(row)
         ordered = sorted(found, key=lambda key: HEADLINES.index(key.split("/")[0]))
         return {key: found[key] for key in ordered if len(found[key]) > 1}
+
+
+def _name(key: str) -> str:
+    return key.partition("/")[0].partition("@")[0]
 
 
 def read(folder: Path) -> Judged:

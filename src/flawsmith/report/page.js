@@ -152,6 +152,7 @@ function open(place) {
       facts("Origin", [["seed", row.seed], ...Object.entries(row.origin)])));
   still();
   if (!dialog.open) dialog.showModal();
+  dialog.focus();  // the button that was pressed is gone, and keys must still be heard
 }
 
 function toggle() {  // the defect and the same place in the photograph, in turn

@@ -16,9 +16,9 @@ import numpy as np
 
 from flawsmith import __version__, images, inputs
 from flawsmith.datasets.writer import MANIFEST
+from flawsmith.records import Progress
 from flawsmith.report import generated, measures, metrics, plots, tables, thumbnails
 from flawsmith.report.generated import Generated
-from flawsmith.records import Progress
 
 HERE = Path(__file__).parent
 BLOCK = 50  # images in one block of the page, read when the first of them is looked at
@@ -100,9 +100,7 @@ def _level(runs: Sequence[Generated], kept: int) -> tuple[thumbnails.Level, int]
     return thumbnails.choose([weigher(*every[i]) for i in places], kept, len(distinct) + real)
 
 
-def _strips(
-    image: np.ndarray, mask: np.ndarray, normal: np.ndarray | None, level: thumbnails.Level
-) -> tuple[str, str]:
+def _strips(image: np.ndarray, mask: np.ndarray, normal: np.ndarray | None, level: thumbnails.Level) -> tuple[str, str]:
     parts = [image] if normal is None else [image, normal]
     return thumbnails.whole(image, mask, normal, level), thumbnails.zoomed(parts, mask, level)
 
@@ -198,7 +196,8 @@ def _section(
     """What the page says of a run beside its images."""
     made, real = measured
     reasons = Counter(str(line["reason"]) for line in run.lines if line["status"] != "kept")
-    card = {key: value for key, value in run.about.items() if key not in ("support", "licences", "types")}
+    told = {key: value for key, value in run.about.items() if key not in ("support", "licences", "types")}
+    card = {key: value for key, value in told.items() if value not in (None, [], {}, "")}
     return {
         "name": run.name,
         "folder": run.out.as_posix(),
@@ -238,7 +237,7 @@ def _render(
     order = {name: index for index, name in enumerate(ids)}
     for row in shown.rows:  # names are long, and thousands of rows repeat them
         for key in ("normal", "reference"):
-            row[key] = order.get(row.get(key), -1)
+            row[key] = order.get(row.get(key, ""), -1)
         if row.get("nearest"):
             row["nearest"] = {**row["nearest"], "id": order[row["nearest"]["id"]]}
     return environment.get_template("page.html").render(

@@ -49,7 +49,7 @@ def _drawn(draw: Callable[[Any, Any], None], size: tuple[float, float], name: st
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    style = {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10, "font.family": "sans-serif"}
+    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10, "font.family": "sans-serif"}
     style |= {"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "hatch.linewidth": 0.6}
     style |= dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), INK)
     with matplotlib.rc_context(style):
@@ -164,17 +164,19 @@ def _percentile(rows: np.ndarray, share: float) -> np.ndarray:
 
 def _places(name: str, title: str, share: np.ndarray, count: int, top: float) -> Plot:
     def draw(figure: Any, axes: Any) -> None:
-        drawn = axes.imshow(100 * share, cmap="cividis", vmin=0, vmax=max(top, 1e-3), interpolation="nearest", aspect="equal")
+        drawn = axes.imshow(
+            100 * share, cmap="cividis", vmin=0, vmax=max(top, 1e-3), interpolation="nearest", aspect="equal"
+        )
         axes.set(xticks=[], yticks=[])
         bar = figure.colorbar(drawn, ax=axes, shrink=0.85, label="% of defects that lie here")
         bar.outline.set_visible(False)
 
-    rows, columns = np.indices(share.shape)
-    total = share.sum()
-    where = ""
+    total, where = float(share.sum()), ""
     if total > 0:
-        across, down = ((axis * share).sum() / total / max(1, n - 1) for axis, n in ((columns, share.shape[1]),
-                                                                                     (rows, share.shape[0])))  # fmt: skip
+        down, across = (
+            float((axis * share).sum()) / total / max(1, length - 1)
+            for axis, length in zip(np.indices(share.shape), share.shape, strict=True)
+        )
         where = f" Their mean lies {100 * across:.0f} % across and {100 * down:.0f} % down the image."
     return Plot(_drawn(draw, (3.4, 2.9), name), title, f"Where the labels lie in the image, {count} defects.{where}")
 

@@ -87,7 +87,7 @@ def run(
         config = GenerateConfig(method=method, normal=f"mvtec_ad:{data}", out=out, n=count, seed=seed)
         _run(config, progress)
         made.append((method, out))
-    few = _few_defects(folder, seed, progress)
+    few = few_defects(folder, seed, progress)
     for method, what in (("copypaste", "cut out and laid elsewhere"), ("analogy", "their texture in new shapes")):
         out = folder / "out" / method
         _run(GenerateConfig(method=method, normal=f"mvtec_ad:{few}", out=out, n=8, seed=seed), progress)
@@ -130,9 +130,11 @@ def _learned(folder: Path, data: Path, few: Path, seed: int, progress: Progress 
     return made
 
 
-def _few_defects(folder: Path, seed: int, progress: Progress | None) -> Path:
+def few_defects(folder: Path, seed: int = 0, progress: Progress | None = None) -> Path:
     """A small data set with defects, in MVTec layout: the washers and nine painted scratches and chips."""
     few = folder / "data-with-defects" / "washer"
+    if not (folder / "data" / "washer").is_dir():
+        product_photos(folder / "data")
     config = GenerateConfig(
         method="procedural",
         normal=f"mvtec_ad:{folder / 'data' / 'washer'}",

@@ -27,6 +27,7 @@ from flawsmith.cli.generate import generate
 from flawsmith.cli.options import READERS
 from flawsmith.cli.report import report
 from flawsmith.cli.show import check, show
+from flawsmith.cli.studio import studio
 from flawsmith.cli.train import merge, train
 
 app = typer.Typer(
@@ -112,7 +113,7 @@ def demo(
         typer.echo(f"{name}: {path}")
 
 
-for command in (check, train, generate, evaluate, report, show, export, merge, doctor, demo):
+for command in (check, train, generate, evaluate, report, studio, show, export, merge, doctor, demo):
     app.command()(command)
 
 

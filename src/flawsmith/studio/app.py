@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
@@ -19,7 +20,7 @@ from flawsmith.errors import FlawsmithError
 from flawsmith.masks import boxes
 from flawsmith.records import Record, hash_seed
 from flawsmith.studio import asked
-from flawsmith.studio.catalogue import Catalogue, short_hash, shown, thumbnail
+from flawsmith.studio.catalogue import Catalogue, closeup, short_hash, shown, thumbnail
 from flawsmith.studio.jobs import Job, Queue, new_id
 from flawsmith.studio.offered import LEARNED, Offered
 from flawsmith.studio.security import Guard
@@ -82,6 +83,12 @@ def create(out: Path, sources: list[str], runs: list[Path], hosts: frozenset[str
     @app.exception_handler(FlawsmithError)
     async def refused(_: Request, error: FlawsmithError) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 409 if isinstance(error, ConflictError) else 400)
+
+    @app.exception_handler(RequestValidationError)
+    async def wrong(_: Request, error: RequestValidationError) -> JSONResponse:
+        """Field and reason; not the input, which may hold what no JSON can (1e999)."""
+        told = "; ".join(f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in error.errors()[:5])
+        return JSONResponse({"error": told.encode("utf-8", "replace").decode()}, 422)
 
     _pages(app)
     _data(app, studio)
@@ -328,13 +335,22 @@ def _jobs(app: FastAPI, studio: Studio) -> None:
         }
         return studio.queue.add("export", f"export as {given.format}", settings, id_).told()
 
+    @app.post("/api/report/{set_}")
+    def report(set_: str) -> dict[str, Any]:
+        """The page of `flawsmith report` about a set."""
+        job, id_ = studio.queue.get(checked(set_)), new_id()
+        settings = {"folder": str(studio.store.set_folder(set_)), "name": job.title, "request": {"set": set_}}
+        settings["out"] = str(studio.out / "exports" / f"{id_}.html")
+        return studio.queue.add("report", f"report on {job.title}", settings, id_).told()
+
     @app.get("/api/exports/{id_}")
     def download(id_: str) -> FileResponse:
-        """The zip file of an export."""
-        path = studio.out / "exports" / f"{checked(id_)}.zip"
-        if not path.is_file():
-            raise FlawsmithError(f"No export {id_}.")
-        return FileResponse(path, filename=f"flawsmith-{id_}.zip")
+        """The zip file of an export, or the page of a report."""
+        for suffix in (".zip", ".html"):
+            path = studio.out / "exports" / f"{checked(id_)}{suffix}"
+            if path.is_file():
+                return FileResponse(path, filename=f"flawsmith-{id_}{suffix}")
+        raise FlawsmithError(f"No export {id_}.")
 
 
 def _source_of(studio: Studio, sets: list[str]) -> str:
@@ -372,10 +388,13 @@ def _sets(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/api/sets/{id_}/{index}/{what}")
     def file(id_: str, index: int, what: str) -> Response:
-        """An image of a set: `image`, `mask`, or `thumbnail`."""
-        if what not in ("image", "mask", "thumbnail"):
-            raise FlawsmithError(f"{what[:40]!r} is none of image, mask and thumbnail.")
+        """An image of a set: `image`, `mask`, `thumbnail`, or `closeup`, the defect and its surroundings."""
+        if what not in ("image", "mask", "thumbnail", "closeup"):
+            raise FlawsmithError(f"{what[:40]!r} is none of image, mask, thumbnail and closeup.")
         path = studio.store.file(id_, index, "mask" if what == "mask" else "image")
+        if what == "closeup":
+            content = closeup(path, studio.store.file(id_, index, "mask"), path.stat().st_mtime_ns)
+            return Response(content, media_type="image/webp", headers=BROWSER_KEEPS)
         if what == "thumbnail":
             return Response(thumbnail(path, path.stat().st_mtime_ns), media_type="image/webp", headers=BROWSER_KEEPS)
         return FileResponse(path, media_type="image/png", headers=BROWSER_KEEPS)

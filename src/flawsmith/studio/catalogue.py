@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
+import numpy as np
 
-from flawsmith import datasets, images, inputs
+from flawsmith import compose, datasets, images, inputs
 from flawsmith.errors import FlawsmithError
 from flawsmith.records import Record
 
@@ -124,7 +125,17 @@ def _safe(part: str) -> str:
 @lru_cache(maxsize=4096)
 def thumbnail(path: Path, changed: int, side: int = THUMB) -> bytes:
     """WebP of an image file, its longer side `side`; `changed`: the file's time, so that a new file is seen."""
-    image = images.read_image(path)
+    return _webp(images.read_image(path), side)
+
+
+@lru_cache(maxsize=4096)
+def closeup(path: Path, mask: Path, changed: int, side: int = THUMB) -> bytes:
+    """WebP of the square around a made defect."""
+    view = compose.square_window(images.read_mask(mask), minimum=64, context=2.2).slices
+    return _webp(np.ascontiguousarray(images.read_image(path)[view]), side)
+
+
+def _webp(image: np.ndarray, side: int) -> bytes:
     scale = min(1.0, side / max(image.shape[:2]))
     height, width = (max(1, round(length * scale)) for length in image.shape[:2])
     small = cv2.cvtColor(images.resize(image, height, width), cv2.COLOR_RGB2BGR)

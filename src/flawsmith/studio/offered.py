@@ -91,7 +91,9 @@ class Offered:
 
     def get(self, name: str) -> dict[str, Any]:
         """Raises FlawsmithError for a method that is not offered."""
-        found = self.table().get(name) or self.complete().get(name)
+        found = self.table().get(name)
+        if found is None and (name in LEARNED or name in self._runs()):
+            found = self.complete().get(name)
         if found is None:
             raise unknown("Method", name, self.table())
         return found

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import flawsmith
-from flawsmith import images
+from flawsmith import images, report
 from flawsmith.config import GenerateConfig, TrainConfig
 from flawsmith.datasets import check as checking
 from flawsmith.datasets.exports import run as exports
@@ -37,6 +37,7 @@ class Work:
             "check": self._check,
             "fit": self._fit,
             "export": self._export,
+            "report": self._report,
         }
         return kinds[job["kind"]](job, progress)
 
@@ -98,6 +99,13 @@ class Work:
         partial = shutil.make_archive(str(target.with_suffix(".partial")), "zip", folder)
         Path(partial).replace(target)
         return {"images": count, "file": target.name, "folder": str(folder)}
+
+    def _report(self, job: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        """The page about a made set."""
+        notes = report.write(
+            [(job["name"], Path(job["folder"]))], Path(job["out"]), title=job["name"], progress=progress
+        )
+        return {"notes": notes}
 
 
 def _reference(given: dict[str, Any] | None) -> Sample | None:

@@ -16,7 +16,7 @@ export const open = guarded(async (id, index = null) => {
   at("results").hidden = false;
   at("results-title").textContent = set.title;
   at("candidates").replaceChildren(...rows.map((row, place) => element("li", {}, element("button", { type: "button", onclick: guarded(() => pick(place)) },
-    element("img", { src: `/api/sets/${set.id}/${row.index}/thumbnail`, alt: `result with seed ${row.seed}` }), element("span", {}, `seed ${row.seed}`)))));
+    element("img", { src: `/api/sets/${set.id}/${row.index}/closeup`, alt: `result with seed ${row.seed}` }), element("span", {}, `seed ${row.seed}`)))));
   await pick(Math.max(0, rows.findIndex((row) => row.index === index)));
   at("keep").focus();
 });

@@ -26,15 +26,19 @@ function show() {
   at("types").replaceChildren(...types.map((value) => element("option", { value })));
   if (types.length && !types.includes(at("type").value)) at("type").value = types[0];
   const optional = chosen.references === "none";
-  fill(at("reference"), [...(optional ? [["", "none"]] : []), ...real.map((one) => [one.key, one.name])], recall("reference"));
-  at("reference-field").hidden = optional && !real.length;
+  fill(at("reference"), [...(optional ? [["", "choose"]] : []), ...real.map((one) => [one.key, one.name])], recall("reference"));
+  wanted();
   options(chosen);
+}
+
+function wanted() {  // a reference is asked for where something would use it
+  at("reference-field").hidden = method().references === "none" && !["reference", "varied"].includes(at("family").value);
   reference();
 }
 
 function reference() {
   const key = at("reference").value, shown = at("reference-shown");
-  shown.hidden = !key;
+  shown.hidden = !key || at("reference-field").hidden;
   if (key) {
     shown.src = `/api/data/${at("data-set").value}/${key}/thumbnail`;
     const one = images.find((image) => image.key === key);
@@ -102,6 +106,7 @@ export function request() {
 
 at("method").addEventListener("change", () => { remember("method", at("method").value); at("type").value = ""; show(); });
 at("reference").addEventListener("change", () => { remember("reference", at("reference").value); reference(); });
+at("family").addEventListener("change", wanted);
 for (const id of ["type", "prompt", "count", "seed", "family", "batch-count"]) {
   at(id).value = recall(id, at(id).value);
   at(id).addEventListener("change", () => remember(id, at(id).value));

@@ -49,8 +49,12 @@ const openData = guarded(async (id) => {
 function list() {
   const kind = at("shown-kind").value;
   const chosen = images.filter((one) => !kind || one.good === (kind === "good"));
-  at("images").replaceChildren(...chosen.map((one) => element("li", {}, element("button", { type: "button", title: one.name, "data-key": one.key, "aria-current": one.key === current, onclick: () => { step("image"); openImage(one.key); } },
-    element("img", { src: `/api/data/${at("data-set").value}/${one.key}/thumbnail`, alt: "", loading: "lazy" }), element("span", {}, one.name)))));
+  at("images").replaceChildren(...chosen.map((one) => {
+    const shown = [element("img", { src: `/api/data/${at("data-set").value}/${one.key}/thumbnail`, alt: "", loading: "lazy" }),
+      element("span", {}, one.name.split("/").slice(-2).join("/"))];
+    const pick = () => { step("image"); openImage(one.key); };
+    return element("li", {}, element("button", { type: "button", title: one.name, "data-key": one.key, "aria-current": one.key === current, onclick: pick }, ...shown));
+  }));
 }
 
 const openImage = guarded(async (key) => {

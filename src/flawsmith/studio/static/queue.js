@@ -33,7 +33,7 @@ function row(job) {
     element("div", { class: "row" }, element("b", {}, job.title), element("span", { class: job.status === "failed" ? "bad" : "soft" }, WORDS[job.status]),
       element("span", { class: "gap" }),
       made && job.status === "done" ? element("button", { type: "button", onclick: () => openSet(job) }, "Look") : null,
-      job.kind === "export" && job.status === "done" ? element("a", { href: `/api/exports/${job.id}`, download: "" }, "Download") : null,
+      ["export", "report"].includes(job.kind) && job.status === "done" ? element("a", { href: `/api/exports/${job.id}`, download: "" }, "Download") : null,
       going ? element("button", { type: "button", onclick: guarded(() => cancel(job.id)) }, "Cancel") : null),
     job.status === "running" ? element("progress", { max: job.total || 1, value: job.total ? job.done : 0, "aria-label": job.title }) : null,
     job.status === "running" ? element("span", { class: "soft" }, `${job.what} ${job.total ? `${job.done} of ${job.total}` : ""} ${left(job.seconds_left)}`) : null,

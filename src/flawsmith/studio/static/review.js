@@ -25,7 +25,7 @@ function draw() {
   const word = at("review-shown").value, type = at("review-type").value;
   shown = (set?.rows ?? []).filter((row) => (!type || row.defect_type === type) && (!word || (row.decision || "open") === word));
   at("tiles").replaceChildren(...shown.map((row) => element("li", {}, element("button", { type: "button", onclick: () => large(row) },
-    element("img", { src: `/api/sets/${set.id}/${row.index}/thumbnail`, alt: "", loading: "lazy" }),
+    element("img", { src: `/api/sets/${set.id}/${row.index}/${at("whole").checked ? "thumbnail" : "closeup"}`, alt: "", loading: "lazy" }),
     element("span", {}, `${row.defect_type}, seed ${row.seed}`)))));
   for (const [place, button] of tiles().entries()) mark(button, shown[place]);
   count();
@@ -69,6 +69,12 @@ at("tiles").addEventListener("keydown", (event) => {
 at("review-set").addEventListener("change", load);
 at("review-shown").addEventListener("change", draw);
 at("review-type").addEventListener("change", draw);
+at("whole").addEventListener("change", draw);
+at("report").addEventListener("click", guarded(async () => {
+  if (!set) return;
+  at("exported").textContent = "Making the report ...";
+  at("exported").dataset.job = (await post(`/api/report/${set.id}`)).id;
+}));
 at("export").addEventListener("click", guarded(async () => {
   at("exported").textContent = "Exporting ...";
   try {
@@ -80,8 +86,8 @@ at("export").addEventListener("click", guarded(async () => {
   }
 }));
 
-export function finished(job) {  // an export's zip file is there
+export function finished(job) {  // the file of an export or report is there
   if (job.id !== at("exported").dataset.job) return;
   at("exported").replaceChildren(job.status === "done"
-    ? element("a", { href: `/api/exports/${job.id}`, download: "" }, `Download ${job.result.images} images`) : `Not exported: ${job.error || job.status}`);
+    ? element("a", { href: `/api/exports/${job.id}`, download: "" }, job.kind === "report" ? "Download the report" : `Download ${job.result.images} images`) : `Not exported: ${job.error || job.status}`);
 }

@@ -125,8 +125,9 @@ def _data(app: FastAPI, studio: Studio) -> None:
 
     @app.get("/api/methods")
     def methods() -> dict[str, Any]:
-        """All methods, also those that take seconds to import, and the runs fitted meanwhile."""
-        return studio.offered.complete()
+        """The methods known now; `waiting`: those that take seconds to import, and the runs fitted meanwhile."""
+        studio.offered.begin()
+        return {"methods": studio.offered.table(), "waiting": list(studio.offered.missing())}
 
     @app.get("/api/data/{data_set}")
     def listed(data_set: str) -> dict[str, Any]:

@@ -67,12 +67,23 @@ class Offered:
         names = [*METHODS, *self._runs()]
         return {name: self._known[name] for name in names if name in self._known}
 
+    def missing(self) -> dict[str, str]:
+        """What is not known yet, and what `flawsmith.load` would be told."""
+        wanted = {**{name: name for name in LEARNED}, **{name: str(path) for name, path in self._runs().items()}}
+        if not self.learned:
+            return {}
+        return {k: v for k, v in wanted.items() if k not in self._known and k not in self._failed}
+
+    def begin(self) -> None:
+        """Ask for what is missing, in the background."""
+        if self.missing() and not self._lock.locked():
+            threading.Thread(target=self.complete, daemon=True).start()
+
     def complete(self) -> dict[str, dict[str, Any]]:
         """Everything; takes as long as importing torch where a learned method is not known yet."""
         with self._lock:
-            wanted = {**{name: name for name in LEARNED}, **{name: str(path) for name, path in self._runs().items()}}
-            missing = {k: v for k, v in wanted.items() if k not in self._known and k not in self._failed}
-            if missing and self.learned:
+            missing = self.missing()
+            if missing:
                 self._ask(missing)
         return self.table()
 

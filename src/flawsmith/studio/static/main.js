@@ -181,7 +181,10 @@ async function sets() {
   return state;
 }
 
-const later = guarded(async () => form.setMethods(await get("/api/methods")));  // those that take seconds to import
+const later = guarded(async () => {  // those that take seconds to import
+  const { methods, waiting } = await get("/api/methods");
+  if (waiting.length) setTimeout(later, 1500); else form.setMethods(methods);
+});
 
 guarded(async () => {
   if (recall("theme")) document.documentElement.dataset.theme = recall("theme");

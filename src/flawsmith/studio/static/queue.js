@@ -45,6 +45,23 @@ function row(job) {
 
 const cancel = async (id) => { await ask(`/api/jobs/${id}`, { method: "DELETE" }); await look(); };
 
+const rows = new Map();  // job -> {told, li}: what has not changed is left alone, with the focus in it
+
+function show() {
+  for (const job of jobs) {
+    const told = JSON.stringify(job), before = rows.get(job.id);
+    if (before?.told === told) continue;
+    const li = row(job), focused = before?.li.contains(document.activeElement);
+    before?.li.replaceWith(li);
+    if (focused) li.querySelector("button, a")?.focus();
+    rows.set(job.id, { told, li });
+  }
+  const wanted = [...jobs].reverse().map((job) => rows.get(job.id).li);
+  const shown = [...at("jobs").children];
+  if (!wanted.length) at("jobs").replaceChildren(element("li", {}, "Nothing is queued."));
+  else if (wanted.length !== shown.length || wanted.some((li, place) => li !== shown[place])) at("jobs").replaceChildren(...wanted);
+}
+
 export async function look() {
   clearTimeout(timer);
   try {
@@ -56,7 +73,7 @@ export async function look() {
   }
   const going = jobs.filter((job) => job.status === "queued" || job.status === "running");
   at("waiting").textContent = going.length ? `(${going.length})` : "";
-  if (!at("queue").hidden) at("jobs").replaceChildren(...(jobs.length ? [...jobs].reverse().map(row) : [element("li", {}, "Nothing is queued.")]));
+  if (!at("queue").hidden) show();
   const running = jobs.find((job) => job.status === "running");
   at("progress").textContent = running ? `${running.title}: ${running.total ? `${running.done} of ${running.total} ` : ""}${left(running.seconds_left)}` : "";
   for (const job of jobs) {

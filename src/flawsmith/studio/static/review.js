@@ -35,7 +35,7 @@ const tiles = () => [...at("tiles").querySelectorAll("button")];
 
 function mark(button, row) {
   button.dataset.decision = row.decision;
-  button.setAttribute("aria-label", `image ${row.index}, ${row.defect_type}, ${{ keep: "kept", drop: "dropped" }[row.decision] ?? "undecided"}`);
+  button.setAttribute("aria-label", `${row.defect_type}, seed ${row.seed}, image ${row.index}, ${{ keep: "kept", drop: "dropped" }[row.decision] ?? "undecided"}`);
 }
 
 function count() {

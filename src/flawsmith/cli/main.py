@@ -39,7 +39,7 @@ app = typer.Typer(
     help=(
         "Defect images with pixel-exact masks and captions, from photographs of good parts.\n\n"
         "Start with `flawsmith demo` (no download). On your own photographs: `check`, `generate` (`train` before it "
-        "where you have a few real defects), `report`, `evaluate`, `export`.\n\n"
+        "where you have a few real defects), `report`, `evaluate`, `export`; `studio` is all of it in a browser.\n\n"
         f"READER:DIR names a data set: {READERS}."
     ),
 )

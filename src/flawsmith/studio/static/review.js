@@ -1,6 +1,7 @@
 // A made set in a grid: filters, keep and drop with one key, export.
 import { at, element, fill, get, guarded, post, put, recall, remember } from "./api.js";
 import * as compare from "./compare.js";
+import { watch } from "./queue.js";
 
 let set = null, shown = [], showTab = () => {};
 
@@ -73,13 +74,16 @@ at("whole").addEventListener("change", draw);
 at("report").addEventListener("click", guarded(async () => {
   if (!set) return;
   at("exported").textContent = "Making the report ...";
-  at("exported").dataset.job = (await post(`/api/report/${set.id}`)).id;
+  const job = await post(`/api/report/${set.id}`);
+  at("exported").dataset.job = job.id;
+  await watch(job);
 }));
 at("export").addEventListener("click", guarded(async () => {
   at("exported").textContent = "Exporting ...";
   try {
     const job = await post("/api/export", { format: at("format").value });
     at("exported").dataset.job = job.id;
+    await watch(job);
   } catch (error) {
     at("exported").textContent = "";
     throw error;

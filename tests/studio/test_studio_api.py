@@ -103,7 +103,7 @@ def test_paint_make_keep_and_export(page: Page, data: Path) -> None:
     job = page.wait(page.make())
     assert job["status"] == "done", job["error"]
     made = page.get(f"/api/sets/{job['id']}")
-    assert [row["seed"] for row in made["rows"]] == ["0", "1"][: len(made["rows"])] and made["rows"]
+    assert [row["title"] for row in made["rows"]] == ["seed 0", "seed 1"][: len(made["rows"])] and made["rows"]
     normal = images.read_image(data / next(one["name"] for one in page.images if one["key"] == page.good))
     for row in made["rows"]:
         assert row["normal"] == page.good

@@ -20,7 +20,7 @@ from flawsmith.errors import FlawsmithError
 from flawsmith.masks import boxes
 from flawsmith.records import Record, hash_seed
 from flawsmith.studio import asked
-from flawsmith.studio.catalogue import Catalogue, closeup, short_hash, shown, thumbnail
+from flawsmith.studio.catalogue import Catalogue, around, closeup, short_hash, shown, thumbnail
 from flawsmith.studio.jobs import Job, Queue, new_id
 from flawsmith.studio.offered import LEARNED, Offered
 from flawsmith.studio.security import Guard
@@ -151,6 +151,12 @@ def _data(app: FastAPI, studio: Studio) -> None:
     def small(data_set: str, key: str) -> Response:
         path = studio.record(data_set, key).image
         return Response(thumbnail(path, path.stat().st_mtime_ns), media_type="image/webp", headers=BROWSER_KEEPS)
+
+    @app.get("/api/data/{data_set}/{key}/closeup")
+    def near(data_set: str, key: str) -> Response:
+        """A real defect and its surroundings."""
+        sample = studio.record(data_set, key).load()
+        return Response(around(sample.image, sample.mask), media_type="image/webp", headers=BROWSER_KEEPS)
 
     @app.put("/api/uploads/{name}/{path:path}")
     async def upload(name: str, path: str, request: Request) -> dict[str, Any]:
@@ -415,5 +421,5 @@ def _row(studio: Studio, job: Job, line: dict[str, Any], decision: str) -> dict[
     request = job.settings.get("request", {})
     key = short_hash(line["normal"].get("file", ""))
     normal = key if studio.catalogue.has(request.get("data_set", ""), key) else ""
-    seed = str(asked_seed if asked_seed is not None else line.get("seed"))
-    return {**row, "seed": seed, "decision": decision, "normal": normal}
+    title = f"seed {asked_seed}" if asked_seed is not None else f"image {line['index']}"
+    return {**row, "title": title, "seed": str(line.get("seed")), "decision": decision, "normal": normal}

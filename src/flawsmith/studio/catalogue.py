@@ -131,8 +131,13 @@ def thumbnail(path: Path, changed: int, side: int = THUMB) -> bytes:
 @lru_cache(maxsize=4096)
 def closeup(path: Path, mask: Path, changed: int, side: int = THUMB) -> bytes:
     """WebP of the square around a made defect."""
-    view = compose.square_window(images.read_mask(mask), minimum=64, context=2.2).slices
-    return _webp(np.ascontiguousarray(images.read_image(path)[view]), side)
+    return around(images.read_image(path), images.read_mask(mask), side)
+
+
+def around(image: np.ndarray, mask: np.ndarray, side: int = THUMB) -> bytes:
+    """WebP of the square around a mask; of the whole image where it is empty."""
+    view = compose.square_window(mask, minimum=64, context=2.2).slices if mask.any() else np.s_[:, :]
+    return _webp(np.ascontiguousarray(image[view]), side)
 
 
 def _webp(image: np.ndarray, side: int) -> bytes:

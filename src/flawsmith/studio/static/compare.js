@@ -16,7 +16,7 @@ export const open = guarded(async (id, index = null) => {
   at("results").hidden = false;
   at("results-title").textContent = set.title;
   at("candidates").replaceChildren(...rows.map((row, place) => element("li", {}, element("button", { type: "button", onclick: guarded(() => pick(place)) },
-    element("img", { src: `/api/sets/${set.id}/${row.index}/closeup`, alt: `result with seed ${row.seed}` }), element("span", {}, `seed ${row.seed}`)))));
+    element("img", { src: `/api/sets/${set.id}/${row.index}/closeup`, alt: row.title }), element("span", {}, row.title)))));
   await pick(Math.max(0, rows.findIndex((row) => row.index === index)));
   at("keep").focus();
 });
@@ -52,7 +52,10 @@ function label(mask) {  // the box around the label, found in a copy that is sma
     left = Math.min(left, x); right = Math.max(right, x + 1); top = Math.min(top, y); bottom = Math.max(bottom, y + 1);
   }
   const side = Math.max(LEAST, CONTEXT * Math.max(right - left, bottom - top) / scale);
-  return { x: (left + right) / 2 / scale - side / 2, y: (top + bottom) / 2 / scale - side / 2, w: side, h: side };
+  // A square around the label, moved into the image and no larger than it.
+  const [width, height] = [Math.min(side, mask.width), Math.min(side, mask.height)];
+  const inside = (middle, length, whole) => Math.min(Math.max(0, middle - length / 2), whole - length);
+  return { x: inside((left + right) / 2 / scale, width, mask.width), y: inside((top + bottom) / 2 / scale, height, mask.height), w: width, h: height };
 }
 
 function change({ image, normal }) {  // the largest channel difference, from black over blue to yellow (cividis)
@@ -113,7 +116,7 @@ function mark() {
   buttons.forEach((button, place) => {
     button.setAttribute("aria-current", place === current);
     button.dataset.decision = rows[place].decision;
-    button.setAttribute("aria-label", `seed ${rows[place].seed}${rows[place].decision ? `, ${rows[place].decision}` : ""}`);
+    button.setAttribute("aria-label", `${rows[place].title}${rows[place].decision ? `, ${rows[place].decision}` : ""}`);
   });
   buttons[current]?.scrollIntoView({ block: "nearest" });
   at("keep").setAttribute("aria-pressed", row.decision === "keep");

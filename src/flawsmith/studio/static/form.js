@@ -40,7 +40,7 @@ function reference() {
   const key = at("reference").value, shown = at("reference-shown");
   shown.hidden = !key || at("reference-field").hidden;
   if (key) {
-    shown.src = `/api/data/${at("data-set").value}/${key}/thumbnail`;
+    shown.src = `/api/data/${at("data-set").value}/${key}/closeup`;
     const one = images.find((image) => image.key === key);
     if (one && method().references !== "none") at("type").value = one.type;
   }
@@ -56,7 +56,7 @@ function input(name, field) {
   const attributes = { "data-option": name };
   if (kind.enum) {
     const made = element("select", attributes);
-    fill(made, [["", field.default === null ? "as drawn" : String(field.default)], ...kind.enum.map((one) => [one, one])], kept);
+    fill(made, [["", field.default === null ? "auto" : String(field.default)], ...kind.enum.map((one) => [one, one])], kept);
     return [made];
   }
   if (kind.type === "boolean") {
@@ -67,7 +67,7 @@ function input(name, field) {
   const numbers = kind.type === "array" ? kind.prefixItems.length : 1;
   return Array.from({ length: numbers }, (_, place) => element("input", {
     ...attributes, type: "number", step: kind.type === "integer" ? "1" : "any", min: kind.minimum ?? "", max: kind.maximum ?? "",
-    placeholder: String((Array.isArray(field.default) ? field.default[place] : field.default) ?? "as drawn"),
+    placeholder: String((Array.isArray(field.default) ? field.default[place] : field.default) ?? "auto"),
     value: (Array.isArray(kept) ? kept[place] : kept) ?? "", "aria-label": numbers > 1 ? `${name} ${place ? "to" : "from"}` : name,
   }));
 }

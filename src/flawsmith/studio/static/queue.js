@@ -36,7 +36,7 @@ function row(job) {
       ["export", "report"].includes(job.kind) && job.status === "done" ? element("a", { href: `/api/exports/${job.id}`, download: "" }, "Download") : null,
       going ? element("button", { type: "button", onclick: guarded(() => cancel(job.id)) }, "Cancel") : null),
     job.status === "running" ? element("progress", { max: job.total || 1, value: job.total ? job.done : 0, "aria-label": job.title }) : null,
-    job.status === "running" ? element("span", { class: "soft" }, `${job.what} ${job.total ? `${job.done} of ${job.total}` : ""} ${left(job.seconds_left)}`) : null,
+    job.status === "running" ? element("span", { class: "soft" }, [job.what, job.total ? `${job.done} of ${job.total}` : "", left(job.seconds_left)].filter(Boolean).join(" · ")) : null,
     job.losses.length > 1 ? curve(job.losses) : null,
     job.losses.length ? element("span", { class: "soft" }, `loss ${job.losses.at(-1)[1].toFixed(4)}`) : null,
     job.error ? element("span", { class: "bad" }, job.error) : null,

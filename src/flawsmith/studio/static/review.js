@@ -27,7 +27,7 @@ function draw() {
   shown = (set?.rows ?? []).filter((row) => (!type || row.defect_type === type) && (!word || (row.decision || "open") === word));
   at("tiles").replaceChildren(...shown.map((row) => element("li", {}, element("button", { type: "button", onclick: () => large(row) },
     element("img", { src: `/api/sets/${set.id}/${row.index}/${at("whole").checked ? "thumbnail" : "closeup"}`, alt: "", loading: "lazy" }),
-    element("span", {}, `${row.defect_type}, seed ${row.seed}`)))));
+    element("span", {}, `${row.defect_type}, ${row.title}`)))));
   for (const [place, button] of tiles().entries()) mark(button, shown[place]);
   count();
 }
@@ -36,7 +36,7 @@ const tiles = () => [...at("tiles").querySelectorAll("button")];
 
 function mark(button, row) {
   button.dataset.decision = row.decision;
-  button.setAttribute("aria-label", `${row.defect_type}, seed ${row.seed}, image ${row.index}, ${{ keep: "kept", drop: "dropped" }[row.decision] ?? "undecided"}`);
+  button.setAttribute("aria-label", `${row.defect_type}, ${row.title}, ${{ keep: "kept", drop: "dropped" }[row.decision] ?? "undecided"}`);
 }
 
 function count() {

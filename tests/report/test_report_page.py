@@ -20,7 +20,7 @@ from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation.results import Value
 from flawsmith.evaluation.results import write as write_results
 from flawsmith.generation import run as generation
-from flawsmith.report import generated, measures, metrics, page, plots, thumbnails
+from flawsmith.report import generated, measures, metrics, plots, shown, thumbnails
 from flawsmith.report import write as write_report
 
 Run = Callable[..., tuple[int, str, str]]
@@ -270,5 +270,30 @@ def test_a_large_photograph_costs_no_more_bytes_than_a_small_one(made: Path) -> 
     image, mask, normal = run.pixels(run.kept[0])
     assert normal is not None
     large = [images.resize(one, 1440, 1920) for one in (image, normal)]
-    strips = page._strips(large[0], images.resize_mask(mask, 1440, 1920), large[1], thumbnails.LEVELS[-1])
+    strips = shown.strips(large[0], images.resize_mask(mask, 1440, 1920), large[1], thumbnails.LEVELS[-1])
     assert sum(map(len, strips)) < 20_000
+
+
+def test_what_a_gate_refused_is_told_and_shown(made: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "gated"
+    for path in made.rglob("*"):
+        if path.is_file():
+            fakes.write(copy / path.relative_to(made), path.read_bytes())
+    fakes.save(copy / "refused" / "00000-0.png", fakes.photo(1, (128, 260)))
+    lines = [json.loads(line) for line in (copy / "manifest.jsonl").read_text().splitlines()]
+    attempt = {"attempt": 0, "seed": 1, "check": "seam", "score": 2.0, "limit": 1.0, "reason": "seam: a visible edge"}
+    lines[0] |= {"gate": "normal", "checks": {"seam": 0.3}, "changed": ["place"]}
+    lines[0]["refused"] = [
+        {**attempt, "thumbnail": "refused/00000-0.png"},
+        {**attempt, "thumbnail": "refused/gone.png"},
+    ]
+    lines[1] |= {"gate": "normal", "checks": {}, "refused": []}
+    (copy / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    parts = written(tmp_path / "page.html", copy)
+    rows = parts.data()["rows"]
+    assert rows[0]["gate"] == {"level": "normal", "seam": 0.3} and rows[1]["attempts"] == [] and rows[2]["gate"] == {}
+    first, gone = rows[0]["attempts"]
+    pool = "\n".join(text for about, text in parts.scripts if "data-pool" in about).split("\n")
+    assert first["reason"] == attempt["reason"] and base64.b64decode(pool[first["id"]])[8:12] == b"WEBP"
+    assert gone["id"] == -1
+    assert "The quality gate refused these attempts" in (tmp_path / "page.html").read_text()

@@ -84,7 +84,8 @@ function tile(row, place) {
     made.append(element("span", { class: "pair" }, cell(whole, 0, 3, shape(row), "image"),
       cell(zoom, 0, row.pair ? 2 : 1, 1, "the defect, enlarged")));
   } else {
-    made.append(element("span", { class: "none" }, "refused"));
+    const seen = row.attempts.findLast((attempt) => attempt.id >= 0);
+    made.append(seen ? cell(line("pool", seen.id), 0, 1, 2, "what was refused") : element("span", { class: "none" }, "refused"));
   }
   made.append(element("b", {}, severalCategories ? `${row.category}, ${row.type}` : row.type),
     element("span", {}, row.kept ? (value === undefined ? row.caption : `${score} ${number(value)}`) : row.reason));
@@ -126,6 +127,12 @@ function views(row) {
   return box;
 }
 
+function attempts(row) {  // what the gate refused on the way, plain and with its label
+  if (!row.attempts.length) return "";
+  return element("div", {}, element("h3", {}, "Refused attempts"), element("div", { class: "views" }, ...row.attempts.map((attempt) =>
+    figure(attempt.id >= 0 ? cell(line("pool", attempt.id), 0, 1, 2, "refused attempt") : element("span", {}), attempt.check, attempt.reason))));
+}
+
 function facts(title, entries, say = text) {
   const rows = entries.map(([key, value]) => element("tr", {}, element("th", { scope: "row", title: data.scores[key] ?? "" }, key), element("td", {}, say(value))));
   return rows.length ? element("div", {}, element("h3", {}, title), element("table", {}, element("tbody", {}, ...rows))) : "";
@@ -148,8 +155,8 @@ function open(place) {
       element("span", { class: "bar" }, step(-1, "← Previous"), step(1, "Next →"), blink, shut)),
     element("p", {}, row.caption), views(row),
     element("div", { class: "facts" }, facts("Scores", Object.entries(row.scores), number),
-      facts("Quality gate", Object.entries(row.gate ?? {})),
-      facts("Origin", [["seed", row.seed], ...Object.entries(row.origin)])));
+      facts("Quality gate", Object.entries(row.gate)),
+      facts("Origin", [["seed", row.seed], ...Object.entries(row.origin)])), attempts(row));
   still();
   if (!dialog.open) dialog.showModal();
   dialog.focus();  // the button that was pressed is gone, and keys must still be heard

@@ -92,6 +92,11 @@ class Page:
     def all(self, css: str) -> list[Any]:
         return list(self.browser.find_elements("css selector", css))
 
+    def texts(self, css: str) -> list[str]:
+        """At one moment: the page may rebuild its lists at the next."""
+        script = "return [...document.querySelectorAll(arguments[0])].map((one) => one.textContent)"
+        return list(self.browser.execute_script(script, css))
+
     def click(self, id_: str) -> None:
         self.clicks += 1
         self.at(id_).click()
@@ -130,9 +135,9 @@ class Page:
         return str(found[0]), int(found[1])
 
     def choose_data(self, name: str) -> None:
-        option = next(one for one in self.all("#data-set option") if one.text == name)
+        script = "return [...document.querySelectorAll('#data-set option')].find((o) => o.text === arguments[0]).value"
         before = self.at("overlay").get_attribute("data-image")
-        self.set("data-set", option.get_attribute("value"))
+        self.set("data-set", self.browser.execute_script(script, name))
         self.until(lambda: self.at("overlay").get_attribute("data-image") != before, f"{name} is open")
 
     def file(self) -> Path:
@@ -331,7 +336,7 @@ def test_a_picked_folder_becomes_a_data_set(studio: Page, tmp_path: Path) -> Non
     folder = fakes.folder_tree(tmp_path / "own parts", good=2, defects={}, suffix=".jpg")
     studio.click("tab-data")
     studio.at("folder").send_keys(str(folder))
-    studio.until(lambda: [o for o in studio.all("#data-set option") if o.text == "own parts"], "it is listed")
+    studio.until(lambda: "own parts" in studio.texts("#data-set option"), "it is listed")
     studio.until(lambda: len(studio.all("#images button")) == 2, "its images are shown")
     studio.click("tab-data")
     studio.click("check")

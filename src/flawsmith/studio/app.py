@@ -107,6 +107,10 @@ def _pages(app: FastAPI) -> None:
     def tokens() -> FileResponse:
         return FileResponse(TOKENS, headers={"cache-control": "no-cache"})
 
+    @app.get("/favicon.ico", include_in_schema=False)
+    def icon() -> Response:
+        return Response(status_code=204)
+
     app.mount("/static", StaticFiles(directory=STATIC))
 
 

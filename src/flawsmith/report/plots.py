@@ -142,14 +142,14 @@ def _spectrum(name: str, made: Sequence[Measured], real: Sequence[Measured]) -> 
                 continue
             face = {"facecolor": "none", "edgecolor": colour, "hatch": hatch} if hatch else {"color": colour}
             axes.fill_between(centres, rows[0], rows[2], alpha=0.28, linewidth=0, **face)
-            axes.plot(centres, rows[1], line, color=colour, marker=mark, markersize=4, label=f"{said} (middle half)")
+            axes.plot(centres, rows[1], line, color=colour, marker=mark, markersize=4, label=said)
         axes.set(xlabel="wavelength, px", ylabel="power, dB", xscale="log")
         axes.set_xticks([2, 4, 8, 16, 32], ["2", "4", "8", "16", "32"])
         axes.minorticks_off()
         axes.grid(color=FAINT, linewidth=0.6)
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
 
-    told = "Power of the grain in the square around the defect, by wavelength; lines are medians."
+    told = "Power of the grain in the square around the defect, by wavelength: medians, and bands that hold the middle half."
     if all(map(len, sides)):
         gap = float(np.nanmean(np.abs(quarters[0][1] - quarters[1][1])))
         told += f" The medians differ by {gap:.1f} dB in the mean."

@@ -149,7 +149,7 @@ def _spectrum(name: str, made: Sequence[Measured], real: Sequence[Measured]) -> 
         axes.grid(color=FAINT, linewidth=0.6)
         axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
 
-    told = "Power of the grain in the square around the defect, by wavelength: medians, and bands that hold the middle half."
+    told = "Power of the grain in the square around the defect, by wavelength: medians, and bands of the middle half."
     if all(map(len, sides)):
         gap = float(np.nanmean(np.abs(quarters[0][1] - quarters[1][1])))
         told += f" The medians differ by {gap:.1f} dB in the mean."

@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := PASSIVE
 
 demo: $(VENV)/.learned
 	$(BIN)/flawsmith demo --out demo
-	@echo "Open demo/index.html in a browser; the contact sheet is demo/contact-sheet.png."
+	@echo "Open demo/report.html in a browser; the contact sheet is demo/contact-sheet.png."
 
 test: lint docs package
 	$(BIN)/python -m pytest
@@ -42,7 +42,7 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.learned: $(VENV)/.core
 	@echo "Installing the learned part (torch first, a few minutes) ..."
 	$(PIP) torch==2.13.0
-	$(PIP) -e .[diffusion]
+	$(PIP) -e .[diffusion,report]
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python

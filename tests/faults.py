@@ -33,6 +33,8 @@ EXPORTS = "datasets/test_exports.py::test_"
 CAPTIONING = "datasets/test_captioning.py::test_"
 TOOLS = "datasets/test_annotation_tools.py::test_"
 MEND = "datasets/test_mend.py::test_"
+REPORT = "report/test_report_page.py::test_"
+STUDIO = "studio/test_studio_api.py::test_"
 
 # file of src/flawsmith -> guarding test -> (the fault, old text, new text)
 # fmt: off
@@ -407,6 +409,38 @@ MUTATIONS = {
         COMPOSE + "refusals_stand_at_their_limits": [
             ("the share of the mask is no limit", "elif area < min_share * asked:", "elif area < min_share:")],
     },
+    "report/measures.py": {
+        REPORT + "measures_of_a_square_are_known": [
+            ("contrast the other way round", "grey[label].mean() - grey[ring].mean()",
+             "grey[ring].mean() - grey[label].mean()")],
+        REPORT + "a_defect_is_nearest_to_itself_however_turned": [
+            ("no mirror is looked at", "for flip in (False, True):", "for flip in (False, False):")],
+    },
+    "report/metrics.py": {
+        REPORT + "intervals_are_students": [
+            ("the s.d. of the sample itself", "np.std(numbers, ddof=1)", "np.std(numbers)")],
+    },
+    "report/page.py": {
+        REPORT + "captions_and_names_cannot_break_out": [
+            ("a caption ends the script", '.replace("<", "\\\\u003c")', "")],
+    },
+    "studio/store.py": {
+        STUDIO + "masks_of_other_sizes_and_bombs_are_refused": [
+            ("a longer mask is cut off", "or not unpacking.eof ", "")],
+        STUDIO + "two_tabs_do_not_overwrite_each_other": [
+            ("the last one wins", "if revision is not None and revision != now:", "if False:")],
+    },
+    "studio/security.py": {
+        STUDIO + "other_hosts_pages_and_forms_get_nothing": [
+            ("any host", 'if headers.get(b"host", "") not in self.hosts:', "if False:"),
+            ("a form may change things", "and HEADER not in headers", "and False")],
+        STUDIO + "with_a_token_nothing_is_answered_without_it": [
+            ("no token is asked for", "if self.token is not None and not self._knows(scope, headers):", "if False:")],
+    },
+    "studio/offered.py": {
+        STUDIO + "options_that_could_name_a_file_are_not_offered": [
+            ("texts are offered", 'if not _is_free_text(field)}', "}")],
+    },
     "evaluation/metrics/realism.py": {
         REALISM + "logistic_is_scikit_learns": [
             ("rows weigh the same", "np.ones(n) if weights is None else np.asarray(weights, float)", "np.ones(n)"),
@@ -415,6 +449,8 @@ MUTATIONS = {
             ("a part is spread over folds", "return chosen[place]", "return np.arange(len(place)) % number")],
         REALISM + "a_probe_learns_no_part_by_heart": [
             ("folds by image", "folds(real_parts, made_parts, seed=seed)", "np.arange(len(y)) % FOLDS")],
+    },
+    "evaluation/metrics/spectrum.py": {
         REALISM + "spectrum_of_equal_sets_is_zero_and_of_doubled_contrast_six_decibels": [
             ("amplitude, not power", "np.abs(np.fft.fft2(grey)) ** 2", "np.abs(np.fft.fft2(grey))")],
         REALISM + "spectrum_of_white_noise_is_its_variance_and_a_wave_stands_in_its_band": [

@@ -16,7 +16,10 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-NEEDED = ("flawsmith/py.typed", "flawsmith/weights/compact/", "flawsmith/cli/main.py")
+NEEDED = (
+    *("flawsmith/py.typed", "flawsmith/weights/compact/", "flawsmith/cli/main.py"),
+    *("flawsmith/report/page.html", "flawsmith/studio/static/index.html"),
+)
 
 
 def blocks(page: str) -> str:

@@ -67,7 +67,7 @@ def product_photos(root: Path, count: int = 8) -> None:
 def run(
     folder: Path, n: int = 44, seed: int = 0, progress: Progress | None = None, learned: bool = True
 ) -> dict[str, Path]:
-    """Make the tour under `folder`: data/, out/<method>/, contact-sheet.png and index.html. Resumes when run again.
+    """Make the tour under `folder`: data/, out/<method>/, contact-sheet.png and report.html. Resumes when run again.
 
     `procedural` paints every kind of defect; its images then stand in for the "few real defects" that the other
     methods need, which no other demo data could give without a download. With `learned`, and where the extra
@@ -87,17 +87,17 @@ def run(
         config = GenerateConfig(method=method, normal=f"mvtec_ad:{data}", out=out, n=count, seed=seed)
         _run(config, progress)
         made.append((method, out))
-    few = _few_defects(folder, seed, progress)
+    few = few_defects(folder, seed, progress)
     for method, what in (("copypaste", "cut out and laid elsewhere"), ("analogy", "their texture in new shapes")):
         out = folder / "out" / method
         _run(GenerateConfig(method=method, normal=f"mvtec_ad:{few}", out=out, n=8, seed=seed), progress)
         made.append((f"{method} (a few of the painted scratches and chips above, {what})", out))
     if learned and find_spec("diffusers") and find_spec("torch"):
         made += _learned(folder, data, few, seed, progress)
-    sheet, page = folder / "contact-sheet.png", folder / "index.html"
+    sheet, page = folder / "contact-sheet.png", folder / "report.html"
     images.write_image(sheet, report.overview(made, count=2, cell=128))
-    report.page(made, page, "flawsmith demo", count=8)
-    return {"contact sheet": sheet, "page": page, "images": folder / "out"}
+    report.write(made, page, title="flawsmith demo", progress=under(progress, "report"))
+    return {"contact sheet": sheet, "report": page, "images": folder / "out"}
 
 
 def _learned(folder: Path, data: Path, few: Path, seed: int, progress: Progress | None) -> list[tuple[str, Path]]:
@@ -130,9 +130,11 @@ def _learned(folder: Path, data: Path, few: Path, seed: int, progress: Progress 
     return made
 
 
-def _few_defects(folder: Path, seed: int, progress: Progress | None) -> Path:
+def few_defects(folder: Path, seed: int = 0, progress: Progress | None = None) -> Path:
     """A small data set with defects, in MVTec layout: the washers and nine painted scratches and chips."""
     few = folder / "data-with-defects" / "washer"
+    if not (folder / "data" / "washer").is_dir():
+        product_photos(folder / "data")
     config = GenerateConfig(
         method="procedural",
         normal=f"mvtec_ad:{folder / 'data' / 'washer'}",

@@ -248,8 +248,8 @@ def test_train_generate_add_a_type_and_resume(
     assert lines[-1]["step"] == 4 and np.isfinite(lines[-1]["held_out"])
     assert list((whole / "train" / "widget-hole" / "previews").glob("*.png"))
     assert run("show", whole)[0] == 0
-    code, _, said = run("show", whole, "--page", tmp_path / "page.html")
-    assert code == 2 and "leave --page out" in said and not (tmp_path / "page.html").exists()
+    code, _, said = run("show", whole, "--sheet", tmp_path / "sheet.png")
+    assert code == 2 and "leave --sheet out" in said and not (tmp_path / "sheet.png").exists()
     out = tmp_path / "out"
     assert run("generate", whole, "--normal", data, "-n", 4, "--set", "steps=2", "--out", out)[0] == 0
     manifest = [json.loads(x) for x in (out / "manifest.jsonl").read_text().splitlines()]

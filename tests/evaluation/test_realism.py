@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch")
 
 from flawsmith.errors import FlawsmithError
-from flawsmith.evaluation.metrics import realism
+from flawsmith.evaluation.metrics import realism, spectrum
 
 
 def names(side: str, count: int) -> list[str]:
@@ -87,22 +87,22 @@ def grain(seed: int, count: int, size: int = 64) -> list[np.ndarray]:
 def test_spectrum_of_equal_sets_is_zero_and_of_doubled_contrast_six_decibels() -> None:
     windows = [(100 + one).astype(np.uint8).repeat(3, 2) for one in grain(0, 4)]
     doubled = [(120 + 2 * one).astype(np.uint8).repeat(3, 2) for one in grain(0, 4)]
-    assert realism.spectrum_distance(windows, windows) == 0
-    assert realism.spectrum_distance(windows, windows[::-1]) == pytest.approx(0, abs=1e-12)
-    assert realism.spectrum_distance(windows, doubled) == pytest.approx(20 * np.log10(2), abs=1e-9)
-    assert realism.spectrum_distance(doubled, windows) == pytest.approx(20 * np.log10(2), abs=1e-9)
+    assert spectrum.spectrum_distance(windows, windows) == 0
+    assert spectrum.spectrum_distance(windows, windows[::-1]) == pytest.approx(0, abs=1e-12)
+    assert spectrum.spectrum_distance(windows, doubled) == pytest.approx(20 * np.log10(2), abs=1e-9)
+    assert spectrum.spectrum_distance(doubled, windows) == pytest.approx(20 * np.log10(2), abs=1e-9)
 
 
 def test_spectrum_of_white_noise_is_its_variance_and_a_wave_stands_in_its_band() -> None:
     rng = np.random.default_rng(1)
-    rows = np.array([realism.spectrum(rng.normal(0, 8, (96, 128))) for _ in range(40)])
+    rows = np.array([spectrum.spectrum(rng.normal(0, 8, (96, 128))) for _ in range(40)])
     level = 10 * np.log10((10 ** (rows / 10)).mean(axis=0))
     np.testing.assert_allclose(level, 10 * np.log10(64), atol=0.4)
     wave = 128 + 50 * np.sin(2 * np.pi * np.arange(96) / 10)[None].repeat(96, 0)  # 10 px: between 8 and 11.3
-    assert int(realism.spectrum(wave).argmax()) == 4
-    assert np.isfinite(realism.spectrum(np.full((64, 64, 3), 7, np.uint8))).all()
+    assert int(spectrum.spectrum(wave).argmax()) == 4
+    assert np.isfinite(spectrum.spectrum(np.full((64, 64, 3), 7, np.uint8))).all()
     with pytest.raises(FlawsmithError, match="needs windows"):
-        realism.spectrum_distance([], [wave])
+        spectrum.spectrum_distance([], [wave])
 
 
 def side(count: int, kinds: tuple[str, ...], shift: float = 0.0) -> realism.Side:

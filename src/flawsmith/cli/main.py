@@ -27,7 +27,9 @@ from flawsmith.cli.evaluate import evaluate
 from flawsmith.cli.export import export
 from flawsmith.cli.generate import generate
 from flawsmith.cli.options import READERS
+from flawsmith.cli.report import report
 from flawsmith.cli.show import show
+from flawsmith.cli.studio import studio
 from flawsmith.cli.train import merge, train
 
 app = typer.Typer(
@@ -39,7 +41,7 @@ app = typer.Typer(
     help=(
         "Defect images with pixel-exact masks and captions, from photographs of good parts.\n\n"
         "Start with `flawsmith demo` (no download). On your own photographs: `check`, `generate` (`train` before it "
-        "where you have a few real defects), `show`, `evaluate`, `export`.\n\n"
+        "where you have a few real defects), `report`, `evaluate`, `export`; `studio` is all of it in a browser.\n\n"
         f"READER:DIR names a data set: {READERS}."
     ),
 )
@@ -94,7 +96,7 @@ def demo(
 ) -> None:
     """The tour without a download: paint defects on texture photographs and a rendered product.
 
-    Ends with a contact sheet (normal | mask | defect | zoom) and a short HTML page.
+    Ends with a contact sheet (normal | mask | defect | zoom) and a report to open in a browser.
     """
     from flawsmith import demo as tour
     from flawsmith.inputs import home
@@ -113,7 +115,7 @@ def demo(
         typer.echo(f"{name}: {path}")
 
 
-for command in (check, captions, train, generate, evaluate, show, export, merge, doctor, demo):
+for command in (check, captions, train, generate, evaluate, report, studio, show, export, merge, doctor, demo):
     app.command()(command)
 
 

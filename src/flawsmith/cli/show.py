@@ -17,14 +17,13 @@ def show(
     sheet: Annotated[
         Path | None, typer.Option(help="Where to write the contact sheet. Default: FOLDER-sheet.png.")
     ] = None,
-    page: Annotated[Path | None, typer.Option(help="Also write this HTML page.")] = None,
     count: Annotated[int, typer.Option("-n", min=1, max=200, help="Images on the sheet.")] = 12,
 ) -> None:
     """Show what a folder holds: a table, and a contact sheet (normal | mask | defect | zoom).
 
     Of a trained run: what it has learned from how many images, and its files; no sheet.
 
-    Example: `flawsmith show out/painted --page painted.html`
+    Example: `flawsmith show out/painted --sheet painted.png`; for a page with filters, `flawsmith report`.
     """
     from flawsmith import images, report
     from flawsmith.datasets.writer import read_manifest
@@ -34,10 +33,10 @@ def show(
     target = home(target)
     card = target / "card.json"
     if card.is_file():
-        if sheet or page:
+        if sheet:
             raise FlawsmithError(
-                f"{target} is a trained run and holds no images: leave --{'sheet' if sheet else 'page'} out, or "
-                f"generate with it (`flawsmith generate {target} ...`) and show that folder."
+                f"{target} is a trained run and holds no images: leave --sheet out, or generate with it "
+                f"(`flawsmith generate {target} ...`) and show that folder."
             )
         _show_run(target)
         return
@@ -49,10 +48,6 @@ def show(
     path = home(sheet) if sheet else beside
     images.write_image(path, report.sheet(target, count))
     typer.echo(f"Contact sheet: {path}")
-    if page is not None:
-        page = home(page)
-        report.page([(target.name, target)], page, f"flawsmith: {target.name}", count)
-        typer.echo(f"Page: {page}")
 
 
 def _show_run(run: Path) -> None:

@@ -1,13 +1,9 @@
-"""A generated folder as images a person can judge: a contact sheet and one self-contained HTML page."""
+"""A generated folder as one image that a person can judge: the contact sheet."""
 
 from __future__ import annotations
 
-import base64
-import html
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import cv2
@@ -118,97 +114,3 @@ def normal_root(out: Path) -> Path | None:
         return datasets.parse_source(source)[1]
     except (OSError, ValueError, KeyError):
         return None
-
-
-def statistics(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each category and defect type: counts, and medians over the kept images."""
-    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for line in lines:
-        rows.setdefault((line["category"], line["defect_type"]), []).append(line)
-    table = []
-    for (category, defect), members in rows.items():
-        kept = [line for line in members if line["status"] == "kept"]
-        table.append(
-            {
-                "category": category,
-                "defect": defect,
-                "kept": len(kept),
-                "refused": len(members) - len(kept),
-                "redrawn": sum(line["redraws"] > 0 for line in kept),
-                "label pixels": _median(line["scores"]["area"] for line in kept),
-                "visibility": _median(line["scores"]["visibility"] for line in kept),
-                "label / asked": _median(line["scores"]["change_iou"] for line in kept),
-            }
-        )
-    return table
-
-
-def _median(values: Any) -> float | None:
-    listed = list(values)
-    return round(median(listed), 2) if listed else None
-
-
-STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:1180px;margin:0 auto;padding:2rem 1rem;color:#1c2430;background:#fff}
-h1{font-size:1.7rem;margin:0}h2{font-size:1.2rem;margin:2.5rem 0 .2rem}p{margin:.3rem 0;color:#4a5568}
-table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums}summary{cursor:pointer;color:#4a5568}
-td,th{padding:.15rem .9rem .15rem 0;border-bottom:1px solid #e3e8ef;text-align:right;font-weight:400}th{color:#4a5568}
-td:first-child,th:first-child,td:nth-child(2),th:nth-child(2){text-align:left}
-img{display:block;width:100%;margin:.8rem 0}code{background:#f2f4f8;padding:.1rem .3rem;border-radius:3px}
-"""
-
-
-def page(outs: Sequence[tuple[str, Path]], target: Path, title: str = "flawsmith", count: int = 12) -> None:
-    """Write one self-contained HTML page (images inside) about the generated folders `(heading, folder)`."""
-    parts = [
-        f"<h1>{html.escape(title)}</h1><p>Every image equals its photograph outside the mask, byte for byte. "
-        "Examples are evenly spaced over the run, nobody chose them; the frame on the mask is the zoom.</p>"
-    ]
-    for heading, out in outs:
-        table = statistics(read_manifest(out))
-        kept, refused = (sum(row[key] for row in table) for key in ("kept", "refused"))
-        head = "".join(f"<th>{html.escape(key)}</th>" for key in table[0])
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(str(value))}</td>" for value in row.values()) + "</tr>" for row in table
-        )
-        parts.append(
-            f"<h2>{html.escape(heading)}</h2><p>{kept} images in <code>{html.escape(out.as_posix())}</code>"
-            f"{f', {refused} refused' if refused else ''}</p>"
-            f'<img alt="contact sheet" src="data:image/jpeg;base64,{_jpeg(sheet(out, count))}">'
-            f"<details><summary>Counts and medians by defect type</summary>"
-            f"<table><tr>{head}</tr>{body}</table></details>"
-        )
-    document = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
-    )
-    images.write_bytes(target, document.encode("utf-8"))
-
-
-def _jpeg(image: np.ndarray) -> str:
-    """A page is looked at, not measured: a quarter of the bytes of PNG."""
-    _, buffer = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
-    return base64.b64encode(buffer.tobytes()).decode()
-
-
-def adapters(run: Path) -> list[dict[str, Any]]:
-    """One row per file of weights in a run: what it is, its rank and size. Reads the files' headers only."""
-    rows: list[dict[str, Any]] = []
-    for file in sorted([*run.glob("*.safetensors"), *run.glob("adapters/*/*.safetensors")]):
-        try:
-            with file.open("rb") as opened:
-                header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-        except (OSError, ValueError, OverflowError):
-            rows.append({"file": file.relative_to(run).as_posix(), "kind": "damaged", "tensors": None, "MB": None})
-            continue
-        rank = header.pop("__metadata__", {}).get("rank")
-        rows.append(
-            {
-                "file": file.relative_to(run).as_posix(),
-                "kind": f"LoRA of rank {rank}" if rank else "the method's own weights",
-                "tensors": len(header),
-                "MB": round(file.stat().st_size / 1e6, 1),
-            }
-        )
-    return rows

@@ -1,0 +1,59 @@
+"""What a generated folder or a trained run holds, as rows of a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+
+def statistics(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each category and defect type: counts, and medians over the kept images."""
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for line in lines:
+        rows.setdefault((line["category"], line["defect_type"]), []).append(line)
+    table = []
+    for (category, defect), members in rows.items():
+        kept = [line for line in members if line["status"] == "kept"]
+        table.append(
+            {
+                "category": category,
+                "defect": defect,
+                "kept": len(kept),
+                "refused": len(members) - len(kept),
+                "redrawn": sum(line["redraws"] > 0 for line in kept),
+                "label pixels": _median(line["scores"]["area"] for line in kept),
+                "visibility": _median(line["scores"]["visibility"] for line in kept),
+                "label / asked": _median(line["scores"]["change_iou"] for line in kept),
+            }
+        )
+    return table
+
+
+def _median(values: Any) -> float | None:
+    listed = list(values)
+    return round(median(listed), 2) if listed else None
+
+
+def adapters(run: Path) -> list[dict[str, Any]]:
+    """One row per file of weights in a run: what it is, its rank and size. Reads the files' headers only."""
+    rows: list[dict[str, Any]] = []
+    for file in sorted([*run.glob("*.safetensors"), *run.glob("adapters/*/*.safetensors")]):
+        try:
+            with file.open("rb") as opened:
+                header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+        except (OSError, ValueError, OverflowError):
+            rows.append({"file": file.relative_to(run).as_posix(), "kind": "damaged", "tensors": None, "MB": None})
+            continue
+        rank = header.pop("__metadata__", {}).get("rank")
+        rows.append(
+            {
+                "file": file.relative_to(run).as_posix(),
+                "kind": f"LoRA of rank {rank}" if rank else "the method's own weights",
+                "tensors": len(header),
+                "MB": round(file.stat().st_size / 1e6, 1),
+            }
+        )
+    return rows

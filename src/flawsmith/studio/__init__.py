@@ -1,0 +1,1 @@
+"""The studio: a page to paint masks, make defects, compare, keep and export; extra `flawsmith[studio]`."""

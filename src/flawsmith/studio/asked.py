@@ -1,0 +1,92 @@
+"""What the page may ask for, checked: names of methods, types, options within bounds, no path of the page's own."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from flawsmith import masks
+from flawsmith.errors import FlawsmithError, unknown
+
+FAMILIES = tuple(name for name in masks.MASKS if name not in ("learned", "reference", "varied"))
+NEEDS_REFERENCE = ("reference", "varied")
+Short = Field("", max_length=300)
+
+
+class Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Make(Asked):
+    """A few images of one photograph."""
+
+    data_set: str
+    image: str
+    method: str
+    defect_type: str = Field("", max_length=80, pattern=r'^[^/\\:*?"<>|.\x00-\x1f][^/\\:*?"<>|\x00-\x1f]*$|^$')
+    prompt: str = Short
+    family: str = Field("", description="mask family; '' = the painted mask, or the method's own choice")
+    reference: str = Field("", description="key of a real defect")
+    count: int = Field(4, ge=1, le=16)
+    seed: int = Field(0, ge=0, lt=2**53)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Batch(Asked):
+    """Many images of a data set."""
+
+    data_set: str
+    method: str
+    category: str = ""
+    defect_type: str = Field("", max_length=80)
+    prompt: str = Short
+    family: str = ""
+    count: int = Field(20, ge=1, le=10_000)
+    seed: int = Field(0, ge=0, lt=2**53)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Fit(Asked):
+    """A few-shot model of a data set's defects."""
+
+    data_set: str
+    method: Literal["inpaint", "anomalyxfusion", "anomalycontrol"]
+    category: str = ""
+    name: str = Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9][A-Za-z0-9_ -]*$")
+    steps: int = Field(200, ge=1, le=20_000)
+    seed: int = Field(0, ge=0, lt=2**53)
+
+
+class Export(Asked):
+    """The images that were kept, of all sets or of one."""
+
+    set: str = ""
+    format: Literal["flawsmith", "coco", "yolo", "yolo-seg", "voc", "labelme"] = "flawsmith"
+
+
+class Wand(Asked):
+    """A box (top, left, bottom, right) in which the likeliest defect is marked."""
+
+    data_set: str
+    image: str
+    box: tuple[int, int, int, int]
+
+
+class Family(Asked):
+    """A mask of a family, drawn on the object."""
+
+    data_set: str
+    image: str
+    family: str
+    seed: int = Field(0, ge=0, lt=2**53)
+    reference: str = ""
+
+
+def family(name: str, has_reference: bool) -> str:
+    """Raises FlawsmithError for a mask family the page may not name."""
+    if not name or name in FAMILIES or (name in NEEDS_REFERENCE and has_reference):
+        return name
+    if name in NEEDS_REFERENCE:
+        raise FlawsmithError(f"Mask {name!r} needs a reference: choose a real defect.")
+    raise unknown("Mask", name, [*FAMILIES, *NEEDS_REFERENCE])

@@ -1,0 +1,148 @@
+"""Routes to what is there: methods, data sets, images, uploads, masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+import flawsmith
+from flawsmith import images, masks
+from flawsmith.errors import FlawsmithError
+from flawsmith.masks import boxes
+from flawsmith.records import hash_seed
+from flawsmith.studio import asked
+from flawsmith.studio.catalogue import around, shown, thumbnail
+from flawsmith.studio.jobs import new_id
+from flawsmith.studio.offered import LEARNED
+from flawsmith.studio.shared import BROWSER_KEEPS, Studio, body_of
+from flawsmith.studio.store import checked, deflate, inflate
+
+MASK_TYPE = "application/x-flawsmith-mask"
+
+
+def add_data(app: FastAPI, studio: Studio) -> None:
+    @app.get("/api/state")
+    def state() -> dict[str, Any]:
+        """Data sets, methods with the schema of their options, mask families."""
+        return {
+            "version": flawsmith.__version__,
+            "data_sets": studio.catalogue.listed(),
+            "methods": studio.offered.table(),
+            "families": [*asked.FAMILIES, *asked.NEEDS_REFERENCE],
+            "trainable": list(LEARNED) if studio.offered.learned else [],
+            "formats": ["flawsmith", "coco", "yolo", "yolo-seg", "voc", "labelme"],
+        }
+
+    @app.get("/api/methods")
+    def methods() -> dict[str, Any]:
+        """The methods known now; `waiting`: those that take seconds to import, and the runs fitted meanwhile."""
+        studio.offered.begin()
+        return {"methods": studio.offered.table(), "waiting": list(studio.offered.missing())}
+
+    @app.get("/api/data/{data_set}")
+    def listed(data_set: str) -> dict[str, Any]:
+        """The images of a data set."""
+        found = studio.catalogue.get(data_set)
+        painted = {path.stem for path in (studio.out / "masks" / checked(data_set)).glob("*.png")}
+        rows = [
+            {"key": key, "name": r.name, "category": r.category, "type": r.defect_type, "good": r.is_good,
+             "has_mask": bool(r.masks), "painted": key in painted}
+            for key, r in found.records.items()
+        ]  # fmt: skip
+        return {"id": found.id, "name": found.name, "source": found.source, "images": rows}
+
+    @app.get("/api/data/{data_set}/{key}")
+    def image(data_set: str, key: str) -> Response:
+        """An image, as a browser can show it, every pixel as it is."""
+        content, media = shown(studio.record(data_set, key).image)
+        return Response(content, media_type=media, headers=BROWSER_KEEPS)
+
+    @app.get("/api/data/{data_set}/{key}/thumbnail")
+    def small(data_set: str, key: str) -> Response:
+        path = studio.record(data_set, key).image
+        return Response(thumbnail(path, path.stat().st_mtime_ns), media_type="image/webp", headers=BROWSER_KEEPS)
+
+    @app.get("/api/data/{data_set}/{key}/closeup")
+    def near(data_set: str, key: str) -> Response:
+        """A real defect and its surroundings."""
+        sample = studio.record(data_set, key).load()
+        return Response(around(sample.image, sample.mask), media_type="image/webp", headers=BROWSER_KEEPS)
+
+    @app.put("/api/uploads/{name}/{path:path}")
+    async def upload(name: str, path: str, request: Request) -> dict[str, Any]:
+        """One file of a dropped folder."""
+        studio.catalogue.upload(name, path, await body_of(request))
+        return {}
+
+    @app.post("/api/uploads/{name}")
+    def uploaded(name: str) -> dict[str, Any]:
+        """All files of a dropped folder are there: it becomes a data set."""
+        return {"id": studio.catalogue.uploaded(name)}
+
+
+def add_masks(app: FastAPI, studio: Studio) -> None:
+    def answer(mask: np.ndarray, revision: str = "") -> Response:
+        height, width = mask.shape
+        headers = {"content-encoding": "gzip", "x-size": f"{width}x{height}", "x-revision": revision}
+        return Response(deflate(mask), media_type=MASK_TYPE, headers={**headers, "cache-control": "no-store"})
+
+    @app.get("/api/masks/{data_set}/{key}")
+    def load(data_set: str, key: str) -> Response:
+        """The painted mask: gzip of a byte per pixel; of an image without one all 0."""
+        size = images.image_size(studio.record(data_set, key).image)
+        mask, revision = studio.store.mask(data_set, key)
+        return answer(mask if mask is not None and mask.shape == size else np.zeros(size, bool), revision)
+
+    @app.put("/api/masks/{data_set}/{key}")
+    async def save(data_set: str, key: str, request: Request) -> dict[str, Any]:
+        """Save a painted mask; the header X-Revision names what was painted over, `*` whatever is there."""
+        content = await body_of(request)
+        size = images.image_size(studio.record(data_set, key).image)
+        mask = inflate(content, size)
+        revision = request.headers.get("x-revision", "*")
+        saved = studio.store.save_mask(data_set, key, mask, None if revision == "*" else revision)
+        return {"revision": saved, "pixels": int(mask.sum())}
+
+    @app.post("/api/masks/{data_set}/{key}/import")
+    async def take(data_set: str, key: str, request: Request) -> Response:
+        """A mask image of the user's own, answered as a mask; white is defect. It is not saved yet."""
+        path = studio.out / "work" / f"import-{new_id()}.png"
+        images.write_bytes(path, await body_of(request), durable=False)
+        try:
+            mask = images.read_mask(path)
+        except FlawsmithError as error:
+            raise FlawsmithError("The file is no image that can be read as a mask.") from error
+        finally:
+            path.unlink(missing_ok=True)
+        size = images.image_size(studio.record(data_set, key).image)
+        if mask.shape != size:
+            raise FlawsmithError(
+                f"The mask is {mask.shape[1]} x {mask.shape[0]} pixels, the image {size[1]} x {size[0]}: export it at "
+                "the image's size."
+            )
+        return answer(mask)
+
+    @app.post("/api/wand")
+    def wand(given: asked.Wand) -> Response:
+        """The likeliest defect in a box, as a mask of the whole image."""
+        image = images.read_image(studio.record(given.data_set, given.image).image)
+        height, width = image.shape[:2]
+        top, left, bottom, right = given.box
+        if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+            raise FlawsmithError(f"The box {given.box} does not lie in the image of {width} x {height} pixels.")
+        mask = np.zeros((height, width), bool)
+        mask[top:bottom, left:right] = boxes.within(image, given.box)
+        return answer(mask)
+
+    @app.post("/api/family")
+    def draw(given: asked.Family) -> Response:
+        """A mask of a family, drawn on the object."""
+        name = asked.family(given.family, bool(given.reference))
+        image = images.read_image(studio.record(given.data_set, given.image).image)
+        reference = studio.record(given.data_set, given.reference).load() if given.reference else None
+        rng = np.random.default_rng(hash_seed(given.seed, "mask"))
+        mask, _ = masks.draw(name or "blob", masks.foreground(image), rng, reference=reference, image=image)
+        return answer(mask)

@@ -1,0 +1,199 @@
+"""The queue: one job at a time, in a worker process of its own that may die without the server dying."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from flawsmith import images, inputs
+from flawsmith.errors import FlawsmithError
+
+Status = Literal["queued", "running", "done", "failed", "cancelled"]
+MOST_WAITING = 200
+REMEMBERED = 500  # finished jobs
+LOSSES = 400  # points of a fit's curve that are kept
+
+
+@dataclass
+class Job:
+    """One thing to do. `settings` is what the worker gets; `result` what it answered."""
+
+    id: str
+    kind: str
+    title: str
+    settings: dict[str, Any]
+    status: Status = "queued"
+    result: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+    what: str = ""
+    done: int = 0
+    total: int = 0
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    begun: tuple[float, int] | None = None  # clock and `done` when the first progress came
+
+    def told(self) -> dict[str, Any]:
+        """For the page: without what only the worker needs, with the seconds left where they can be known."""
+        left = None
+        if self.status == "running" and self.begun is not None and self.done > self.begun[1]:
+            spent = time.monotonic() - self.begun[0]
+            left = round(spent * (self.total - self.done) / (self.done - self.begun[1]))
+        fields = {key: value for key, value in asdict(self).items() if key not in ("begun", "settings")}
+        return {**fields, "seconds_left": left, "request": self.settings.get("request", {})}
+
+
+class Queue:
+    """Jobs in order. They stand in `out/jobs.json`; one that a stopped server was at is queued again."""
+
+    def __init__(self, out: Path, worker: Callable[[], subprocess.Popen[str]] | None = None) -> None:
+        self.path = out / "jobs.json"
+        self.jobs: dict[str, Job] = {}
+        self._changed = threading.Condition()
+        self._start = worker or start_worker
+        self._worker: subprocess.Popen[str] | None = None
+        self._closing = False
+        self._load()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _load(self) -> None:
+        try:
+            rows = inputs.parse_json(self.path.read_text(encoding="utf-8"), list)
+        except (OSError, ValueError):
+            return
+        for row in rows:
+            job = Job(**{key: value for key, value in row.items() if key in Job.__dataclass_fields__})
+            job.begun = None
+            if job.status == "running":
+                job.status = "queued"
+            self.jobs[job.id] = job
+
+    def _save(self) -> None:
+        finished = [id_ for id_, job in self.jobs.items() if job.status not in ("queued", "running")]
+        for id_ in finished[: max(0, len(finished) - REMEMBERED)]:
+            del self.jobs[id_]
+        rows = [asdict(job) for job in self.jobs.values()]
+        images.write_bytes(self.path, (json.dumps(rows) + "\n").encode())
+
+    # -- from the server -----------------------------------------------------------------------------------------------
+
+    def add(self, kind: str, title: str, settings: dict[str, Any], id_: str = "") -> Job:
+        """Raises FlawsmithError when too many wait."""
+        with self._changed:
+            if sum(job.status == "queued" for job in self.jobs.values()) >= MOST_WAITING:
+                raise FlawsmithError(f"{MOST_WAITING} jobs are waiting already: let some finish, or cancel them.")
+            job = Job(id_ or new_id(), kind, title, settings)
+            self.jobs[job.id] = job
+            self._save()
+            self._changed.notify_all()
+            return job
+
+    def get(self, id_: str) -> Job:
+        if id_ not in self.jobs:
+            raise FlawsmithError(f"No job {id_[:40]!r}.")
+        return self.jobs[id_]
+
+    def cancel(self, id_: str) -> None:
+        """A waiting job never begins; the worker of a running one is ended, and what was finished stays."""
+        with self._changed:
+            job = self.get(id_)
+            if job.status == "running" and self._worker is not None:
+                self._worker.kill()
+            if job.status in ("queued", "running"):
+                job.status = "cancelled"
+                self._save()
+
+    def listed(self) -> list[dict[str, Any]]:
+        return [job.told() for job in list(self.jobs.values())]
+
+    def close(self) -> None:
+        """End the worker; what it was at is queued again by the next server on the same folder."""
+        with self._changed:
+            self._closing = True
+            if self._worker is not None:
+                self._worker.kill()
+            self._changed.notify_all()
+        self._thread.join(5)
+
+    # -- the worker ----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                job = next((job for job in self.jobs.values() if job.status == "queued"), None)
+                if self._closing:
+                    return
+                if job is None:
+                    self._changed.wait()
+                    continue
+                job.status, job.begun, job.done, job.total = "running", None, 0, 0
+                if self._worker is None or self._worker.poll() is not None:
+                    self._worker = self._start()
+                worker = self._worker
+                self._save()
+            self._follow(job, worker)
+
+    def _follow(self, job: Job, worker: subprocess.Popen[str]) -> None:
+        """Hand a job to the worker and listen until it is done, or the worker is gone."""
+        assert worker.stdin is not None and worker.stdout is not None
+        status: Status = "failed"
+        try:
+            worker.stdin.write(json.dumps({"id": job.id, "kind": job.kind, **job.settings}) + "\n")
+            worker.stdin.flush()
+            for line in worker.stdout:
+                told = json.loads(line)
+                if told["event"] == "progress":
+                    self._progress(job, told)
+                    continue
+                status = told["event"]
+                job.result, job.error = told.get("result", {}), told.get("error", "")
+                break
+            else:
+                worker.wait()
+                job.error = (
+                    f"The worker process ended (code {worker.returncode}), most likely for want of memory. "
+                    "The studio goes on with a new one; what was finished is kept."
+                )
+        except (OSError, ValueError) as error:
+            job.error = f"The worker process cannot be reached ({error}); the studio goes on with a new one."
+        with self._changed:
+            if self._closing:
+                return
+            if job.status == "running":
+                job.status = status
+            if job.status == "cancelled":
+                job.error = ""
+            self._save()
+
+    def _progress(self, job: Job, told: dict[str, Any]) -> None:
+        job.what, job.done, job.total = told["what"], told["done"], told["total"]
+        job.begun = job.begun or (time.monotonic(), job.done)
+        loss = told.get("facts", {}).get("loss")
+        if isinstance(loss, (int, float)):
+            job.losses.append((job.done, float(loss)))
+            if len(job.losses) > LOSSES:
+                job.losses = job.losses[::2]
+
+
+def new_id() -> str:
+    return secrets.token_hex(6)
+
+
+def start_worker() -> subprocess.Popen[str]:
+    """The worker: jobs as lines of JSON on its stdin, what becomes of them on its stdout."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "flawsmith.studio.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+    )

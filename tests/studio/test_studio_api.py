@@ -1,0 +1,389 @@
+"""The studio's API: the whole job by real worker processes, what outlives a restart, and what strangers get."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi", reason="the studio's extra is absent: pip install 'flawsmith[studio]'")
+from fastapi.testclient import TestClient
+
+import fakes
+from flawsmith import datasets, images
+from flawsmith.studio.app import create
+from flawsmith.studio.store import deflate, inflate
+
+HOSTS = frozenset({"testserver"})
+OURS = {"X-Flawsmith": "1"}
+SIZE = (72, 96)
+
+
+class Page:
+    """What the page does, in words."""
+
+    def __init__(self, client: TestClient, out: Path) -> None:
+        self.client, self.out = client, out
+        self.data_set = self.get("/api/state")["data_sets"][0]["id"]
+        self.images = self.get(f"/api/data/{self.data_set}")["images"]
+        self.good = next(one["key"] for one in self.images if one["good"])
+        self.defect = next(one["key"] for one in self.images if one["has_mask"])
+
+    def get(self, path: str) -> Any:
+        answer = self.client.get(path)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def post(self, path: str, **json_: Any) -> Any:
+        answer = self.client.post(path, json=json_, headers=OURS)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def paint(self, mask: np.ndarray, revision: str = "*") -> Any:
+        headers = {**OURS, "X-Revision": revision}
+        return self.client.put(f"/api/masks/{self.data_set}/{self.good}", content=deflate(mask), headers=headers)
+
+    def make(self, **changes: Any) -> dict[str, Any]:
+        asked = {"data_set": self.data_set, "image": self.good, "method": "perlin", "defect_type": "dent", "count": 2}
+        return self.post("/api/make", **{**asked, **changes})
+
+    def wait(self, job: dict[str, Any], until: tuple[str, ...] = ("done", "failed", "cancelled")) -> dict[str, Any]:
+        for _ in range(900):
+            told = next(one for one in self.get("/api/jobs") if one["id"] == job["id"])
+            if told["status"] in until:
+                return told
+            time.sleep(0.1)
+        raise AssertionError(f"{job['title']} did not become {until}")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fakes.mvtec_tree(tmp_path_factory.mktemp("data"), good=4, defects={"crack": 6, "hole": 6}, size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def open_page(data: Path) -> Callable[..., TestClient]:
+    def start(out: Path, **more: Any) -> TestClient:
+        return TestClient(create(out, [f"mvtec_ad:{data}"], [], HOSTS, **more), raise_server_exceptions=False)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def page(open_page: Callable[..., TestClient], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    out = tmp_path_factory.mktemp("studio")
+    with open_page(out) as client:
+        yield Page(client, out)
+
+
+def square() -> np.ndarray:
+    mask = np.zeros(SIZE, bool)
+    mask[30:46, 36:60] = True
+    return mask
+
+
+# -- the whole job ---------------------------------------------------------------------------------------------------
+
+
+def test_paint_make_keep_and_export(page: Page, data: Path) -> None:
+    assert page.paint(square()).json()["pixels"] == 16 * 24
+    job = page.wait(page.make())
+    assert job["status"] == "done", job["error"]
+    made = page.get(f"/api/sets/{job['id']}")
+    assert [row["title"] for row in made["rows"]] == ["seed 0", "seed 1"][: len(made["rows"])] and made["rows"]
+    normal = images.read_image(data / next(one["name"] for one in page.images if one["key"] == page.good))
+    for row in made["rows"]:
+        assert row["normal"] == page.good
+        answers = [page.client.get(f"/api/sets/{job['id']}/{row['index']}/{what}") for what in ("image", "mask")]
+        paths = [fakes.write(page.out / "t" / f"{n}.png", answer.content) for n, answer in enumerate(answers)]
+        image, label = images.read_image(paths[0]), images.read_mask(paths[1])
+        assert (image[~label] == normal[~label]).all() and label.any() and not (label & ~square()).any()
+        for small in ("thumbnail", "closeup"):
+            assert page.client.get(f"/api/sets/{job['id']}/{row['index']}/{small}").content[8:12] == b"WEBP"
+    kept = made["rows"][0]["index"]
+    assert page.client.put(f"/api/sets/{job['id']}/{kept}/keep", headers=OURS).json() == {"decision": "keep"}
+    export = page.wait(page.post("/api/export", format="flawsmith"))
+    assert export["status"] == "done" and export["result"]["images"] == 1, export
+    archive = zipfile.ZipFile(io.BytesIO(page.client.get(f"/api/exports/{export['id']}").content))
+    archive.extractall(page.out / "t" / "unpacked")
+    records = datasets.read("mvtec_ad", page.out / "t" / "unpacked")
+    assert [record.defect_type for record in records] == ["dent"] and records[0].load().mask.any()
+    line = json.loads((page.out / "t" / "unpacked" / "manifest.jsonl").read_text())
+    assert line["normal"]["sha"] == images.file_sha(data / line["normal"]["file"])
+    page.client.put(f"/api/sets/{job['id']}/{kept}/open", headers=OURS)
+    assert page.client.post("/api/export", json={}, headers=OURS).status_code == 400
+
+
+def test_the_same_seed_makes_the_same_image_again(page: Page) -> None:
+    page.paint(square())
+    both = [page.wait(page.make(seed=5, count=1)) for _ in range(2)]
+    contents = [page.client.get(f"/api/sets/{job['id']}/0/image").content for job in both]
+    assert contents[0] == contents[1]
+
+
+def test_a_reference_is_imitated_and_named(page: Page) -> None:
+    refused = page.client.post(
+        "/api/make", json={"data_set": page.data_set, "image": page.good, "method": "copypaste"}, headers=OURS
+    )
+    assert refused.status_code == 400 and "choose a reference" in refused.json()["error"]
+    job = page.wait(page.make(method="copypaste", reference=page.defect, defect_type="crack", family="reference"))
+    assert job["status"] == "done" and job["result"]["kept"], job
+    lines = (page.out / "made" / job["id"] / "manifest.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["reference"]["file"].startswith("test/")
+
+
+def test_a_batch_is_flawsmith_generate_and_is_reviewed_and_reported(page: Page, tmp_path: Path) -> None:
+    job = page.post("/api/batch", data_set=page.data_set, method="procedural", defect_type="scratch", count=3)
+    job = page.wait(job)
+    assert job["status"] == "done" and (page.out / "made" / job["id"] / "generate.json").is_file(), job
+    rows = page.get(f"/api/sets/{job['id']}")["rows"]
+    assert rows and all(row["normal"] for row in rows)
+    told = page.wait(page.post(f"/api/report/{job['id']}"))
+    assert told["status"] == "done", told
+    assert b"<!doctype html>" in page.client.get(f"/api/exports/{told['id']}").content[:200]
+
+
+def test_a_check_tells_its_findings(page: Page) -> None:
+    job = page.wait(page.post(f"/api/check/{page.data_set}"))
+    assert job["status"] == "done" and job["result"]["rows"] and isinstance(job["result"]["findings"], list)
+
+
+# -- masks -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_painted_mask_is_saved_pixel_for_pixel(page: Page) -> None:
+    mask = np.random.default_rng(0).random(SIZE) < 0.5
+    assert page.paint(mask).status_code == 200
+    answer = page.client.get(f"/api/masks/{page.data_set}/{page.good}")
+    assert answer.headers["x-size"] == "96x72"
+    assert (np.frombuffer(answer.content, np.uint8).reshape(SIZE) == mask).all()
+    assert (images.read_mask(page.out / "masks" / page.data_set / f"{page.good}.png") == mask).all()
+    page.paint(np.zeros(SIZE, bool))
+    assert not (page.out / "masks" / page.data_set / f"{page.good}.png").exists()
+
+
+def test_masks_of_other_sizes_and_bombs_are_refused(page: Page) -> None:
+    for content in (deflate(np.zeros((72, 97), bool)), gzip.compress(bytes(50_000_000)), b"no gzip", b"",
+                    gzip.compress(bytes([2]) * (72 * 96)), deflate(square())[:-4]):  # fmt: skip
+        path = f"/api/masks/{page.data_set}/{page.good}"
+        answer = page.client.put(path, content=content, headers={**OURS, "X-Revision": "*"})
+        assert answer.status_code == 400, answer.text
+
+
+def test_a_mask_goes_there_and_back(tmp_path: Path) -> None:
+    mask = np.random.default_rng(1).random((31, 17)) < 0.3
+    assert (inflate(deflate(mask), (31, 17)) == mask).all()
+
+
+def test_two_tabs_do_not_overwrite_each_other(page: Page) -> None:
+    first = page.paint(square()).json()["revision"]
+    other = ~square()
+    assert page.paint(other, first).status_code == 200  # one tab, over what it saw
+    refused = page.paint(square(), first)  # the other, over the same
+    assert refused.status_code == 409 and "another tab" in refused.json()["error"]
+    assert (images.read_mask(page.out / "masks" / page.data_set / f"{page.good}.png") == other).all()
+
+
+def test_masks_are_drawn_proposed_and_imported(page: Page, tmp_path: Path) -> None:
+    image = {"data_set": page.data_set, "image": page.good}
+    drawn = page.client.post("/api/family", json={**image, "family": "scratch", "seed": 3}, headers=OURS)
+    assert drawn.status_code == 200 and 0 < np.frombuffer(drawn.content, np.uint8).sum() < 72 * 96 / 2
+    box = page.client.post("/api/wand", json={**image, "box": [20, 20, 50, 60]}, headers=OURS)
+    found = np.frombuffer(box.content, np.uint8).reshape(SIZE).astype(bool)
+    assert found.any() and not found[:20].any() and not found[:, 60:].any()
+    assert page.client.post("/api/wand", json={**image, "box": [20, 20, 500, 60]}, headers=OURS).status_code == 400
+    file = fakes.save(tmp_path / "own.png", square())
+    path = f"/api/masks/{page.data_set}/{page.good}/import"
+    taken = page.client.post(path, content=file.read_bytes(), headers=OURS)
+    assert (np.frombuffer(taken.content, np.uint8).reshape(SIZE) == square()).all()
+    wrong = fakes.save(tmp_path / "wrong.png", square()[:40])
+    answers = [page.client.post(path, content=c, headers=OURS) for c in (wrong.read_bytes(), b"no image", b"")]
+    assert [answer.status_code for answer in answers] == [400, 400, 400] and "96 x 40" in answers[0].text
+
+
+# -- what outlives what ----------------------------------------------------------------------------------------------
+
+
+def worker_of(page: Page) -> subprocess.Popen[str]:
+    queue = page.client.app.app.state.studio.queue  # type: ignore[attr-defined]
+    assert queue._worker is not None
+    return queue._worker
+
+
+def test_the_worker_may_die_and_a_batch_may_be_cancelled(page: Page) -> None:
+    long = {"data_set": page.data_set, "method": "procedural", "count": 5000}
+    for ended in ("failed", "cancelled"):
+        job = page.post("/api/batch", **long)
+        told = page.wait(job, ("running",))
+        while not told["done"]:
+            told = page.wait(job, ("running",))
+        assert told["total"] == 5000
+        if ended == "failed":
+            os.kill(worker_of(page).pid, signal.SIGKILL)
+        else:
+            page.client.delete(f"/api/jobs/{job['id']}", headers=OURS)
+        told = page.wait(job)
+        assert told["status"] == ended
+        assert ("worker process ended" in told["error"]) == (ended == "failed")
+        assert page.get(f"/api/sets/{job['id']}")["rows"]  # what was finished is kept
+        assert page.wait(page.make(count=1))["status"] == "done"  # and the studio goes on
+
+
+def test_a_waiting_job_that_is_cancelled_never_begins(page: Page) -> None:
+    first = page.post("/api/batch", data_set=page.data_set, method="procedural", count=5000)
+    second = page.make()
+    page.client.delete(f"/api/jobs/{second['id']}", headers=OURS)
+    page.wait(first, ("running",))
+    page.client.delete(f"/api/jobs/{first['id']}", headers=OURS)
+    assert page.wait(first)["status"] == page.wait(second)["status"] == "cancelled"
+    assert not (page.out / "made" / second["id"]).exists()
+
+
+def test_a_restart_loses_nothing(open_page: Callable[..., TestClient], tmp_path: Path) -> None:
+    with open_page(tmp_path) as client:
+        page = Page(client, tmp_path)
+        page.paint(square())
+        done = page.wait(page.make(count=1))
+        client.put(f"/api/sets/{done['id']}/0/keep", headers=OURS)
+        batch = page.post("/api/batch", data_set=page.data_set, method="procedural", count=8)
+        page.wait(batch, ("running", "done"))
+    with open_page(tmp_path) as client:
+        page = Page(client, tmp_path)
+        assert page.get(f"/api/sets/{done['id']}")["rows"][0]["decision"] == "keep"
+        assert np.frombuffer(client.get(f"/api/masks/{page.data_set}/{page.good}").content, np.uint8).sum() == 16 * 24
+        assert page.wait(batch)["status"] == "done"  # it went on where it was
+        assert len((tmp_path / "made" / batch["id"] / "manifest.jsonl").read_text().splitlines()) == 8
+
+
+def test_the_server_needs_no_torch() -> None:
+    code = "import flawsmith.studio.app, flawsmith.studio.serve, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
+
+
+# -- strangers -------------------------------------------------------------------------------------------------------
+
+
+def test_other_hosts_pages_and_forms_get_nothing(page: Page) -> None:
+    ask = page.client.request
+    for headers, status in (
+        ({"Host": "evil.example"}, 421),  # a name that was pointed at this machine
+        ({"Host": "testserver.evil.example"}, 421),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+    ):
+        assert ask("GET", "/api/state", headers=headers).status_code == status, headers
+        assert ask("GET", f"/api/data/{page.data_set}/{page.good}", headers=headers).status_code == status
+        assert ask("POST", "/api/make", json={}, headers={**OURS, **headers}).status_code == status
+    for method, path in (("POST", "/api/make"), ("DELETE", "/api/jobs/000000000000"), ("PUT", "/api/uploads/a/b.png")):
+        assert ask(method, path, headers={"Content-Type": "text/plain"}).status_code == 403  # as a form would send it
+    assert ask("GET", "/", headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}).status_code == 200
+    safe = ask("GET", "/").headers
+    assert "default-src 'self'" in safe["content-security-policy"] and safe["x-content-type-options"] == "nosniff"
+
+
+def test_with_a_token_nothing_is_answered_without_it(open_page: Callable[..., TestClient], tmp_path: Path) -> None:
+    with open_page(tmp_path, token="s3cret") as client:
+        for path, headers in itertools.product(
+            ("/", "/api/state", "/static/main.js"), ({}, {"Cookie": "flawsmith_token=x"})
+        ):
+            assert client.get(path, headers=headers).status_code == 401
+        assert client.get("/?token=wrong").status_code == 401
+        assert client.get("/api/state", headers={"Authorization": "Bearer s3cret"}).status_code == 200
+        first = client.get("/?token=s3cret")
+        assert first.status_code == 200 and "HttpOnly; SameSite=Strict" in first.headers["set-cookie"]
+        assert client.get("/api/state").status_code == 200  # by the cookie
+
+
+@pytest.mark.parametrize(
+    "odd", ["..", "../../etc/passwd", "%2e%2e%2fetc%2fpasswd", "..%5c..%5cx", "0" * 12, "", "\0", "a" * 5000]
+)
+def test_no_path_leads_out(page: Page, odd: str) -> None:
+    for path in (f"/api/data/{odd}/x", f"/api/data/{page.data_set}/{odd}", f"/api/sets/{odd}", f"/api/exports/{odd}",
+                 f"/api/sets/{odd}/0/image", f"/api/masks/{page.data_set}/{odd}", f"/static/{odd}"):  # fmt: skip
+        try:
+            answer = page.client.get(path)
+        except Exception as error:  # the client itself refuses such an address
+            assert type(error).__name__ == "InvalidURL"
+            continue
+        assert answer.status_code in (200, 400, 404, 405, 422) and b"root:" not in answer.content
+        if answer.status_code == 200:
+            assert path.rstrip("/").count("/") < 4 and odd in ("", "..")
+
+
+def test_uploads_are_images_in_their_own_folder(page: Page, tmp_path: Path) -> None:
+    image = fakes.save(tmp_path / "a.png", fakes.photo(1)).read_bytes()
+    before = {path for path in page.out.parent.rglob("*") if "studio" not in path.parts[-1]}
+    for name, path, content in (
+        ("..", "x.png", image), ("a", "../x.png", image), ("a", "%2e%2e/%2e%2e/x.png", image),
+        ("a", ".hidden.png", image),
+        ("a", "x.py", image), ("a", "x.png", b"no image"), ("a", "x.png", b""), ("a", "a/b/c/d/e/f/g/h/i.png", image),
+        ("C:", "x.png", image), ("a", "x\n.png", image),
+    ):  # fmt: skip
+        try:
+            answer = page.client.put(f"/api/uploads/{name}/{path}", content=content, headers=OURS)
+        except Exception as error:
+            assert type(error).__name__ == "InvalidURL"
+            continue
+        assert answer.status_code in (400, 404, 405), (name, path, answer.status_code)
+    assert {path for path in page.out.parent.rglob("*") if "studio" not in path.parts[-1]} >= before
+    assert not [p for p in (page.out / "uploads").rglob("*") if p.is_file()]
+    huge = page.client.put("/api/uploads/a/x.png", content=b"", headers={**OURS, "Content-Length": str(10**10)})
+    assert huge.status_code == 413
+    for number in range(2):
+        own = fakes.save(tmp_path / f"{number}.png", fakes.photo(number)).read_bytes()
+        assert page.client.put(f"/api/uploads/new one/good/{number}.png", content=own, headers=OURS).status_code == 200
+    id_ = page.post("/api/uploads/new one")["id"]
+    assert len(page.get(f"/api/data/{id_}")["images"]) == 2
+
+
+def test_options_that_could_name_a_file_are_not_offered(page: Page) -> None:
+    offered = page.get("/api/state")["methods"]
+    assert "textures" not in offered["perlin"]["options"] and "beta" in offered["perlin"]["options"]
+    asked = {"data_set": page.data_set, "image": page.good, "method": "perlin"}
+    for changes in (
+        {"options": {"textures": "/etc"}}, {"options": {"beta": [5, 9]}}, {"options": {"nonsense": 1}},
+        {"method": "os:system"}, {"method": "/etc"}, {"family": "/etc/passwd"}, {"family": "learned"},
+        {"count": 1000}, {"seed": -1}, {"defect_type": "../x"}, {"extra": 1}, {"image": "../x"},
+    ):  # fmt: skip
+        answer = page.client.post("/api/make", json={**asked, **changes}, headers=OURS)
+        assert answer.status_code in (400, 422), (changes, answer.text)
+
+
+def test_no_request_of_any_kind_breaks_the_server(page: Page) -> None:
+    """Every route that the server describes, with odd addresses and bodies."""
+    described = page.client.get("/api/openapi.json").json()["paths"]
+    bodies: list[Any] = [b"", b"[]", b"{}", b'{"a":' * 2000, b'\xff{"data_set":1e999}', b'{"data_set":1e999}']
+    values = ["-1", "ä" * 300, page.data_set]
+    del described["/api/methods"]  # it imports torch, and takes nothing
+    tried = 0
+    for path, methods in described.items():
+        for value, method in itertools.product(values, methods):
+            filled = path
+            for name in ("data_set", "key", "id_", "index", "what", "word", "name", "path", "set_"):
+                filled = filled.replace("{" + name + "}", value)
+            for body in bodies if method != "get" else [None]:
+                answer = page.client.request(
+                    method, filled, content=body, headers={**OURS, "Content-Type": "application/json"}
+                )
+                assert answer.status_code < 500, (method, filled, body, answer.text)
+                tried += 1
+    assert tried > 200 and page.get("/api/state")["version"]
+    for job in page.get("/api/jobs"):
+        if job["status"] in ("queued", "running"):
+            page.client.delete(f"/api/jobs/{job['id']}", headers=OURS)

@@ -143,6 +143,47 @@ def change_tolerance(normal: np.ndarray) -> float:
     return float(np.clip(3 * noise_level(normal), 4, 12))
 
 
+STRONG = 1.8  # by which severity 1 surpasses the contrast that was painted
+
+
+def at_severity(
+    normal: np.ndarray,
+    painted: np.ndarray,
+    mask: np.ndarray,
+    severity: float,
+    tolerance: float | None = None,
+    min_visibility: float = 8.0,
+    min_share: float = 0.1,
+) -> np.ndarray:
+    """A painted window (h, w, 3) uint8 with its change against `normal` made fainter or stronger, in mask (h, w) bool.
+
+    severity: 0 is as faint as `finish` still accepts, with a margin; 0.5 is as painted, where that is well seen; 1 is
+    STRONG times that. Between them the mean change follows a geometric path. Grey levels end at 0 and 255.
+    """
+    before = normal[mask].astype(np.float32)
+    change = painted[mask].astype(np.float32) - before
+    limit = change_tolerance(normal) if tolerance is None else tolerance
+    seen = np.abs(change).max(axis=1, initial=0) > limit
+    if not seen.any():
+        return painted  # nothing was painted that could be made stronger
+    mean = float(np.abs(change[seen]).max(axis=1).mean())
+    faint = max(1.35 * min_visibility, 1.4 * limit)
+    middle = max(mean, 1.5 * faint)
+    low, high, way = (faint, middle, 2 * severity) if severity <= 0.5 else (middle, STRONG * middle, 2 * severity - 1)
+    gain = low ** (1 - way) * high**way / mean
+    wanted = min(max(0.2, 1.5 * min_share), float(seen.mean()))
+    after = before
+    for _ in range(8):  # a change that is faint here and strong there must not lose most of its label
+        after = np.clip(np.rint(before + gain * change), 0, 255)
+        size = np.abs(after - before).max(axis=1)
+        if (size > limit).mean() >= wanted and size[size > limit].mean() >= 1.1 * min_visibility:
+            break
+        gain *= 1.15
+    result = painted.copy()
+    result[mask] = after.astype(np.uint8)
+    return result
+
+
 def changed_region(normal: np.ndarray, painted: np.ndarray, tolerance: float) -> np.ndarray:
     """Pixels whose largest channel difference exceeds `tolerance` grey levels, (H, W) bool."""
     return images.brightest(cv2.absdiff(normal, painted)) > tolerance

@@ -18,7 +18,7 @@ from flawsmith.methods.samples import Samples
 from flawsmith.records import Request, Sample, hash_seed
 
 References = Literal["none", "one", "many"]
-Judge = Callable[[int, Request, Sample], Sample]
+Judge = Callable[[int, int, Request, Sample], Sample]
 
 
 class Painter(Protocol):
@@ -42,21 +42,23 @@ def make(
     request: Callable[[int, int], Request],
     count: int,
     max_redraws: int,
-    judge: Judge = lambda place, request, sample: sample,
+    judge: Judge = lambda place, redraw, request, sample: sample,
+    first: int = 0,
 ) -> list[tuple[Request, Sample, int]]:
     """Make `count` samples; those that `judge` or `generate` refuses are drawn again, at most `max_redraws` times.
 
-    `request(place, redraw)` gives the request of a place, redraw > 0 with another mask and seed; `judge` may enter
-    `info["rejected"]`. Returns (request, sample, redraws) for every place.
+    `request(place, redraw)` gives the request of a place, redraw > 0 with another mask and seed; `judge(place, redraw,
+    request, sample)` may enter `info["rejected"]`. `first`: the redraw to begin with. Returns (request, sample,
+    redraws) for every place.
     """
     results: list[tuple[Request, Sample, int]] = []
-    for redraw in range(max_redraws + 1):
-        places = [i for i in range(count) if not redraw or "rejected" in results[i][1].info]
+    for redraw in range(first, max(first, max_redraws) + 1):
+        places = [i for i in range(count) if redraw == first or "rejected" in results[i][1].info]
         if not places:
             break
         requests = [request(place, redraw) for place in places]
         for place, asked, sample in zip(places, requests, generate(requests), strict=True):
-            results[place : place + 1] = [(asked, judge(place, asked, sample), redraw)]
+            results[place : place + 1] = [(asked, judge(place, redraw, asked, sample), redraw)]
             del asked, sample
     return results
 

@@ -58,6 +58,11 @@ class Ground:
         area = int(np.count_nonzero(allowed))
         if heat is None:
             return cls(allowed, top, left, step, small, frame, area)
+        heat = np.asarray(heat)
+        if heat.shape != allowed.shape or not np.isfinite(heat).all() or heat.min() < 0:
+            raise FlawsmithError(
+                f"The heat map must be {allowed.shape} numbers of 0 and more, like the photograph; it is {heat.shape}."
+            )
         likely = heat[top : bounds[1], left : bounds[3]].astype(np.float64)
         likely = cv2.resize(likely, small.shape[::-1], interpolation=cv2.INTER_AREA) * small
         if likely.max(initial=0) <= 0:

@@ -13,12 +13,14 @@ from typing import Literal
 import numpy as np
 
 from flawsmith import compose
+from flawsmith.errors import unknown
 from flawsmith.quality import appearance, borders, labels, places, repeats, visibility
 from flawsmith.quality.known import Known, learn
 from flawsmith.quality.looks import Look
 from flawsmith.records import Request, Sample
 
 Level = Literal["strict", "normal", "off"]
+LEVELS = ("strict", "normal")
 Encoder = Callable[[Sequence[np.ndarray]], np.ndarray]  # windows (h, w, 3) uint8 -> (N, D)
 
 
@@ -86,6 +88,10 @@ class Gate:
     known: Mapping[tuple[str, str], Known] = field(default_factory=dict)
     encoder: Encoder | None = None
     _features: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise unknown("Gate", str(self.level), (*LEVELS, "off"))
 
     @classmethod
     def of(

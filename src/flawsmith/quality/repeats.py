@@ -59,7 +59,8 @@ def copied(sample: Sample, request: Request, real: np.ndarray) -> float:
     own, inside = _grey(sample.image[area.slices]), sample.mask[area.slices]
     found = [-1.0]
     if request.reference is not None and request.warp is not None:
-        laid = request.warp.apply(request.reference.image, sample.mask.shape, tuple(area.as_list()))
+        box = (area.top, area.left, area.bottom, area.right)
+        laid = request.warp.apply(request.reference.image, sample.mask.shape, box)
         found.append(float(_normed(own[inside]) @ _normed(_grey(laid)[inside])))
     if len(real):
         found.append(float((real @ _normed(_small(own))).max()))

@@ -177,6 +177,7 @@ def generate(
     dials = {"size": _span(size, "--size"), "elongation": _span(elongation, "--elongation"), "place": place}
     masks = [f"mask.{key}={value}" for key, value in dials.items() if value is not None]
     settings = configs.load(configs.GenerateConfig, values, config, [*masks, *(set_ or ()), *scale])
+    settings = settings.gated()
     refuse_device(settings.device)
     said = datasets.told(settings.normal)
     terminal.notes([said] if ": " in said else [])  # nobody named the reader

@@ -255,6 +255,17 @@ def test_a_dark_hole_passes_and_a_speck_does_not() -> None:
     assert str(bad.refusal.limit) in bad.refusal.reason or f"{bad.refusal.limit:g}" in bad.refusal.reason
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (5, 5)])
+@pytest.mark.parametrize("part", [1.0, 0.3])
+def test_photographs_of_any_size_are_judged(size: tuple[int, int], part: float) -> None:
+    photo, mask = np.full((*size, 3), 120, np.uint8), np.zeros(size, bool)
+    mask[: max(1, int(size[0] * part)), : max(1, int(size[1] * part))] = True
+    real = [Sample(darker(photo, mask, 70), mask, "plate", "hole")]
+    sample = made(darker(photo, mask, 60), mask)
+    verdict = Gate.of("normal", real).judge(sample, asked(photo, mask), np.ones(size, bool))
+    assert all(np.isfinite(score) for score in verdict.scores.values())
+
+
 def test_strict_refuses_whatever_normal_refuses() -> None:
     for name, check in CHECKS.items():
         for score in np.linspace(-1, 20, 400):

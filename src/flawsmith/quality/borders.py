@@ -62,6 +62,8 @@ def _at(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def edges_made(look: Look) -> float:
     """The contrast of new edges at the border over the change inside it; about 0 for a veil that has no outline."""
     border = np.abs(look.distance) <= 1.6
+    if not border.any():  # the label fills the photograph
+        return 0.0
     change = np.linalg.norm(look.lab - look.lab_before, axis=2)[look.label].mean()
     steps = [_gradient(blurred(values, 1.0))[border].mean() for values in (look.lab, look.lab_before)]
     return float((steps[0] - steps[1]) / max(float(change), 1e-3))

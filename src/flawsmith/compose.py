@@ -163,24 +163,21 @@ def at_severity(
     before = normal[mask].astype(np.float32)
     change = painted[mask].astype(np.float32) - before
     limit = change_tolerance(normal) if tolerance is None else tolerance
-    seen = np.abs(change).max(axis=1, initial=0) > limit
-    if not seen.any():
+    size = np.abs(change).max(axis=1, initial=0)
+    if not size.any():
         return painted  # nothing was painted that could be made stronger
-    mean = float(np.abs(change[seen]).max(axis=1).mean())
+    seen = size > limit if size.max() > limit else size >= np.quantile(size, 0.8)
+    mean = float(size[seen].mean())
     faint = max(1.35 * min_visibility, 1.4 * limit)
     middle = max(mean, 1.5 * faint)
     low, high, way = (faint, middle, 2 * severity) if severity <= 0.5 else (middle, STRONG * middle, 2 * severity - 1)
     gain = low ** (1 - way) * high**way / mean
-    wanted = min(max(0.2, 1.5 * min_share), float(seen.mean()))
-    after = before
-    for _ in range(8):  # a change that is faint here and strong there must not lose most of its label
-        after = np.clip(np.rint(before + gain * change), 0, 255)
-        size = np.abs(after - before).max(axis=1)
-        if (size > limit).mean() >= wanted and size[size > limit].mean() >= 1.1 * min_visibility:
+    result = painted.copy()
+    for _ in range(12):  # a change that is faint here and strong there must not lose its label
+        result[mask] = np.clip(np.rint(before + gain * change), 0, 255).astype(np.uint8)
+        if not finish(normal, result, mask, tolerance, min_visibility, min_share).rejected:
             break
         gain *= 1.15
-    result = painted.copy()
-    result[mask] = after.astype(np.uint8)
     return result
 
 

@@ -18,13 +18,13 @@ def appearance(look: Look) -> np.ndarray:
     units; then logarithms: fine and middle texture over the ring's, the border's edge over the ring's, fine and middle
     texture themselves.
     """
-    light = look.lab[..., 0]
+    light = np.ascontiguousarray(look.lab[..., 0])
     ring = look.ring(1.5, float(np.clip(0.6 * look.side, 4, 40)))
     level, inside = np.median(look.lab[ring], axis=0), look.lab[look.label]
     soft = blurred(light, 1.0)
     fine, middle = light - soft, soft - blurred(light, 4.0)
     rms = [[float(np.sqrt(np.square(band[where]).mean())) for where in (look.label, ring)] for band in (fine, middle)]
-    slope = np.hypot(cv2.Sobel(light, cv2.CV_32F, 1, 0), cv2.Sobel(light, cv2.CV_32F, 0, 1)) / 8
+    slope = cv2.magnitude(cv2.Sobel(light, cv2.CV_32F, 1, 0), cv2.Sobel(light, cv2.CV_32F, 0, 1)) / 8
     edge = look.label & (look.distance <= 1.0)
     there = float(slope[edge if edge.any() else look.label].mean())
     textures = [np.log(own + 0.3) - np.log(other + 0.3) for own, other in rms]

@@ -36,7 +36,7 @@ def broken_lines(look: Look) -> tuple[float, float]:
     for own in (-REACH, REACH):
         here = lines(own, 0)
         strength = np.linalg.norm(here, axis=1)
-        there = [(lines(-own, shift) * here).sum(axis=1) for shift in SLACK]
+        there = [np.einsum("nc,nc->n", lines(-own, shift), here) for shift in SLACK]
         goes_on = np.clip(np.max(there, axis=0) / np.maximum(strength, 1e-3), 0, None)
         found.append(float(np.clip(strength - goes_on - NOISE, 0, MOST).sum()) / look.side)
     return found[0], found[1]
@@ -64,11 +64,12 @@ def edges_made(look: Look) -> float:
     border = np.abs(look.distance) <= 1.6
     if not border.any():  # the label fills the photograph
         return 0.0
-    change = np.linalg.norm(look.lab - look.lab_before, axis=2)[look.label].mean()
-    steps = [_gradient(blurred(values, 1.0))[border].mean() for values in (look.lab, look.lab_before)]
+    change = np.linalg.norm(look.lab[look.label] - look.lab_before[look.label], axis=1).mean()
+    steps = [_gradient(blurred(values, 1.0), border).mean() for values in (look.lab, look.lab_before)]
     return float((steps[0] - steps[1]) / max(float(change), 1e-3))
 
 
-def _gradient(values: np.ndarray) -> np.ndarray:
-    parts = [cv2.Sobel(values, cv2.CV_32F, *d) / 8 for d in ((1, 0), (0, 1))]
-    return np.asarray(np.sqrt(sum(np.square(part).sum(axis=2) for part in parts)))
+def _gradient(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Length of the gradient over all channels, per px, at the pixels of a mask, (n,)."""
+    parts = [cv2.Sobel(values, cv2.CV_32F, *d)[where] / 8 for d in ((1, 0), (0, 1))]
+    return np.asarray(np.sqrt(sum(np.einsum("nc,nc->n", part, part) for part in parts)))

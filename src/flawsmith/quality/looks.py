@@ -80,12 +80,16 @@ class Look:
     def before(self) -> Look:
         """The same window before anything was painted."""
         assert self.normal is not None
-        return Look(self.normal, self.label, None, self.product, self.share)
+        plain = Look(self.normal, self.label, None, self.product, self.share)
+        plain.__dict__.update(lab=self.lab_before, distance=self.distance)  # computed once
+        return plain
 
 
 def lab(image: np.ndarray) -> np.ndarray:
     """(h, w, 3) uint8 RGB as CIE L*a*b*, float32: L* 0 to 100."""
-    return cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.float32) * np.array([100 / 255, 1, 1], np.float32)
+    values = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.float32)
+    values[..., 0] *= 100 / 255
+    return values
 
 
 def signed(mask: np.ndarray) -> np.ndarray:
@@ -99,4 +103,13 @@ def signed(mask: np.ndarray) -> np.ndarray:
 
 
 def blurred(values: np.ndarray, sigma: float) -> np.ndarray:
-    return cv2.GaussianBlur(values, (0, 0), sigma) if sigma > 0 else values
+    """Values (h, w[, C]) float32 blurred; wide blurs on a reduced copy, since what they leave is smooth."""
+    if sigma <= 0:
+        return values
+    step = int(sigma / 2)
+    height, width = values.shape[:2]
+    if step < 2 or min(height, width) < 4 * step:
+        return cv2.GaussianBlur(values, (0, 0), sigma)
+    small = cv2.resize(values, (width // step, height // step), interpolation=cv2.INTER_AREA)
+    rest = float(np.sqrt(sigma**2 - step**2 / 6)) / step  # the reduction and the way back blur, too
+    return cv2.resize(cv2.GaussianBlur(small, (0, 0), rest), (width, height), interpolation=cv2.INTER_LINEAR)

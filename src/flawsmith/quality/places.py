@@ -22,9 +22,11 @@ def beside(look: Look) -> float:
     """
     if look.product is None or look.normal is None:
         return 0.0
-    change = np.linalg.norm(look.lab - look.lab_before, axis=2) * look.label
+    if look.product[look.label].all():
+        return 0.0
+    change = np.linalg.norm(look.lab[look.label] - look.lab_before[look.label], axis=1)
     whole = float(change.sum())
-    return float(change[~look.product].sum() / whole) if whole > 0 else 0.0
+    return float(change[~look.product[look.label]].sum() / whole) if whole > 0 else 0.0
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,16 @@ def contrast(look: Look) -> float:
     for scale in SCALES:
         if scale > max(1.0, look.side / 2):
             break
-        signal = np.sqrt(np.square(blurred(change, scale)[look.label]).sum(axis=1).mean())
+        signal = np.sqrt(_power(blurred(change, scale)[look.label]))
         texture = blurred(look.lab_before, scale)
         texture = texture - blurred(texture, max(4 * scale, 6.0))
-        noise = np.square(texture[around]).sum(axis=1).mean()
-        best = max(best, float(signal / np.sqrt(noise + JUST**2)))
+        best = max(best, float(signal / np.sqrt(_power(texture[around]) + JUST**2)))
     return best
+
+
+def _power(colours: np.ndarray) -> float:
+    """Mean squared length of (n, 3)."""
+    return float(np.vdot(colours, colours)) / len(colours)
 
 
 def seen(look: Look) -> float:

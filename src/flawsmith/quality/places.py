@@ -12,6 +12,7 @@ from flawsmith.quality.looks import Look
 from flawsmith.records import Sample
 
 THUMB = 16  # px, the side of the copies by which two photographs' poses are compared
+ROUND = 0.95  # correlation of a copy with itself after a quarter turn from which on a product is round
 POSED = 0.75  # correlation of the copies from which on a place in one photograph is that place in the other
 
 
@@ -46,11 +47,16 @@ class Homes:
     def away(self, photograph: np.ndarray, mask: np.ndarray) -> float | None:
         """Distance of a mask's centre (H, W) bool to the nearest real one, in shares of the photograph's side.
 
-        None where the product does not lie in this photograph (H, W, 3) as in those: then every place is as good.
+        None where the product does not lie in this photograph (H, W, 3) as in those: then every place is as good. Of a
+        round one, which looks the same when turned, only the distance from the middle counts.
         """
-        if not len(self.copies) or float((self.copies @ copy_of(photograph)).mean()) < POSED:
+        own = copy_of(photograph)
+        if not len(self.copies) or float((self.copies @ own).mean()) < POSED:
             return None
-        return float(np.linalg.norm(self.centres - centre(mask), axis=1).min())
+        there, here = self.centres - 0.5, centre(mask) - 0.5
+        if float(own @ np.rot90(own.reshape(THUMB, THUMB)).ravel()) >= ROUND:
+            return float(np.abs(np.linalg.norm(there, axis=1) - np.linalg.norm(here)).min())
+        return float(np.linalg.norm(there - here, axis=1).min())
 
 
 def centre(mask: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from flawsmith.quality import CHECKS, Gate
 from flawsmith.quality import labels as labelling
 from flawsmith.quality.appearance import appearance, nearest, spread_of, veil
 from flawsmith.quality.borders import broken_lines, edges_made
+from flawsmith.quality.gate import settled
 from flawsmith.quality.looks import Look, signed
 from flawsmith.quality.places import Homes, beside
 from flawsmith.quality.repeats import Prints, copied, poses, print_of
@@ -278,6 +279,16 @@ def test_strict_refuses_whatever_normal_refuses() -> None:
     for name, check in CHECKS.items():
         for score in np.linspace(-1, 20, 400):
             assert check.refuses(score, "strict") or not check.refuses(score, "normal"), name
+
+
+def test_what_a_dial_settles_refuses_nothing() -> None:
+    photo, speck = surface(), disc(1.5)
+    sample, request = made(darker(photo, speck, 10), speck), asked(photo, speck)
+    assert Gate("strict").judge(sample, request).refusal is not None
+    free = Gate("strict", unasked=settled(placed=False, sized=False, graded=True)).judge(sample, request)
+    assert free.refusal is None or free.refusal.check not in ("visibility", "ghost")
+    assert "visibility" in free.scores
+    assert settled(True, True, False) == {"home", "extent"}
 
 
 def test_an_unknown_level_lists_the_known_ones() -> None:

@@ -16,7 +16,7 @@ from flawsmith.generation.loading import Loader
 from flawsmith.generation.planning import Plan
 from flawsmith.methods.base import Synthesizer
 from flawsmith.quality import Gate
-from flawsmith.quality.gate import Encoder
+from flawsmith.quality.gate import Encoder, settled
 from flawsmith.quality.known import MANY
 from flawsmith.quality.watch import Watch
 from flawsmith.records import Record, Sample
@@ -35,7 +35,10 @@ def watch(made: Plan, loader: Loader, synthesizer: Synthesizer) -> Watch | None:
     if config.gate == "off":
         return None
     encoder = None if config.features is None else frozen(config.features)
-    return Watch(Gate.of(config.gate, _references(made, loader), encoder), synthesizer.copies)
+    dials = loader.mask_options
+    placed = config.roi is not None or config.heat is not None or dials.place != "anywhere"
+    unasked = settled(placed, dials.size is not None, config.severity is not None)
+    return Watch(Gate.of(config.gate, _references(made, loader), encoder, unasked), synthesizer.copies)
 
 
 def frozen(source: str | Path) -> Encoder:

@@ -15,7 +15,7 @@ from flawsmith import masks as families
 from flawsmith.errors import FlawsmithError
 from flawsmith.methods import mask_choice
 from flawsmith.methods.samples import Samples
-from flawsmith.quality.gate import Gate, Level
+from flawsmith.quality.gate import Gate, Level, settled
 from flawsmith.quality.watch import Watch
 from flawsmith.records import Request, Sample, hash_seed
 
@@ -204,7 +204,9 @@ class OnArrays:
         given = _given(masks)
         grounds = [np.empty(0)] * len(normals) if given else [_allowed(normal, roi) for normal in normals]
         dials = families.mask_options({**({} if severity is None else {"severity": severity}), **(mask_options or {})})
-        watch = None if gate == "off" else Watch(Gate.of(gate, references), self.copies)
+        placed = roi is not None or heat is not None or dials.place != "anywhere"
+        unasked = settled(placed, dials.size is not None, severity is not None)
+        watch = None if gate == "off" else Watch(Gate.of(gate, references, None, unasked), self.copies)
         kind = captions.parse(prompt).kind if prompt else ""
         types = (defect_type or kind,) if defect_type or kind else self.types(category) or (self.name,)
 

@@ -81,12 +81,14 @@ class Verdict:
 class Gate:
     """Judges samples at a level. `known`: (category, defect type) -> what its real defects tell.
 
-    `encoder`: windows -> (N, D) features of a frozen vision model, for the check "features".
+    `encoder`: windows -> (N, D) features of a frozen vision model, for the check "features". `unasked`: checks that
+    refuse nothing, since what they ask was settled by the user; see `settled`.
     """
 
     level: Level
     known: Mapping[tuple[str, str], Known] = field(default_factory=dict)
     encoder: Encoder | None = None
+    unasked: frozenset[str] = frozenset()
     _features: dict[int, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -99,6 +101,7 @@ class Gate:
         level: Level,
         references: Sequence[Sample] = (),
         encoder: Encoder | None = None,
+        unasked: frozenset[str] = frozenset(),
     ) -> Gate:
         """A gate that learns from real defects with masks, of any products and types."""
         kinds: dict[str, dict[str, list[Sample]]] = {}
@@ -106,7 +109,7 @@ class Gate:
             if one.mask.any():
                 kinds.setdefault(one.category, {}).setdefault(one.defect_type, []).append(one)
         known = {(c, kind): told for c, found in kinds.items() for kind, told in learn(found).items()}
-        return cls(level, known, encoder)
+        return cls(level, known, encoder, unasked)
 
     def judge(
         self,
@@ -155,7 +158,7 @@ class Gate:
         ordered = {name: round(float(scores[name]), 4) for name in CHECKS if name in scores}
         for name, score in ordered.items():
             check = CHECKS[name]
-            if check.refuses(score, self.level):
+            if name not in self.unasked and check.refuses(score, self.level):
                 sign = "<" if check.below else ">"
                 limit = check.limit(self.level)
                 reason = f"{name}: {check.says} ({score:.2f} {sign} {limit:g})"
@@ -169,6 +172,13 @@ class Gate:
             self._features[id(told)] = _unit(self.encoder([_window(one) for one in told.references]))
         own = _unit(self.encoder([_window(sample)]))[0]
         return float(np.sort(1 - self._features[id(told)] @ own)[:2].mean())
+
+
+def settled(placed: bool, sized: bool, graded: bool) -> frozenset[str]:
+    """The checks that a user's dials answer: where a defect lies, how large it is, how strong it is."""
+    told = {"home"} if placed else set()
+    told |= {"extent"} if sized else set()
+    return frozenset(told | ({"visibility", "ghost"} if graded else set()))
 
 
 def _window(sample: Sample) -> np.ndarray:

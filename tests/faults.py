@@ -35,6 +35,8 @@ TOOLS = "datasets/test_annotation_tools.py::test_"
 MEND = "datasets/test_mend.py::test_"
 REPORT = "report/test_report_page.py::test_"
 STUDIO = "studio/test_studio_api.py::test_"
+GATE = "quality/test_gate.py::test_"
+DIALS = "test_dials.py::test_"
 
 # file of src/flawsmith -> guarding test -> (the fault, old text, new text)
 # fmt: off
@@ -375,6 +377,9 @@ MUTATIONS = {
              "return np.where(stays[:, None] | True, centres,")],
     },
     "compose.py": {
+        DIALS + "at_severity_keeps_the_change_at_one_half_and_ends_at_the_stated_factors": [
+            ("severity 0 is as painted", "(faint, middle, 2 * severity)", "(middle, middle, 2 * severity)"),
+            ("severity 1 is as painted", "(middle, STRONG * middle,", "(middle, middle,")],
         COMPOSE + "a_window_has_context_times_the_box_around_its_middle": [
             ("windows without surroundings", "round(side * context)", "side"),
             ("squares by the shorter side", "sides = [max(sides)] * 2", "sides = [min(sides)] * 2")],
@@ -542,6 +547,46 @@ MUTATIONS = {
     "datasets/exports/datumaro.py": {
         EXPORTS + "round_trip_of_pixels_and_words": [
             ("parts of a defect are apart", '"part": item.record.group', '"part": ""')],
+    },
+    "masks/placement.py": {
+        DIALS + "a_heat_map_is_where_defects_are": [
+            ("the heat map is not asked", "if self.heat is not None:", "if False:")],
+    },
+    "quality/visibility.py": {
+        GATE + "contrast_falls_with_the_grain": [
+            ("the texture does not count", "_power(texture[around]) + JUST**2", "JUST**2")],
+        GATE + "seen_grows_with_the_defect_as_its_side_does": [
+            ("the defect's size does not count", "100 * look.share * contrast(look)", "100 * contrast(look)")],
+    },
+    "quality/borders.py": {
+        GATE + "stripes_that_go_on_are_not_broken_and_displaced_ones_are": [
+            ("no line goes on", "strength - goes_on - NOISE", "strength - NOISE")],
+        GATE + "a_veil_makes_no_edges_and_a_hole_does": [
+            ("all edges are new", "(steps[0] - steps[1]) / max(", "(steps[1] + 1) / max(")],
+    },
+    "quality/appearance.py": {
+        GATE + "a_ghost_is_nearer_to_the_surface_than_to_real_defects": [
+            ("the unpainted surface is not asked", "near / (near + away + 1e-6)", "near / (near + near + 1e-6)")],
+    },
+    "quality/places.py": {
+        GATE + "beside_is_the_share_of_the_change_off_the_product": [
+            ("on the product is beside it", "change[~look.product[look.label]]", "change[look.product[look.label]]")],
+        GATE + "homes_are_asked_only_of_a_product_that_lies_alike": [
+            ("poses are not compared", "float((self.copies @ copy_of(photograph)).mean()) < POSED", "False")],
+    },
+    "quality/repeats.py": {
+        GATE + "a_copy_is_found_turned_mirrored_and_in_other_light": [
+            ("mirrored copies are overlooked", "(*turned, *(np.fliplr(one) for one in turned))", "turned")],
+        GATE + "prints_know_an_image_they_were_shown": [
+            ("prints are forgotten", "self._prints.append(one)", "self._prints[:] = [one][:0]")],
+    },
+    "quality/labels.py": {
+        GATE + "a_label_loses_what_did_not_change_and_nothing_else": [
+            ("unchanged places stay in the label", "label & ~np.concatenate", "label | np.concatenate")],
+    },
+    "quality/gate.py": {
+        GATE + "a_dark_hole_passes_and_a_speck_does_not": [
+            ("a low score that is worse is taken for better", "score < limit if self.below else", "")],
     },
 }
 # fmt: on

@@ -66,7 +66,7 @@ def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_a_killed_run_leaves_whole_files_and_resumes(run: Run, widget: Path, tmp_path: Path, how: int) -> None:
-    command = ("generate", "perlin", "--normal", widget, "-n", "150", "--out")
+    command = ("generate", "perlin", "--normal", widget, "--gate", "normal", "-n", "150", "--out")
     broken, manifest = tmp_path / "broken", tmp_path / "broken" / "manifest.jsonl"
     process = start(*command, broken)
     while process.poll() is None and (not manifest.is_file() or manifest.read_bytes().count(b"\n") < 5):
@@ -92,7 +92,8 @@ def test_a_full_disk_leaves_no_half_file(run: Run, widget: Path, tmp_path: Path)
         "resource.setrlimit(resource.RLIMIT_FSIZE, (25000, 25000));"
         "from flawsmith.cli import main as cli; sys.argv = ['flawsmith'] + sys.argv[1:]; cli.main()"
     )
-    command = ["generate", "perlin", "--normal", str(widget), "-n", "40", "--out", str(tmp_path / "o")]
+    gated = ["--gate", "normal"]
+    command = ["generate", "perlin", "--normal", str(widget), *gated, "-n", "40", "--out", str(tmp_path / "o")]
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert "cannot be written" in done.stderr and "Traceback" not in done.stderr

@@ -143,6 +143,44 @@ def change_tolerance(normal: np.ndarray) -> float:
     return float(np.clip(3 * noise_level(normal), 4, 12))
 
 
+STRONG = 1.8  # by which severity 1 surpasses the contrast that was painted
+
+
+def at_severity(
+    normal: np.ndarray,
+    painted: np.ndarray,
+    mask: np.ndarray,
+    severity: float,
+    tolerance: float | None = None,
+    min_visibility: float = 8.0,
+    min_share: float = 0.1,
+) -> np.ndarray:
+    """A painted window (h, w, 3) uint8 with its change against `normal` made fainter or stronger, in mask (h, w) bool.
+
+    severity: 0 is as faint as `finish` still accepts, with a margin; 0.5 is as painted, where that is well seen; 1 is
+    STRONG times that. Between them the mean change follows a geometric path. Grey levels end at 0 and 255.
+    """
+    before = normal[mask].astype(np.float32)
+    change = painted[mask].astype(np.float32) - before
+    limit = change_tolerance(normal) if tolerance is None else tolerance
+    size = np.abs(change).max(axis=1, initial=0)
+    if not size.any():
+        return painted  # nothing was painted that could be made stronger
+    seen = size > limit if size.max() > limit else size >= np.quantile(size, 0.8)
+    mean = float(size[seen].mean())
+    faint = max(1.35 * min_visibility, 1.4 * limit)
+    middle = max(mean, 1.5 * faint)
+    low, high, way = (faint, middle, 2 * severity) if severity <= 0.5 else (middle, STRONG * middle, 2 * severity - 1)
+    gain = low ** (1 - way) * high**way / mean
+    result = painted.copy()
+    for _ in range(12):  # a change that is faint here and strong there must not lose its label
+        result[mask] = np.clip(np.rint(before + gain * change), 0, 255).astype(np.uint8)
+        if not finish(normal, result, mask, tolerance, min_visibility, min_share).rejected:
+            break
+        gain *= 1.15
+    return result
+
+
 def changed_region(normal: np.ndarray, painted: np.ndarray, tolerance: float) -> np.ndarray:
     """Pixels whose largest channel difference exceeds `tolerance` grey levels, (H, W) bool."""
     return images.brightest(cv2.absdiff(normal, painted)) > tolerance

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from flawsmith import images, inputs
 from flawsmith.errors import FlawsmithError, short, unknown
@@ -23,9 +23,26 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 
+
+def _pair(value: Any) -> Any:
+    """One number stands for both ends of a span."""
+    return (value, value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _ordered(pair: tuple[Any, Any]) -> tuple[Any, Any]:
+    if pair[0] > pair[1]:
+        raise ValueError("give the lower number first")
+    return pair
+
+
+Span = Annotated[tuple[Share, Share], BeforeValidator(_pair), AfterValidator(_ordered)]
+Few = Annotated[int, Field(ge=1, le=20)]
+Counts = Annotated[tuple[Few, Few], BeforeValidator(_pair), AfterValidator(_ordered)]
+
 Model = TypeVar("Model", bound=BaseModel)
 Command = TypeVar("Command", bound="Told")
 
+GATED_REDRAWS = 11  # the default of `max_redraws` behind a gate
 EVERYTHING = 100_000  # shots of a method whose data set holds nothing but its support
 OF_METHODS = ("fit", "generate")  # parts of which a method may have settings of its own
 
@@ -41,7 +58,7 @@ class Told(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator(
-        *("out", "roi", "reference", "reference_mask", "mask", "method", "backbone", "features", "seen"),
+        *("out", "roi", "heat", "reference", "reference_mask", "mask", "method", "backbone", "features", "seen"),
         check_fields=False,
     )
     @classmethod
@@ -67,6 +84,15 @@ class GenerateConfig(Told):
     mask: str | None = Field(None, description="mask family (flawsmith.masks.MASKS) or a mask image")
     mask_options: dict[str, Any] = Field(default_factory=dict, description="dials of the mask family")
     roi: Path | None = Field(None, description="image that is white where defects may sit")
+    heat: Path | None = Field(None, description="grey image: the brighter, the likelier a defect's centre lies there")
+    severity: Span | None = Field(
+        None, description="how strong the defects are, 0 (barely visible) to 1: one number or low and high"
+    )
+    defects: Counts = Field((1, 1), description="defects of an image, 1 to 20: one number or least and most")
+    untouched: float = Field(0.0, ge=0, lt=1, description="share of photographs without a defect among the images")
+    # off here, for what measures a method as it is; the command and `flawsmith.generate` take normal where nobody asks
+    gate: Literal["strict", "normal", "off"] = Field("off", description="what quality.Gate refuses and redraws")
+    features: str | None = Field(None, description="vision model of the gate's realism: a folder or a hub id")
     reference: Path | None = Field(None, description="a photograph of a defect to imitate")
     reference_mask: Path | None = Field(None, description="the defect's mask in the reference")
     reference_text: str | None = Field(None, description="what the reference shows")
@@ -89,9 +115,16 @@ class GenerateConfig(Told):
         Data sets stand in the plan by their files. Files stand by name and content, so that a run resumes from any
         folder and however its paths are spelled.
         """
-        place = {"out", "n", "normal", "references_from", "with_normals", "device", "memory"}
-        fields = json.loads(self.model_dump_json(exclude=place))
-        for key in ("roi", "reference", "reference_mask", "mask"):
+        place = {"out", "n", "normal", "references_from", "with_normals", "untouched", "device", "memory"}
+        later = ("heat", "severity", "defects", "features")  # named only where used: older folders do not hold them
+        unused = {key for key in later if getattr(self, key) == type(self).model_fields[key].default}
+        if self.gate == "off":
+            unused.add("gate")
+        fields = json.loads(self.model_dump_json(exclude=place | unused))
+        fields["max_redraws"] = self.redraws()
+        for key in ("roi", "heat", "reference", "reference_mask", "mask"):
+            if key in unused:
+                continue
             if fields[key] is not None and Path(fields[key]).is_file():
                 fields[key] = f"{Path(fields[key]).name} {images.file_sha(fields[key])}"
         if (Path(self.method) / "card.json").is_file():
@@ -99,6 +132,15 @@ class GenerateConfig(Told):
         if isinstance(self.mask_options.get("run"), str):
             fields["mask_options"]["run"] = _run_identity(inputs.home(Path(self.mask_options["run"])))
         return fields
+
+    def gated(self) -> GenerateConfig:
+        """With the gate's usual level where none was named."""
+        return self if "gate" in self.model_fields_set else self.model_copy(update={"gate": "normal"})
+
+    def redraws(self) -> int:
+        """How often a refused image is drawn again: `max_redraws`, or more by default where a gate refuses."""
+        asked = "max_redraws" in self.model_fields_set or self.gate == "off"
+        return self.max_redraws if asked else GATED_REDRAWS
 
     def mask_run(self) -> Path | None:
         """The run whose mask model draws, for mask "learned". Raises FlawsmithError where none is named."""

@@ -196,7 +196,8 @@ class Request:
 
     `warp` is set when the mask is a warped copy of the reference's own mask: it maps reference pixels to the
     normal image, so that a method may lay the reference's pixels exactly under the mask. `others` are further
-    references, for methods that blend several.
+    references, for methods that blend several. `severity`: how strong the defect is to be, 0 (barely visible) to 1;
+    None leaves it to the method.
     """
 
     normal: Sample
@@ -207,6 +208,7 @@ class Request:
     seed: int = 0
     warp: Warp | None = None
     others: tuple[Sample, ...] = ()
+    severity: float | None = None
 
     def __post_init__(self) -> None:
         _check_pair("Request", self.normal.image, self.mask)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flawsmith.cli import terminal
 from flawsmith.cli.options import Backbone, Category, Config, Device, GroupBy, Memory
+
+if TYPE_CHECKING:
+    from flawsmith.generation.run import Summary
 
 
 def generate(
@@ -51,8 +54,44 @@ def generate(
             "Default: what suits method and defect."
         ),
     ] = None,
+    severity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S|LOW,HIGH",
+            help="How strong and large: 0 (barely visible) to 1; two numbers draw between them. Default: the method's.",
+        ),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="A|LOW,HIGH", help="Share of the object that a defect covers: 0.01,0.05.")
+    ] = None,
+    elongation: Annotated[
+        str | None, typer.Option(metavar="E|LOW,HIGH", help="Long side over short side, at least 1.")
+    ] = None,
+    place: Annotated[
+        str | None, typer.Option(help="anywhere, edge (near the object's outline) or centre. Default: anywhere.")
+    ] = None,
     roi: Annotated[
         Path | None, typer.Option(help="Image of the photographs' size, white where defects may sit.")
+    ] = None,
+    heat: Annotated[
+        Path | None, typer.Option(help="Grey image: the brighter, the likelier a defect's centre lies there.")
+    ] = None,
+    defects: Annotated[
+        str | None,
+        typer.Option(metavar="K|LOW,HIGH", help="Defects of an image, each with an id in instances/. Default 1."),
+    ] = None,
+    untouched: Annotated[
+        float | None, typer.Option(help="Share of untouched photographs among the images, in train/good. Default 0.")
+    ] = None,
+    gate: Annotated[
+        str | None,
+        typer.Option(
+            help="strict, normal or off: refuse what nobody would see or believe and paint it anew; the refused ones "
+            "stand in refused/. Default normal."
+        ),
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="Frozen vision model (folder or hub id) that the gate also asks. Needs torch.")
     ] = None,
     reference: Annotated[
         Path | None, typer.Option(help="Photograph of one defect to imitate; with --reference-mask.")
@@ -117,6 +156,12 @@ def generate(
         "prompt": prompt,
         "mask": mask,
         "roi": roi,
+        "heat": heat,
+        "severity": _span(severity, "--severity"),
+        "defects": _span(defects, "--defects"),
+        "untouched": untouched,
+        "gate": gate,
+        "features": features,
         "reference": reference,
         "reference_mask": reference_mask,
         "reference_text": reference_text,
@@ -129,7 +174,10 @@ def generate(
         "with_normals": with_normals,
     }
     scale = [] if adapter_scale is None else [f"options.adapter_scale={adapter_scale}"]
-    settings = configs.load(configs.GenerateConfig, values, config, [*(set_ or ()), *scale])
+    dials = {"size": _span(size, "--size"), "elongation": _span(elongation, "--elongation"), "place": place}
+    masks = [f"mask.{key}={value}" for key, value in dials.items() if value is not None]
+    settings = configs.load(configs.GenerateConfig, values, config, [*masks, *(set_ or ()), *scale])
+    settings = settings.gated()
     refuse_device(settings.device)
     said = datasets.told(settings.normal)
     terminal.notes([said] if ": " in said else [])  # nobody named the reader
@@ -150,5 +198,35 @@ def generate(
     if summary.rejected:
         reasons = "; ".join(f"{reason}: {count}" for reason, count in summary.reasons.items())
         terminal.say(f"{summary.rejected} refused after all redraws: {reasons}.", "yellow")
+    _account(summary)
     terminal.notes(summary.notes)
     typer.echo(f"Look at them: flawsmith show {summary.out}")
+
+
+def _span(text: str | None, option: str) -> list[float] | None:
+    """One number or two with a comma between, as low and high."""
+    from flawsmith.errors import FlawsmithError, short
+
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(",")]
+        if len(numbers) > 2:
+            raise ValueError
+    except ValueError:
+        raise FlawsmithError(f"{option} {short(text)} is no number: give one, or two with a comma between.") from None
+    whole = [int(number) if number.is_integer() else number for number in numbers]
+    return [whole[0], whole[-1]]
+
+
+def _account(summary: Summary) -> None:
+    """What the gate refused, per type and check, and what made the images good that were kept after all."""
+    if not summary.refused:
+        return
+    typer.echo(f"The gate refused {sum(summary.refused.values())} attempts ({summary.out / 'refused'}):")
+    types = dict.fromkeys(kind for kind, _ in summary.refused)
+    for kind in types:
+        found = ", ".join(f"{check} {n}" for (name, check), n in summary.refused.items() if name == kind)
+        typer.echo(f"  {kind}: {found}")
+    for what, count in summary.changed.items():
+        typer.echo(f"  {count} images are good after another {what}.")

@@ -28,6 +28,7 @@ from flawsmith.cli.export import export
 from flawsmith.cli.generate import generate
 from flawsmith.cli.options import READERS
 from flawsmith.cli.report import report
+from flawsmith.cli.review import review
 from flawsmith.cli.show import show
 from flawsmith.cli.studio import studio
 from flawsmith.cli.train import merge, train
@@ -115,7 +116,8 @@ def demo(
         typer.echo(f"{name}: {path}")
 
 
-for command in (check, captions, train, generate, evaluate, report, studio, show, export, merge, doctor, demo):
+COMMANDS = (check, captions, train, generate, review, evaluate, report, studio, show, export, merge, doctor, demo)
+for command in COMMANDS:
     app.command()(command)
 
 

@@ -10,7 +10,9 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from flawsmith import images, inputs
@@ -130,8 +132,19 @@ class Writer:
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    def write(self, line: dict[str, Any], image_png: bytes | None, mask_png: bytes | None) -> None:
-        """Write one image's files and then its manifest line; lines must come in the order of their index."""
+    def write(
+        self,
+        line: dict[str, Any],
+        image_png: bytes | None,
+        mask_png: bytes | None,
+        others: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> None:
+        """Write one image's files and then its manifest line; lines must come in the order of their index.
+
+        others: further files, by their path in the folder.
+        """
+        for name, content in others.items():
+            images.write_bytes(inputs.inside(self.out, name, MANIFEST), content, self.out / PARTIAL, durable=False)
         if line["index"] != len(self.lines):
             raise RuntimeError(f"manifest line {line['index']} comes after {len(self.lines) - 1}")
         if image_png is not None and mask_png is not None:

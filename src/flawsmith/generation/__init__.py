@@ -16,8 +16,8 @@ def generate(
 ) -> Summary:
     """Paint a data set: `flawsmith generate METHOD --normal READER:DIR --out OUT`; the same call again resumes.
 
-    settings: fields of GenerateConfig (`n`, `seed`, `defect`, `prompt`, ...); any other is an option of the method.
-    Returns Summary (kept, rejected, reasons, out). Raises FlawsmithError.
+    settings: fields of GenerateConfig (`n`, `seed`, `prompt`, `gate`, `severity`, ...); any other is an option
+    of the method. Returns Summary (kept, rejected, reasons, refused, out). Raises FlawsmithError.
     """
     from flawsmith import config
     from flawsmith.generation.run import run
@@ -25,4 +25,4 @@ def generate(
     own = {key: value for key, value in settings.items() if key in config.GenerateConfig.model_fields}
     options = {key: value for key, value in settings.items() if key not in own}
     values = {"method": str(method), "normal": str(normal), "out": Path(out), "options": options}
-    return run(config.load(config.GenerateConfig, values | own), progress)
+    return run(config.load(config.GenerateConfig, values | own).gated(), progress)

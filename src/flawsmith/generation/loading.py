@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+import cv2
 import numpy as np
 
 from flawsmith import captions, compose, images, masks
@@ -33,6 +34,7 @@ class Loader:
             WeakValueDictionary()
         )  # too large to keep, still in use
         self._shas: dict[Path, str] = {}
+        self._heats: dict[tuple[int, ...], np.ndarray] = {}
         mask = config.mask
         self.mask_is_file = mask is not None and mask not in masks.MASKS
         self.mask_run = config.mask_run()
@@ -95,6 +97,22 @@ class Loader:
             raise FlawsmithError(f"{what} {path} is empty: paint white where the defect may sit.")
         return mask
 
+    def heat(self, shape: tuple[int, ...]) -> np.ndarray | None:
+        """The heat map at a photograph's size, (H, W) float32; None where none was given."""
+        if self.config.heat is None:
+            return None
+        if shape not in self._heats:
+            grey = images.read_image(self.config.heat).mean(axis=2).astype(np.float32)
+            self._heats[shape] = cv2.resize(grey, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
+        return self._heats[shape]
+
+    def severity(self, job: Job) -> float | None:
+        """How strong a job's defect is to be: drawn once, between the ends that were asked for."""
+        if self.config.severity is None:
+            return None
+        low, high = self.config.severity
+        return round(low + (high - low) * (hash_seed(job.seed, "severity") % 10_001) / 10_000, 4)
+
     def _tile(self, family: str, allowed: np.ndarray, rng: np.random.Generator) -> tuple[slice, slice]:
         """Where a mask is drawn: everywhere, on a large photograph in a random square that meets the object.
 
@@ -106,6 +124,7 @@ class Loader:
             allowed.size <= LARGE
             or family in ("reference", "varied")
             or options.size is not None
+            or self.config.heat is not None
             or options.place != "anywhere"
         ):
             return slice(None), slice(None)
@@ -118,13 +137,19 @@ class Loader:
         left = min(max(0, int(columns[pick]) * step - TILE // 2), max(0, allowed.shape[1] - TILE))
         return slice(top, top + TILE), slice(left, left + TILE)
 
-    def _options(self, reference: Sample | None, pixels: int) -> masks.MaskOptions:
+    def _options(self, reference: Sample | None, pixels: int, severity: float | None) -> masks.MaskOptions:
         """The dials; for a cropped reference its enlargement is that of the whole photograph."""
+        if severity is not None and self.mask_options.severity is None:
+            return self._scaled(self.mask_options.model_copy(update={"severity": severity}), reference, pixels)
+        return self._scaled(self.mask_options, reference, pixels)
+
+    @staticmethod
+    def _scaled(options: masks.MaskOptions, reference: Sample | None, pixels: int) -> masks.MaskOptions:
         if reference is None or "whole" not in reference.info:
-            return self.mask_options
+            return options
         factor = masks.enlargement(pixels / reference.info["whole"]) / masks.enlargement(pixels / reference.mask.size)
-        low, high = self.mask_options.scale
-        return self.mask_options.model_copy(update={"scale": (low * factor, high * factor)})
+        low, high = options.scale
+        return options.model_copy(update={"scale": (low * factor, high * factor)})
 
     def _learned_mask(self, job: Job, allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A mask of the run's model for the job's type and caption, (H, W) bool."""
@@ -133,10 +158,14 @@ class Loader:
         mask: np.ndarray = self._learned.draw(f"{job.normal.category}/{job.defect_type}", job.caption, allowed, rng)
         return mask
 
-    def request(self, job: Job, redraw: int = 0) -> Request:
-        """The pixels of a job. `redraw` > 0 draws the mask and the method's noise anew."""
+    def request(self, job: Job, redraw: int = 0, onto: Sample | None = None) -> Request:
+        """The pixels of a job. `redraw` > 0 draws the mask and the method's noise anew.
+
+        onto: an image of the job's photograph with defects, to which another one is added, clear of its mask.
+        """
         reference = self.sample(job.reference) if job.reference else None  # first: it is cropped, the normal is not
-        normal = self.sample(job.normal)
+        normal = self.sample(job.normal) if onto is None else replace(onto, mask=np.zeros_like(onto.mask))
+        severity = self.severity(job)
         seed = job.seed if redraw == 0 else hash_seed(job.seed, redraw)
         others = tuple(self.sample(record) for record in job.others)
         warp = None
@@ -145,20 +174,31 @@ class Loader:
         else:
             rng = np.random.default_rng(hash_seed(seed, "mask"))
             allowed, image = self.allowed(job.normal), normal.image
+            if onto is not None:
+                allowed = _clear(allowed, onto.mask)
             if self.mask_run is not None:
                 mask = self._learned_mask(job, allowed, rng)
-                return Request(normal, mask, job.defect_type, job.caption, reference, seed, None, others)
+                return Request(normal, mask, job.defect_type, job.caption, reference, seed, None, others, severity)
             tile = self._tile(job.mask, allowed, rng)
-            options = self._options(reference, allowed.size)
+            options = self._options(reference, allowed.size, severity)
             if job.mask == "component" and options.colour is None:  # "the red part is missing" means a red one
                 said = captions.parse(job.caption, job.normal.category).colour or None
                 options = options.model_copy(update={"colour": said})
-            drawn, warp = masks.draw(job.mask, allowed[tile], rng, options, reference, image[tile], others)
+            heat = self.heat(allowed.shape)
+            heat = None if heat is None else heat[tile]
+            drawn, warp = masks.draw(job.mask, allowed[tile], rng, options, reference, image[tile], others, heat)
             mask = drawn
             if drawn.shape != allowed.shape:
                 mask = np.zeros(allowed.shape, dtype=bool)
                 mask[tile] = drawn
-        return Request(normal, mask, job.defect_type, job.caption, reference, seed, warp, others)
+        return Request(normal, mask, job.defect_type, job.caption, reference, seed, warp, others, severity)
+
+
+def _clear(allowed: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """The allowed area (H, W) bool less what is within six pixels of a mask; all of it where nothing is left."""
+    near = cv2.dilate(taken.astype(np.uint8), np.ones((13, 13), np.uint8)).astype(bool)
+    rest = allowed & ~near
+    return rest if np.count_nonzero(rest) >= 64 else allowed
 
 
 def _load(record: Record) -> Sample:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ class Plan:
     support: list[Record]
     normals: dict[str, list[Record]]  # all that may be painted on, by category
     notes: list[str]  # what the user should know but need not change
+    exemplars: dict[tuple[str, str], list[Record]]  # what a retry may imitate instead, by category and defect type
 
 
 def read_records(config: GenerateConfig) -> list[Record]:
@@ -73,18 +74,31 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
     if config.references > 1 and synthesizer.references != "many":
         raise FlawsmithError(f"{synthesizer.name} reads one reference per image, not {config.references}.")
     jobs = []
+    exemplars: dict[tuple[str, str], list[Record]] = {}
     for index in range(total):
         category, defect = pairs[index % len(pairs)]
         references = [own] if own else [r for r in supports[category] if sees_support and r.defect_type == defect]
         if needs and not references:
             raise FlawsmithError(_no_reference(config, synthesizer, category, defect))
+        exemplars[category, defect] = references
         turn = index // len(pairs)
         jobs.append(_job(config, synthesizer, index, turn, category, defect, normals[category], references))
     support = list(dict.fromkeys(record for supported in supports.values() for record in supported if sees_support))
     description = _description(config, synthesizer, records, pairs, total, support)
     from_here = needs and not own and config.references_from is None
     notes = _notes(synthesizer, records, supports, config.defect) if from_here else []
-    return Plan(jobs, description, support, normals, notes)
+    return Plan(jobs, description, support, normals, notes, exemplars)
+
+
+def variant(made: Plan, job: Job, *parts: Any) -> Job:
+    """A job with another exemplar of its type, drawn by its seed and `parts`; the same where there is no other."""
+    others = [one for one in made.exemplars[job.normal.category, job.defect_type] if one != job.reference]
+    if job.reference is None or not others:
+        return job
+    chosen = others[hash_seed(job.seed, "exemplar", *parts) % len(others)]
+    own_words = bool(job.caption) and job.caption == job.reference.caption
+    rest = tuple(chosen if one == job.reference else job.reference if one == chosen else one for one in job.others)
+    return replace(job, reference=chosen, caption=chosen.caption if own_words else job.caption, others=rest)
 
 
 def _paintable(records: Sequence[Record]) -> list[Record]:
@@ -113,7 +127,7 @@ def _job(
     """The image that is number `turn` of its category and type: its photograph, references, mask family, words."""
     count = max(config.references, synthesizer.reference_count)
     walk = hash_seed(config.seed, "reference", category, defect)
-    shown = [_shuffled(references, walk, turn + more) for more in range(count)] if references else []
+    shown = [shuffled(references, walk, turn + more) for more in range(count)] if references else []
     caption = config.prompt or ""
     of_the_data = config.reference is None and config.references_from is None
     if not caption and shown and of_the_data and synthesizer.learns != "nothing":
@@ -124,7 +138,7 @@ def _job(
     family = mask_choice.choose(synthesizer.default_mask(defect), defect, bool(references), caption)
     return Job(
         index=index,
-        normal=_shuffled(normals, hash_seed(config.seed, "normal", category, defect), turn),
+        normal=shuffled(normals, hash_seed(config.seed, "normal", category, defect), turn),
         reference=shown[0] if shown else None,
         mask=config.mask or family,
         defect_type=defect,
@@ -282,7 +296,7 @@ def _own_reference(config: GenerateConfig, category: str) -> Record | None:
     return record
 
 
-def _shuffled(items: Sequence[Any], seed: int, turn: int) -> Any:
+def shuffled(items: Sequence[Any], seed: int, turn: int) -> Any:
     """The `turn`-th item of an endless walk through `items`, each pass in a new order."""
     epoch, place = divmod(turn, len(items))
     return items[_order(seed, epoch, len(items))[place]]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,14 @@ from flawsmith import __version__, images, masks, methods
 from flawsmith.config import GenerateConfig
 from flawsmith.datasets.writer import PARTIAL, Writer
 from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.generation import gating, planning
+from flawsmith.generation.attempts import Attempts, Painted
 from flawsmith.generation.loading import Loader
 from flawsmith.generation.planning import Plan, plan, read_records
 from flawsmith.masks import propose
 from flawsmith.methods.base import Synthesizer
-from flawsmith.methods.calls import make
-from flawsmith.records import GOOD, Job, Progress, Request, Sample
-
-MIN_ON_OBJECT = 0.5
+from flawsmith.quality.watch import Watch
+from flawsmith.records import GOOD, Job, Progress, Record, hash_seed
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Summary:
     resumed: int
     reasons: dict[str, int]
     notes: Sequence[str] = ()
+    refused: Mapping[tuple[str, str], int] = field(default_factory=dict)  # attempts the gate refused: by type and check
+    changed: Mapping[str, int] = field(default_factory=dict)  # images kept after a retry: what was changed
 
 
 def prepare(config: GenerateConfig, progress: Progress | None = None) -> tuple[Plan, Synthesizer, Loader]:
@@ -51,8 +53,13 @@ def prepare(config: GenerateConfig, progress: Progress | None = None) -> tuple[P
     made = plan(config, records, synthesizer)
     made.notes.extend(notes)
     loader = Loader(config)
+    if loader.mask_is_file and config.defects[1] > 1:
+        raise FlawsmithError(
+            f"--defects {config.defects[1]} needs masks that are drawn, and --mask {config.mask} is an image: "
+            "leave out one of them."
+        )
     Writer.check(config.out, made.description)
-    _check_sources(made.jobs, loader, synthesizer, progress)
+    _check_sources(made.jobs, made.exemplars, loader, synthesizer, progress)
     loader.request(made.jobs[0])
     for defect in config.defect:  # a name of the user's own may mean nothing to the method: one try, nothing written
         job = next((job for job in made.jobs if job.defect_type == defect), None)
@@ -61,9 +68,17 @@ def prepare(config: GenerateConfig, progress: Progress | None = None) -> tuple[P
     return made, synthesizer, loader
 
 
-def _check_sources(jobs: Sequence[Job], loader: Loader, synthesizer: Synthesizer, progress: Progress | None) -> None:
+def _check_sources(
+    jobs: Sequence[Job],
+    exemplars: Mapping[tuple[str, str], Sequence[Record]],
+    loader: Loader,
+    synthesizer: Synthesizer,
+    progress: Progress | None,
+) -> None:
     """Refuse damaged files and sizes that disagree now, by name, not after an hour of painting."""
     references = list(dict.fromkeys(r for job in jobs for r in (job.reference, *job.others) if r is not None))
+    if loader.config.gate != "off":  # a retry may imitate any of them
+        references = list(dict.fromkeys([*references, *(r for found in exemplars.values() for r in found)]))
     normals = list(dict.fromkeys(job.normal for job in jobs))
     shapes = []
     if loader.config.roi is not None:
@@ -85,21 +100,6 @@ def _check_sources(jobs: Sequence[Job], loader: Loader, synthesizer: Synthesizer
             synthesizer.check_reference(loader.sample(record), f"Reference {record.image}")
 
 
-def _gate(sample: Sample, request: Request, loader: Loader, job: Job) -> Sample:
-    """Refuse a label that lies off the object; a mask the user painted is the user's word.
-
-    A refused image is never written: its pixels are let go for the photograph's own.
-    """
-    if "rejected" not in sample.info and not loader.mask_is_file:
-        area = int(sample.mask.sum())
-        on_object = float((sample.mask & loader.allowed(job.normal)).sum()) / max(1, area)
-        info = {**sample.info, "scores": {**sample.info.get("scores", {}), "on_object": round(on_object, 4)}}
-        if on_object < MIN_ON_OBJECT:
-            info["rejected"] = f"off the object ({on_object:.0%} of the label on it)"
-        sample = replace(sample, info=info)
-    return replace(sample, image=request.normal.image) if "rejected" in sample.info else sample
-
-
 def blocks(jobs: Sequence[Job], size: int) -> Iterator[Sequence[Job]]:
     """Fixed blocks by index, so that a resumed run batches exactly as an uninterrupted one."""
     for start in range(0, len(jobs), size):
@@ -109,16 +109,21 @@ def blocks(jobs: Sequence[Job], size: int) -> Iterator[Sequence[Job]]:
 def run(config: GenerateConfig, progress: Progress | None = None) -> Summary:
     """Make every image of a configuration; resumes when the folder already holds part of this run."""
     made, synthesizer, loader = prepare(config, progress)
+    watch = gating.watch(made, loader, synthesizer)
+    attempts = Attempts(made, loader, synthesizer, watch)
     with Writer(config.out, made.description) as writer:
         resumed = len(writer.lines)
-        if config.with_normals:
-            _copy_normals(made, config)
+        _copy_normals(made, config)
         if progress:
             progress("resuming" if resumed else "starting", min(resumed, len(made.jobs)), len(made.jobs), {})
+        remembered = 0
         for block in blocks(made.jobs, config.batch_size if synthesizer.learns != "nothing" else 1):
             if block[-1].index < len(writer.lines):
                 continue
-            _block(writer, made, loader, synthesizer, block, progress)
+            if watch is not None:
+                gating.remember(watch, writer, remembered, block[0].index)
+            remembered = block[-1].index + 1
+            _block(writer, made, loader, synthesizer, attempts, block, progress)
         lines = [line for index, line in writer.lines.items() if index < len(made.jobs)]
     reasons: dict[str, int] = {}
     for line in lines:
@@ -126,7 +131,9 @@ def run(config: GenerateConfig, progress: Progress | None = None) -> Summary:
             reason = line["reason"].split("(")[0].strip()
             reasons[reason] = reasons.get(reason, 0) + 1
     kept = sum(line["status"] == "kept" for line in lines)
-    return Summary(config.out, kept, len(lines) - kept, min(resumed, len(made.jobs)), reasons, made.notes)
+    refused, changed = gating.account(lines)
+    again = min(resumed, len(made.jobs))
+    return Summary(config.out, kept, len(lines) - kept, again, reasons, made.notes, refused, changed)
 
 
 def _block(
@@ -134,22 +141,16 @@ def _block(
     made: Plan,
     loader: Loader,
     synthesizer: Synthesizer,
+    attempts: Attempts,
     block: Sequence[Job],
     progress: Progress | None,
 ) -> None:
     """One block from words to files; a function of its own so that its pixels are gone before the next one's come."""
-    results = make(
-        synthesizer.generate,
-        lambda place, redraw: loader.request(block[place], redraw),
-        len(block),
-        loader.config.max_redraws,
-        lambda place, request, sample: _gate(sample, request, loader, block[place]),
-    )
-    for job, (request, sample, redraws) in zip(block, results, strict=True):
-        if job.index >= len(writer.lines):
-            _write(writer, made.description, loader, synthesizer, job, request, sample, redraws)
+    for one in attempts.paint(block):
+        if one.job.index >= len(writer.lines):
+            _write(writer, made.description, loader, synthesizer, one, attempts.watch)
         if progress:
-            progress(job.defect_type, job.index + 1, len(made.jobs), {})
+            progress(one.job.defect_type, one.job.index + 1, len(made.jobs), {})
 
 
 def _write(
@@ -157,17 +158,16 @@ def _write(
     description: dict[str, Any],
     loader: Loader,
     synthesizer: Synthesizer,
-    job: Job,
-    request: Request,
-    sample: Sample,
-    redraws: int,
+    one: Painted,
+    watch: Watch | None,
 ) -> None:
+    job, request, sample = one.job, one.request, one.sample
     number = f"{job.index // len(description['types']):0{description['digits']}d}"
     start = f"{job.normal.category}/" if description["several_categories"] else ""
     kept = "rejected" not in sample.info
     image_png = images.encode_png(sample.image) if kept else None
     mask_png = images.encode_png(sample.mask) if kept else None
-    info = {key: value for key, value in sample.info.items() if key not in ("scores", "window", "rejected")}
+    info = {key: value for key, value in sample.info.items() if key not in ("scores", "checks", "window", "rejected")}
     line: dict[str, Any] = {
         "index": job.index,
         "status": "kept" if kept else "rejected",
@@ -175,7 +175,7 @@ def _write(
         "defect_type": job.defect_type,
         "caption": sample.caption,
         "seed": job.seed,
-        "redraws": redraws,
+        "redraws": one.redraws,
         "normal": {"file": job.normal.name, "sha": loader.sha(job.normal.image)},
         "reference": {"file": job.reference.name, "sha": loader.sha(job.reference.image), "group": job.reference.group}
         if job.reference
@@ -199,15 +199,30 @@ def _write(
         line["prompt"] = f"{start}prompt/{job.defect_type}/{number}.txt"
         line["image_sha"] = images.bytes_sha(image_png)
         line["mask_sha"] = images.bytes_sha(mask_png)
-    writer.write(line, image_png, mask_png)
+    if request.severity is not None:
+        line["severity"] = request.severity
+    others: dict[str, bytes] = {}
+    if kept and one.ids is not None:
+        name = f"{start}instances/{job.defect_type}/{number}.png"
+        others[name] = images.encode_png(one.ids)
+        line["instances"] = {"file": name, "defects": one.instances}
+    if watch is not None:
+        others |= gating.enter(watch, line, sample, one.changed)
+    writer.write(line, image_png, mask_png, others)
 
 
 def _copy_normals(made: Plan, config: GenerateConfig) -> None:
-    """Copy the photographs used to train/good, byte for byte, so that the folder is a complete data set.
+    """Copy good photographs to train/good, byte for byte: those painted on, so that the folder is a complete data set
+    (`with_normals`), and as many untouched ones as make up the share that was asked for.
 
     Their numbers are their places among all good photographs, so that a longer run adds files and renames none.
     """
-    used = {job.normal.image for job in made.jobs}
+    used = {job.normal.image for job in made.jobs} if config.with_normals else set()
+    share = round(len(made.jobs) * config.untouched / (1 - config.untouched))
+    for turn in range(share):
+        category = list(made.normals)[turn % len(made.normals)]
+        seed = hash_seed(config.seed, "untouched", category)
+        used.add(planning.shuffled(made.normals[category], seed, turn // len(made.normals)).image)
     for category, normals in made.normals.items():
         start = config.out / category if made.description["several_categories"] else config.out
         for number, path in enumerate(record.image for record in normals):

@@ -57,18 +57,20 @@ def draw(
     reference: Sample | None = None,
     image: np.ndarray | None = None,
     others: Sequence[Sample] = (),
+    heat: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Warp | None]:
     """Draw a mask (H, W) bool that lies on `allowed` (H, W) bool, never empty, never all of it unless asked.
 
     `name` is a key of MASKS or "package.module:function". "reference" moves the real mask of `reference` and also
     returns the Warp that did it; given the normal photograph `image` (H, W, 3) uint8, it prefers places whose
     surroundings look like the reference's. "varied" gives that mask a new shape first, mixed with those of `others`,
-    and keeps to where the real ones were (`options.spread`). "component" needs `image`. Raises FlawsmithError for an
-    unknown name, an empty area, or a missing reference or photograph.
+    and keeps to where the real ones were (`options.spread`). "component" needs `image`. `heat` (H, W), 0 or more, is
+    how likely the defect's centre is to lie at each pixel; it takes the place of `options.place` and `spread`. Raises
+    FlawsmithError for an unknown name, an empty area, or a missing reference or photograph.
     """
     if name not in MASKS and ":" not in name:
         raise unknown("Mask", name, MASKS)
-    ground = Ground.of(allowed)
+    ground = Ground.of(allowed, heat)
     if name in ("reference", "varied"):
         if reference is None or not reference.mask.any():
             raise FlawsmithError(
@@ -110,15 +112,17 @@ def _parts(name: str, ground: Ground, rng: np.random.Generator, options: MaskOpt
     sizes, elongations, counts = DEFAULTS.get(name, DEFAULTS["blob"])
     span = options.count or ((1, 1) if line else counts)
     count = int(rng.integers(span[0], span[1] + 1))
-    total = None if line and options.size is None else log_uniform(rng, options.size or sizes) * ground.area
+    total = None
+    if not line or options.size is not None:
+        total = log_uniform(rng, options.size or sizes, options.severity) * ground.area
     side, unit = math.sqrt(ground.area), _unit(ground.allowed.shape)
     parts = []
     weights = rng.uniform(0.4, 1.6, count) if count > 1 else np.ones(1)
     for share in weights / weights.sum():
         elongation = log_uniform(rng, options.elongation or elongations)
         if line:
-            width = max(1.6, min(log_uniform(rng, LINE_WIDTH[name]) * unit, 0.1 * side))
-            length = log_uniform(rng, LINE_LENGTH[name]) * side
+            width = max(1.6, min(log_uniform(rng, LINE_WIDTH[name], options.severity) * unit, 0.1 * side))
+            length = log_uniform(rng, LINE_LENGTH[name], options.severity) * side
             if total is not None:
                 length = total * share / width
             if options.elongation is not None:

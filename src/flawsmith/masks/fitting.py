@@ -106,7 +106,7 @@ def move(
     real = _parts(reference.mask, options, rng)
     spread = options.spread if options.spread is not None else 1.0 if others is None else VARIED_SPREAD
     loose = 0.0 if others is None else LOOSE * spread
-    homes = Homes.of([reference, *(others or [])], spread) if spread < 1 else None
+    homes = Homes.of([reference, *(others or [])], spread) if spread < 1 and ground.heat is None else None
     if image is None:
         old, new = Surroundings(foreground(reference.image)), Surroundings(ground.allowed)
     else:
@@ -237,12 +237,16 @@ def _first(
     base = enlargement(new.height * new.width / (old.height * old.width)) * 0.7**attempt
     low, high = math.log(options.scale[0]), math.log(options.scale[1])
     scales = np.exp(rng.uniform(low, high, TRIES)) * base
+    if options.severity is not None:
+        scales = np.full(TRIES, math.exp(low + (high - low) * options.severity) * base)
     if options.size is not None:
-        scales = np.full(TRIES, math.sqrt(log_uniform(rng, options.size) * ground.area / piece.size) * 0.9**attempt)
+        area = log_uniform(rng, options.size, options.severity) * ground.area
+        scales = np.full(TRIES, math.sqrt(area / piece.size) * 0.9**attempt)
     reach = math.sqrt(piece.size / math.pi) * float(scales.mean())
     centres = ground.centres(rng, options.place, reach, TRIES)
     ring = piece.colours[piece.framed]
-    if options.place == "anywhere" and len(ring):
+    anywhere = options.place == "anywhere" and ground.heat is None
+    if anywhere and len(ring):
         brighter = float(new.small.mean()) - float(old.small.mean())
         alike = new.alike(ring, brighter, piece.extent, ground.lookup, rng, TRIES // 2)
         centres[HOME : HOME + len(alike)] = alike
@@ -254,7 +258,7 @@ def _first(
         angles = rng.uniform(-math.pi, math.pi, TRIES)
     else:
         angles = turns(old, new, piece.middle, piece.extent, centres, flips, rng)
-    if options.place == "anywhere":
+    if anywhere:
         home = piece.middle * [new.width / old.width, new.height / old.height]
         centres[:HOME] = home + rng.normal(0, 0.01 * math.hypot(new.height, new.width), (HOME, 2))
         angles[:HOME], flips[:HOME] = np.radians(np.clip(rng.normal(0, 3, HOME), -turn, turn)), 1.0

@@ -55,6 +55,9 @@ class MaskOptions(BaseModel):
         default=None, description="number of parts; reference: parts kept"
     )
     place: Literal["anywhere", "edge", "centre"] = Field(default="anywhere", description="where on the object")
+    severity: float | None = Field(
+        default=None, ge=0, le=1, description="0 = smallest, 1 = largest of the sizes; default drawn"
+    )
     rotate: float | None = Field(
         default=None,
         ge=0,
@@ -76,9 +79,12 @@ class MaskOptions(BaseModel):
     run: str | None = Field(default=None, description="learned: the run whose mask model draws; default the method's")
 
 
-def log_uniform(rng: np.random.Generator, pair: Span) -> float:
-    """A number between the two, every factor equally likely."""
-    return math.exp(rng.uniform(math.log(pair[0]), math.log(pair[1])))
+def log_uniform(rng: np.random.Generator, pair: Span, severity: float | None = None) -> float:
+    """A number between the two, every factor equally likely; with a severity (0 to 1) that share of the way."""
+    drawn = rng.uniform(math.log(pair[0]), math.log(pair[1]))  # always drawn, so that what follows stays the same
+    if severity is None:
+        return math.exp(drawn)
+    return float(pair[0] ** (1 - severity) * pair[1] ** severity)
 
 
 def mask_options(given: dict[str, Any]) -> MaskOptions:

@@ -33,9 +33,10 @@ class Ground:
     small: np.ndarray
     frame: tuple[bool, bool, bool, bool]
     area: int
+    heat: np.ndarray | None = None  # like `small`, float: how likely a centre is to lie there
 
     @classmethod
-    def of(cls, allowed: np.ndarray) -> Ground:
+    def of(cls, allowed: np.ndarray, heat: np.ndarray | None = None) -> Ground:
         if allowed.ndim != 2 or allowed.dtype != bool:
             raise FlawsmithError(f"The allowed area must be (H, W) bool, got {allowed.shape} {allowed.dtype}.")
         rows, columns = np.flatnonzero(allowed.any(axis=1)), np.flatnonzero(allowed.any(axis=0))
@@ -54,7 +55,21 @@ class Ground:
             small = np.asarray(blocks.reshape(blocks.shape[0] // step, step, -1, step).any(axis=(1, 3)))
         bounds = (top, int(rows[-1]) + 1, left, int(columns[-1]) + 1)
         frame = (bounds[0] == 0, bounds[1] == allowed.shape[0], bounds[2] == 0, bounds[3] == allowed.shape[1])
-        return cls(allowed, top, left, step, small, frame, int(np.count_nonzero(allowed)))
+        area = int(np.count_nonzero(allowed))
+        if heat is None:
+            return cls(allowed, top, left, step, small, frame, area)
+        heat = np.asarray(heat)
+        if heat.shape != allowed.shape or not np.isfinite(heat).all() or heat.min() < 0:
+            raise FlawsmithError(
+                f"The heat map must be {allowed.shape} numbers of 0 and more, like the photograph; it is {heat.shape}."
+            )
+        likely = heat[top : bounds[1], left : bounds[3]].astype(np.float64)
+        likely = cv2.resize(likely, small.shape[::-1], interpolation=cv2.INTER_AREA) * small
+        if likely.max(initial=0) <= 0:
+            raise FlawsmithError(
+                "The heat map is black wherever a defect may lie: paint bright where defects are likely, on the object."
+            )
+        return cls(allowed, top, left, step, small, frame, area, likely)
 
     @cached_property
     def depth(self) -> np.ndarray:
@@ -96,6 +111,9 @@ class Ground:
     def centres(self, rng: np.random.Generator, place: Place, reach: float, count: int = CANDIDATES) -> np.ndarray:
         """Sample `count` positions (x, y) float for a shape's centre; `reach` is half the shape's thickness."""
         deepest = float(self.depth.max())
+        if self.heat is not None:
+            chance = self.heat.ravel() / self.heat.sum()
+            return self._points(rng.choice(len(chance), count, p=chance), rng)
         if place == "edge":
             pool = (self.depth > 0) & (self.depth <= max(1.5, min(0.8 * reach / self.step, 0.25 * deepest)))
         elif place == "centre":
@@ -105,8 +123,12 @@ class Ground:
         free = np.flatnonzero(pool)
         if not len(free):
             free = np.flatnonzero(self.small)
-        rows, columns = np.divmod(free[rng.integers(0, len(free), count)], self.small.shape[1])
-        shift = rng.random((2, count))
+        return self._points(free[rng.integers(0, len(free), count)], rng)
+
+    def _points(self, places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A point (x, y) within each of these places (n,) of the reduced copy, (n, 2)."""
+        rows, columns = np.divmod(places, self.small.shape[1])
+        shift = rng.random((2, len(places)))
         x = self.left + (columns + shift[0]) * self.step
         y = self.top + (rows + shift[1]) * self.step
         return np.stack([x, y], axis=1)
@@ -137,7 +159,8 @@ def lay(
     middle = np.array([x.mean(), y.mean()])
     reach = math.sqrt(shape.sum() / math.pi)
     centres = ground.centres(rng, place, reach)
-    if place != "edge":  # a shape nearly as large as the object fits only around its deepest point
+    if place != "edge" and ground.heat is None:
+        # a shape nearly as large as the object fits only around its deepest point
         deepest = np.array(np.unravel_index(int(ground.depth.argmax()), ground.depth.shape))[::-1]
         centres[-1] = np.array([ground.left, ground.top]) + (deepest + 0.5) * ground.step
     corners = np.rint(centres - middle).astype(int)

@@ -56,6 +56,7 @@ class Synthesizer(OnArrays):
     references: ClassVar[References] = "none"  # real defects that an image cannot do without
     home: Any = None  # what a run without a folder of its own lives in, as long as the method does
     reference_count: ClassVar[int] = 1  # of many, how many an image is given where nobody asks for more
+    copies: ClassVar[bool] = False  # lays real pixels, so that a copy of a real defect is what it is for
     window_minimum: ClassVar[int] = 64
     window_context: ClassVar[float] = 1.6
 
@@ -119,7 +120,10 @@ class Synthesizer(OnArrays):
         normal, mask = np.ascontiguousarray(request.normal.image[view]), request.mask[view]
         rng = np.random.default_rng(request.seed)
         painted, info = self.paint(normal, mask, request, area, rng, options)
-        done = compose.finish(normal, painted, mask, options.tolerance, options.min_visibility, options.min_share)
+        limits = options.tolerance, options.min_visibility, options.min_share
+        if request.severity is not None:
+            painted = compose.at_severity(normal, painted, mask, request.severity, *limits)
+        done = compose.finish(normal, painted, mask, *limits)
         image = request.normal.image.copy()
         label = np.zeros(request.mask.shape, dtype=bool)
         caption = str(info.pop("caption", request.caption))

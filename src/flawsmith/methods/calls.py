@@ -15,10 +15,12 @@ from flawsmith import masks as families
 from flawsmith.errors import FlawsmithError
 from flawsmith.methods import mask_choice
 from flawsmith.methods.samples import Samples
+from flawsmith.quality.gate import Gate, Level, settled
+from flawsmith.quality.watch import Watch
 from flawsmith.records import Request, Sample, hash_seed
 
 References = Literal["none", "one", "many"]
-Judge = Callable[[int, Request, Sample], Sample]
+Judge = Callable[[int, int, Request, Sample], Sample]
 
 
 class Painter(Protocol):
@@ -27,6 +29,7 @@ class Painter(Protocol):
     name: ClassVar[str]
     references: ClassVar[References]
     options: Any
+    copies: ClassVar[bool]
 
     def parse_options(self, given: dict[str, Any], base: Any) -> Any: ...
     def types(self, category: str, shown: Sequence[str] = ()) -> tuple[str, ...]: ...
@@ -42,21 +45,23 @@ def make(
     request: Callable[[int, int], Request],
     count: int,
     max_redraws: int,
-    judge: Judge = lambda place, request, sample: sample,
+    judge: Judge = lambda place, redraw, request, sample: sample,
+    first: int = 0,
 ) -> list[tuple[Request, Sample, int]]:
     """Make `count` samples; those that `judge` or `generate` refuses are drawn again, at most `max_redraws` times.
 
-    `request(place, redraw)` gives the request of a place, redraw > 0 with another mask and seed; `judge` may enter
-    `info["rejected"]`. Returns (request, sample, redraws) for every place.
+    `request(place, redraw)` gives the request of a place, redraw > 0 with another mask and seed; `judge(place, redraw,
+    request, sample)` may enter `info["rejected"]`. `first`: the redraw to begin with. Returns (request, sample,
+    redraws) for every place.
     """
     results: list[tuple[Request, Sample, int]] = []
-    for redraw in range(max_redraws + 1):
-        places = [i for i in range(count) if not redraw or "rejected" in results[i][1].info]
+    for redraw in range(first, max(first, max_redraws) + 1):
+        places = [i for i in range(count) if redraw == first or "rejected" in results[i][1].info]
         if not places:
             break
         requests = [request(place, redraw) for place in places]
         for place, asked, sample in zip(places, requests, generate(requests), strict=True):
-            results[place : place + 1] = [(asked, judge(place, asked, sample), redraw)]
+            results[place : place + 1] = [(asked, judge(place, redraw, asked, sample), redraw)]
             del asked, sample
     return results
 
@@ -168,6 +173,9 @@ class OnArrays:
         n: int | None = None,
         seed: int = 0,
         roi: Any = None,
+        heat: Any = None,
+        severity: float | None = None,
+        gate: Level = "off",
         mask_options: dict[str, Any] | None = None,
         max_redraws: int = 5,
         **options: Any,
@@ -178,7 +186,10 @@ class OnArrays:
         masks: where a defect may be: None (the method's own choice), the name of a mask family ("scratch"), one mask
             (H, W) bool, or a list of them, used in turn.
         reference: (image, mask), a Sample, or a list of them, used in turn; the real defects that are imitated.
-        n: how many images; default one for each of `images`. roi: (H, W), True where a defect may sit.
+        n: how many images; default one for each of `images`. roi: (H, W), True where a defect may sit; heat: (H, W), 0
+            or more, how likely a defect's centre lies at each pixel of every image.
+        severity: 0 (barely visible, small) to 1. gate: "off", or "normal" or "strict", by which images that nobody
+            would see or believe are painted anew, see `flawsmith.quality`; `info["refused"]` tells of them.
         mask_options: dials of the family, {"size": (0.01, 0.02)}. options: the method's own dials, for this call.
 
         Returns Samples: a list of Sample with `.save(folder)`, `.sheet()` and `.refused`. Raises FlawsmithError saying
@@ -192,7 +203,10 @@ class OnArrays:
         references = [as_reference(item, category, defect_type) for item in as_list(reference)]
         given = _given(masks)
         grounds = [np.empty(0)] * len(normals) if given else [_allowed(normal, roi) for normal in normals]
-        dials = families.mask_options(mask_options or {})
+        dials = families.mask_options({**({} if severity is None else {"severity": severity}), **(mask_options or {})})
+        placed = roi is not None or heat is not None or dials.place != "anywhere"
+        unasked = settled(placed, dials.size is not None, severity is not None)
+        watch = None if gate == "off" else Watch(Gate.of(gate, references, None, unasked), self.copies)
         kind = captions.parse(prompt).kind if prompt else ""
         types = (defect_type or kind,) if defect_type or kind else self.types(category) or (self.name,)
 
@@ -207,11 +221,20 @@ class OnArrays:
             else:
                 family = masks or mask_choice.choose(self.default_mask(kind), kind, own is not None, prompt)
                 rng = np.random.default_rng(hash_seed(now, "mask"))
-                mask, warp = families.draw(family, ground, rng, dials, own, normal.image)
+                mask, warp = families.draw(family, ground, rng, dials, own, normal.image, heat=heat)
             others = tuple(r for r in references if r is not own) if self.references == "many" else ()
             caption = prompt or self.default_caption(category, kind)
-            return Request(normal, mask, kind, caption, own, now, warp, others)
+            return Request(normal, mask, kind, caption, own, now, warp, others, severity)
+
+        def judge(place: int, redraw: int, request: Request, sample: Sample) -> Sample:
+            product = None if given else grounds[place % len(normals)]
+            return sample if watch is None else watch.judge(place, redraw, request, sample, product)
 
         count = len(normals) if n is None else n
-        results = make(lambda r: self.generate(r, **options), request, count, max_redraws)
+        results = make(lambda r: self.generate(r, **options), request, count, max_redraws, judge)
+        if watch is not None:
+            results = [
+                (asked, replace(one, info={**one.info, "gate": gate, "refused": watch.refused[place]}), redraws)
+                for place, (asked, one, redraws) in enumerate(results)
+            ]
         return _sorted(results, category, _facts(self, chosen, references))

@@ -36,6 +36,7 @@ class CopyPaste(base.Synthesizer):
     """Lay a few-shot defect on a normal photograph; refuses without a reference."""
 
     name = "copypaste"
+    copies = True
     Options: ClassVar[type[base.Options]] = CopyPasteOptions
     references = "one"
 

@@ -372,9 +372,10 @@ class DiffusionSynthesizer(base.Synthesizer):
         if options.keep_grain:
             painted = with_grain(normal, painted, canvas.mask)
         painted = only_real_change(normal, painted, canvas.mask, options.threshold)
-        done = compose.finish(
-            normal, painted, canvas.mask, options.tolerance, options.min_visibility, options.min_share
-        )
+        limits = options.tolerance, options.min_visibility, options.min_share
+        if request.severity is not None:
+            painted = compose.at_severity(normal, painted, canvas.mask, request.severity, *limits)
+        done = compose.finish(normal, painted, canvas.mask, *limits)
         image = request.normal.image.copy()
         label = np.zeros(request.mask.shape, dtype=bool)
         info: dict[str, Any] = {"window": canvas.area.as_list(), "tiles": len(canvas.tiles), "scores": done.scores}

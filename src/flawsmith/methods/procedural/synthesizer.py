@@ -112,7 +112,7 @@ class Procedural(base.Synthesizer):
         columns = slice(max(0, box.left - margin), box.right + margin)
         photo, inside = np.ascontiguousarray(normal[rows, columns]), np.ascontiguousarray(mask[rows, columns])
         scene = survey(photo, inside, rng, options.light, request.normal.image)
-        severity = options.severity
+        severity = options.severity if request.severity is None else request.severity
         if severity is None:
             severity = float(rng.uniform(*SEVERITY_SPAN[asked.severity]))
         softness = float(rng.uniform(0.1, 0.9)) if options.softness is None else options.softness

@@ -1,0 +1,98 @@
+"""The gate of a run: what it learns from, what it remembers after a stop, and what the manifest says of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flawsmith import images, inputs
+from flawsmith.datasets.writer import MANIFEST, Writer
+from flawsmith.generation.loading import Loader
+from flawsmith.generation.planning import Plan
+from flawsmith.methods.base import Synthesizer
+from flawsmith.quality import Gate
+from flawsmith.quality.gate import Encoder, settled
+from flawsmith.quality.known import MANY
+from flawsmith.quality.watch import Watch
+from flawsmith.records import Record, Sample
+from flawsmith.registry import resolve
+
+REFUSED = "refused"  # folder of the thumbnails, beside the data set's own folders
+EXTRACTORS = {"frozen": "flawsmith.evaluation.features:load"}  # resolved when named: it loads torch
+
+
+def watch(made: Plan, loader: Loader, synthesizer: Synthesizer) -> Watch | None:
+    """The gate of a run with what real defects tell it; None where it is off.
+
+    It learns from the real defects that the run may see anyway, at most MANY of a type, and from no test image.
+    """
+    config = loader.config
+    if config.gate == "off":
+        return None
+    encoder = None if config.features is None else frozen(config.features)
+    dials = loader.mask_options
+    placed = config.roi is not None or config.heat is not None or dials.place != "anywhere"
+    unasked = settled(placed, dials.size is not None, config.severity is not None)
+    return Watch(Gate.of(config.gate, _references(made, loader), encoder, unasked), synthesizer.copies)
+
+
+def frozen(source: str | Path) -> Encoder:
+    """A frozen vision model: windows -> features (N, D). Raises FlawsmithError for a folder that holds none."""
+    extractor = resolve("frozen", EXTRACTORS, "Vision model")(source)
+
+    def features(windows: Sequence[np.ndarray]) -> np.ndarray:
+        return np.asarray(extractor(windows).pooled, np.float64)
+
+    return features
+
+
+def _references(made: Plan, loader: Loader) -> list[Sample]:
+    """The real defects of every category and type of the run; foreign ones count for each category they are for."""
+    found: list[Sample] = []
+    for (category, kind), exemplars in made.exemplars.items():
+        own: list[Record] = exemplars or [r for r in made.support if (r.category, r.defect_type) == (category, kind)]
+        for record in own[:MANY]:
+            found.append(replace(loader.sample(record), category=category, defect_type=kind))
+    return found
+
+
+def remember(watch: Watch, writer: Writer, start: int, end: int) -> None:
+    """Tell the gate of images `start` to `end` that an earlier run kept, so that a resumed run repeats none either."""
+    for index in range(start, end):
+        line = writer.lines[index]
+        if line["status"] == "kept":
+            image, mask = (inputs.inside(writer.out, line[key], MANIFEST) for key in ("image", "mask"))
+            sample = Sample(images.read_image(image), images.read_mask(mask), line["category"], line["defect_type"])
+            watch.remember(sample)
+
+
+def enter(watch: Watch, line: dict[str, Any], sample: Sample, changed: Sequence[str]) -> dict[str, bytes]:
+    """Write the gate's words into a manifest line; the thumbnails of what it refused, by their path."""
+    refused = watch.refused.pop(line["index"], [])
+    thumbnails: dict[str, bytes] = {}
+    for number, entry in enumerate(refused):
+        content = watch.thumbnails.pop((line["index"], number), None)
+        if content is not None:
+            entry["thumbnail"] = f"{REFUSED}/{line['index']:05d}-{number}.png"
+            thumbnails[entry["thumbnail"]] = content
+    line["gate"] = watch.gate.level
+    line["checks"] = sample.info.get("checks", {})
+    line["refused"] = refused
+    line["changed"] = list(changed)
+    return thumbnails
+
+
+def account(lines: Sequence[dict[str, Any]]) -> tuple[dict[tuple[str, str], int], dict[str, int]]:
+    """Of manifest lines: attempts refused by (defect type, check); images kept after a retry, by what was changed."""
+    refused: Counter[tuple[str, str]] = Counter()
+    changed: Counter[str] = Counter()
+    for line in lines:
+        refused.update((line["defect_type"], entry["check"]) for entry in line.get("refused", ()))
+        if line["status"] == "kept" and line.get("refused"):
+            changed[" and ".join(line["changed"])] += 1
+    return dict(sorted(refused.items())), dict(changed)

@@ -1,0 +1,204 @@
+"""The gate: named checks, each a score and a limit, and what is refused by them.
+
+Where there are real references of the type, scores are relative to theirs; the limits were fitted on the labelled
+images of tests/quality/labelled.json, see docs/quality.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from flawsmith import compose
+from flawsmith.errors import unknown
+from flawsmith.quality import appearance, borders, labels, places, repeats, visibility
+from flawsmith.quality.known import Known, learn
+from flawsmith.quality.looks import Look
+from flawsmith.records import Request, Sample
+
+Level = Literal["strict", "normal", "off"]
+LEVELS = ("strict", "normal")
+Encoder = Callable[[Sequence[np.ndarray]], np.ndarray]  # windows (h, w, 3) uint8 -> (N, D)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question: what a score means, and the limits of both levels; `below`: a lower score is worse."""
+
+    says: str
+    normal: float
+    strict: float
+    below: bool = False
+
+    def refuses(self, score: float, level: Level) -> bool:
+        limit = self.limit(level)
+        return score < limit if self.below else score > limit
+
+    def limit(self, level: Level) -> float:
+        return self.strict if level == "strict" else self.normal
+
+
+# in the order in which a refusal is named: the first that refuses is the reason
+CHECKS: dict[str, Check] = {
+    "visibility": Check("nobody would see it", 10.0, 14.0, below=True),
+    "label": Check("the label does not say what changed", 0.7, 0.85, below=True),
+    "place": Check("it lies beside the product", 0.25, 0.1),
+    "home": Check("no real defect of its type lies there", 0.12, 0.09),
+    "ghost": Check("a veil rather than a defect", 0.39, 0.36),
+    "extent": Check("larger than can be painted without a trace", 0.32, 0.28),
+    "seam": Check("the defect is cut off at its border", 2.05, 1.6),
+    "structure": Check("lines of the surface end at its border", 1.6, 1.4),
+    "realism": Check("no real defect looks like it", 2.1, 1.8),
+    "features": Check("no real defect looks like it to the vision model", 0.38, 0.34),
+    "memory": Check("a copy of a real defect", 0.97, 0.95),
+    "duplicate": Check("like another image of this run", 0.5, 0.5),
+}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an image was refused: the check, its score, the limit that it broke, and words."""
+
+    check: str
+    score: float
+    limit: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judged sample (its label perhaps shrunk), the scores of all checks, and a refusal or None."""
+
+    sample: Sample
+    scores: dict[str, float]
+    refusal: Refusal | None = None
+
+
+@dataclass
+class Gate:
+    """Judges samples at a level. `known`: (category, defect type) -> what its real defects tell.
+
+    `encoder`: windows -> (N, D) features of a frozen vision model, for the check "features". `unasked`: checks that
+    refuse nothing, since what they ask was settled by the user; see `settled`.
+    """
+
+    level: Level
+    known: Mapping[tuple[str, str], Known] = field(default_factory=dict)
+    encoder: Encoder | None = None
+    unasked: frozenset[str] = frozenset()
+    _features: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise unknown("Gate", str(self.level), (*LEVELS, "off"))
+
+    @classmethod
+    def of(
+        cls,
+        level: Level,
+        references: Sequence[Sample] = (),
+        encoder: Encoder | None = None,
+        unasked: frozenset[str] = frozenset(),
+    ) -> Gate:
+        """A gate that learns from real defects with masks, of any products and types."""
+        kinds: dict[str, dict[str, list[Sample]]] = {}
+        for one in references:
+            if one.mask.any():
+                kinds.setdefault(one.category, {}).setdefault(one.defect_type, []).append(one)
+        known = {(c, kind): told for c, found in kinds.items() for kind, told in learn(found).items()}
+        return cls(level, known, encoder, unasked)
+
+    def judge(
+        self,
+        sample: Sample,
+        request: Request,
+        product: np.ndarray | None = None,
+        copies: bool = False,
+    ) -> Verdict:
+        """Score a sample that was painted for a request; `sample.mask` is not empty.
+
+        product (H, W) bool: where a defect may sit, None where that is the user's word. copies: whether the method lays
+        real pixels, so that a copy is no fault.
+        """
+        normal = request.normal.image
+        tolerance = sample.info.get("scores", {}).get("tolerance")
+        sample, agreement = _mended(sample, normal, tolerance)
+        scores = {"label": agreement}
+        if not sample.mask.any():
+            return self._verdict(sample, scores | {"label": 0.0})
+        look = Look.at(sample.image, sample.mask, normal, product)
+        told = self.known.get((sample.category, sample.defect_type)) or self.known.get(
+            (request.normal.category, sample.defect_type), Known()
+        )
+        own, before = appearance.appearance(look), appearance.appearance(look.before())
+        surface, defect = borders.broken_lines(look)
+        veil = appearance.veil(own, before, told.appearances, told.spread)
+        scores |= {
+            "visibility": visibility.seen(look),
+            "place": places.beside(look),
+            "ghost": veil - borders.edges_made(look),
+            "extent": look.share,
+            "seam": (defect + 0.5) / (told.defect + 0.5),
+            "structure": (surface + 0.5) / (told.surface + 0.5),
+        }
+        if len(told.appearances):
+            away = None if product is None else told.homes.away(normal, sample.mask)
+            scores |= {} if away is None else {"home": away}
+            scores["realism"] = appearance.nearest(own, told.appearances, told.spread)
+            if self.encoder is not None:
+                scores["features"] = self._unlike(sample, told)
+            if not copies:
+                scores["memory"] = repeats.copied(sample, request, told.poses)
+        return self._verdict(sample, scores)
+
+    def _verdict(self, sample: Sample, scores: dict[str, float]) -> Verdict:
+        ordered = {name: round(float(scores[name]), 4) for name in CHECKS if name in scores}
+        for name, score in ordered.items():
+            check = CHECKS[name]
+            if name not in self.unasked and check.refuses(score, self.level):
+                sign = "<" if check.below else ">"
+                limit = check.limit(self.level)
+                reason = f"{name}: {check.says} ({score:.2f} {sign} {limit:g})"
+                return Verdict(sample, ordered, Refusal(name, score, limit, reason))
+        return Verdict(sample, ordered)
+
+    def _unlike(self, sample: Sample, told: Known) -> float:
+        """Mean cosine distance of a window's features to those of the two nearest real defects, 0 to 2."""
+        assert self.encoder is not None
+        if id(told) not in self._features:
+            self._features[id(told)] = _unit(self.encoder([_window(one) for one in told.references]))
+        own = _unit(self.encoder([_window(sample)]))[0]
+        return float(np.sort(1 - self._features[id(told)] @ own)[:2].mean())
+
+
+def settled(placed: bool, sized: bool, graded: bool) -> frozenset[str]:
+    """The checks that a user's dials answer: where a defect lies, how large it is, how strong it is."""
+    told = {"home"} if placed else set()
+    told |= {"extent"} if sized else set()
+    return frozenset(told | ({"visibility", "ghost"} if graded else set()))
+
+
+def _window(sample: Sample) -> np.ndarray:
+    return np.ascontiguousarray(sample.image[compose.square_window(sample.mask, 64, 1.5).slices])
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9))
+
+
+def _mended(sample: Sample, normal: np.ndarray, tolerance: float | None) -> tuple[Sample, float]:
+    """The sample with its label shrunk to what changed, the rest put back; and how well the label agrees."""
+    view = compose.window(sample.mask, context=1.6).slices
+    before, after = np.ascontiguousarray(normal[view]), np.ascontiguousarray(sample.image[view])
+    level = compose.change_tolerance(before) if tolerance is None else float(tolerance)
+    label = sample.mask[view]
+    smaller = labels.shrunk(before, after, label, level)
+    if not np.array_equal(smaller, label):
+        image, mask = sample.image.copy(), sample.mask.copy()
+        image[view] = after = np.where(smaller[..., None], after, before)
+        mask[view] = label = smaller
+        sample = replace(sample, image=image, mask=mask)
+    return sample, labels.agreement(before, after, label, level)

@@ -535,7 +535,7 @@ MUTATIONS = {
     },
     "datasets/exposures.py": {
         MEND + "one_defect_under_several_exposures_gets_one_group": [
-            ("the light counts", "detail = grey - cv2.GaussianBlur(grey, (0, 0), BLUR)", "detail = grey")],
+            ("a place is enough", "> ALIKE:", "> -2.0:")],
         MEND + "groups_of_overlapping_clusters_become_one": [
             ("clusters stand alone", "leader[top(key)] = top(keys[0])", "leader[key] = keys[0]")],
     },

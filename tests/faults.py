@@ -521,7 +521,7 @@ MUTATIONS = {
             ("any image that ends so", "alike[0] if len(alike) == 1 else None", "alike[0] if alike else None")],
     },
     "datasets/cvat.py": {
-        ANNOTATED + "pixels_and_labels_are_those_that_were_marked": [
+        TOOLS + "runs_of_cvat_may_stop_before_the_end": [
             ("what follows the last run is inside", "[0, rest] if len(counts) % 2", "[rest, 0] if len(counts) % 2")],
         TOOLS + "a_turn_by_ninety_degrees_swaps_the_sides": [
             ("boxes turn around the corner", "regions.turn(corners - middle, turned) + middle",
@@ -546,7 +546,7 @@ MUTATIONS = {
     },
     "datasets/exports/datumaro.py": {
         EXPORTS + "round_trip_of_pixels_and_words": [
-            ("parts of a defect are apart", '"part": item.record.group', '"part": ""')],
+            ("every defect is of the first type", '"label_id": self.numbers[one.label]', '"label_id": 0')],
     },
     "masks/placement.py": {
         DIALS + "a_heat_map_is_where_defects_are": [

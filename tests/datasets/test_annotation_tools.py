@@ -99,6 +99,13 @@ def test_polygons_of_a_group_are_one_defect_and_lines_are_proposed(tmp_path):
         assert sizes == [40, 20] and record.is_proposed and record.labels == ("hole", "crack")
 
 
+def test_runs_of_cvat_may_stop_before_the_end(tmp_path):
+    for number, (runs, pixels) in enumerate({"1, 2, 1": [1, 2], "1, 2": [1, 2], "0, 4": [0, 1, 2, 3]}.items()):
+        cvat(tmp_path / str(number), f'<mask label="hole" left="3" top="5" width="4" height="2" rle="{runs}"/>')
+        mask = read("cvat", tmp_path / str(number)).load().mask
+        assert np.flatnonzero(mask[5, 3:7]).tolist() == pixels and mask.sum() == len(pixels)
+
+
 def test_words_about_a_whole_image(tmp_path):
     cvat(tmp_path / "c", '<tag label="dull"/>')
     datumaro(tmp_path / "d", {"type": "label", "label_id": 1}, {"type": "caption", "caption": " A crack. "})

@@ -114,7 +114,7 @@ def places(value: object, path: tuple = ()) -> list[tuple]:
 
 
 # Of every test below; FLAWSMITH_DAMAGED=40 makes well above a thousand damaged data sets of all of them together.
-EXAMPLES = int(os.environ.get("FLAWSMITH_DAMAGED", "10"))
+EXAMPLES = int(os.environ.get("FLAWSMITH_DAMAGED", "6"))
 QUICK = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 

@@ -149,4 +149,4 @@ def few_defects(folder: Path, seed: int = 0, progress: Progress | None = None) -
 
 
 def _run(config: GenerateConfig, progress: Progress | None, name: str = "") -> None:
-    generation.run(config, under(progress, name or config.method))
+    generation.run(config.gated(), under(progress, name or config.method))

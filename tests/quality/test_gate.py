@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from flawsmith.errors import FlawsmithError
+from flawsmith.methods import METHODS
 from flawsmith.quality import CHECKS, Gate
 from flawsmith.quality import labels as labelling
 from flawsmith.quality.appearance import appearance, nearest, spread_of, veil
@@ -22,6 +23,7 @@ from flawsmith.quality.repeats import Prints, copied, poses, print_of
 from flawsmith.quality.visibility import contrast, seen
 from flawsmith.quality.watch import Watch
 from flawsmith.records import Request, Sample
+from flawsmith.registry import resolve
 from flawsmith.warp import Warp
 
 SIDE = 128
@@ -359,3 +361,10 @@ def test_the_limits_refuse_the_unacceptable_and_keep_the_acceptable() -> None:
     (bad, good), (bad_judged, good_judged) = rates("fitted"), rates("judged")
     assert bad >= 0.73 and good <= 0.085
     assert bad_judged >= 0.71 and good_judged <= 0.14
+
+
+def test_of_signals_to_train_on_only_what_concerns_them_is_asked() -> None:
+    asked = set(CHECKS) - settled(False, False, False, imitates=False)
+    assert asked == {"visibility", "label", "place", "duplicate"}
+    signals = {name for name in METHODS if not resolve(name, METHODS, "Method").imitates}
+    assert signals == {"perlin", "cutpaste", "nsa"}

@@ -37,7 +37,7 @@ def watch(made: Plan, loader: Loader, synthesizer: Synthesizer) -> Watch | None:
     encoder = None if config.features is None else frozen(config.features)
     dials = loader.mask_options
     placed = config.roi is not None or config.heat is not None or dials.place != "anywhere"
-    unasked = settled(placed, dials.size is not None, config.severity is not None)
+    unasked = settled(placed, dials.size is not None, config.severity is not None, synthesizer.imitates)
     return Watch(Gate.of(config.gate, _references(made, loader), encoder, unasked), synthesizer.copies)
 
 

@@ -56,6 +56,7 @@ class Synthesizer(OnArrays):
     references: ClassVar[References] = "none"  # real defects that an image cannot do without
     home: Any = None  # what a run without a folder of its own lives in, as long as the method does
     reference_count: ClassVar[int] = 1  # of many, how many an image is given where nobody asks for more
+    imitates: ClassVar[bool] = True  # its images are to look like real defects; else they are signals to train on
     copies: ClassVar[bool] = False  # lays real pixels, so that a copy of a real defect is what it is for
     window_minimum: ClassVar[int] = 64
     window_context: ClassVar[float] = 1.6

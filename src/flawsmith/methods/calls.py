@@ -30,6 +30,7 @@ class Painter(Protocol):
     references: ClassVar[References]
     options: Any
     copies: ClassVar[bool]
+    imitates: ClassVar[bool]
 
     def parse_options(self, given: dict[str, Any], base: Any) -> Any: ...
     def types(self, category: str, shown: Sequence[str] = ()) -> tuple[str, ...]: ...
@@ -205,7 +206,7 @@ class OnArrays:
         grounds = [np.empty(0)] * len(normals) if given else [_allowed(normal, roi) for normal in normals]
         dials = families.mask_options({**({} if severity is None else {"severity": severity}), **(mask_options or {})})
         placed = roi is not None or heat is not None or dials.place != "anywhere"
-        unasked = settled(placed, dials.size is not None, severity is not None)
+        unasked = settled(placed, dials.size is not None, severity is not None, self.imitates)
         watch = None if gate == "off" else Watch(Gate.of(gate, references, None, unasked), self.copies)
         kind = captions.parse(prompt).kind if prompt else ""
         types = (defect_type or kind,) if defect_type or kind else self.types(category) or (self.name,)

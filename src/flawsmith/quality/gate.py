@@ -174,9 +174,16 @@ class Gate:
         return float(np.sort(1 - self._features[id(told)] @ own)[:2].mean())
 
 
-def settled(placed: bool, sized: bool, graded: bool) -> frozenset[str]:
-    """The checks that a user's dials answer: where a defect lies, how large it is, how strong it is."""
-    told = {"home"} if placed else set()
+# of a method that imitates nothing (perlin, cutpaste, nsa: signals to train on) only the others are asked
+LIKENESS = frozenset({"home", "ghost", "extent", "seam", "structure", "realism", "features", "memory"})
+
+
+def settled(placed: bool, sized: bool, graded: bool, imitates: bool = True) -> frozenset[str]:
+    """The checks that a user's dials answer: where a defect lies, how large it is, how strong it is; and those that
+    make no sense of a method that does not imitate real defects.
+    """
+    told = set() if imitates else set(LIKENESS)
+    told |= {"home"} if placed else set()
     told |= {"extent"} if sized else set()
     return frozenset(told | ({"visibility", "ghost"} if graded else set()))
 

@@ -70,7 +70,7 @@ class Work:
 
     def _batch(self, job: dict[str, Any], progress: Progress) -> dict[str, Any]:
         """Many images of a data set: `flawsmith generate`. Resumes."""
-        summary = generation.run(GenerateConfig(**job["config"]), progress)
+        summary = generation.run(GenerateConfig(**job["config"]).gated(), progress)
         return {"kept": summary.kept, "refused": list(summary.reasons.items()), "notes": list(summary.notes)}
 
     def _check(self, job: dict[str, Any], progress: Progress) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class CutPaste(base.Synthesizer):
     """Cut a region of the mask's shape elsewhere in the photograph and paste it into the mask."""
 
     name = "cutpaste"
+    imitates = False
     Options: ClassVar[type[base.Options]] = CutPasteOptions
 
     def default_mask(self, defect_type: str) -> str:

@@ -35,6 +35,7 @@ class NSA(base.Synthesizer):
     """Blend a resized patch of normal material into the mask without a seam."""
 
     name = "nsa"
+    imitates = False
     Options: ClassVar[type[base.Options]] = NSAOptions
 
     def default_mask(self, defect_type: str) -> str:

@@ -41,6 +41,7 @@ class Perlin(base.Synthesizer):
     """Blend an augmented texture into a mask of Perlin noise."""
 
     name = "perlin"
+    imitates = False
     Options: ClassVar[type[base.Options]] = PerlinOptions
 
     def default_mask(self, defect_type: str) -> str:

@@ -34,6 +34,7 @@ from flawsmith.datasets.splits import few_shot
 from flawsmith.evaluation import features
 from flawsmith.evaluation import judge as judging
 from flawsmith.evaluation.metrics import realism
+from flawsmith.evaluation.metrics.spectrum import spectrum
 from flawsmith.generation import run as generation
 from flawsmith.records import Record, Sample
 
@@ -66,7 +67,7 @@ def inside(sample: Sample) -> np.ndarray | None:
 
 def bands(samples: list[Sample]) -> np.ndarray | None:
     """Mean power (8,) in dB inside the masks, the finest band first."""
-    rows = [realism.spectrum(window) for sample in samples if (window := inside(sample)) is not None]
+    rows = [spectrum(window) for sample in samples if (window := inside(sample)) is not None]
     return np.nanmean(rows, axis=0) if rows else None
 
 

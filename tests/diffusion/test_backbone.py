@@ -11,21 +11,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
+from holes import windows  # noqa: E402
+
 from flawsmith.diffusion import tensors  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone, PixelCodec  # noqa: E402
 from flawsmith.diffusion.compact.recipe import CompactConfig  # noqa: E402
 from flawsmith.diffusion.compact.unet import wave_bands  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise, scheduler_for  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
-
-
-def windows(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    rng = np.random.default_rng(3)
-    image = tensors.from_images(rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8))
-    mask = torch.zeros(count, 1, 32, 32)
-    for i in range(count):
-        mask[i, :, 3 + i : 12 + i, 5:20] = 1
-    return image, mask
 
 
 def sample(backbone: Backbone, rows: slice, **options: object) -> torch.Tensor:

@@ -12,6 +12,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
+from holes import windows  # noqa: E402
+
 import fakes  # noqa: E402
 from flawsmith.diffusion import tensors  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone, PixelCodec  # noqa: E402
@@ -23,24 +25,14 @@ from flawsmith.training.pretrain import PretrainConfig, pretrain  # noqa: E402
 from flawsmith.training.shards import Mix, Windows  # noqa: E402
 
 
-def windows(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    rng = np.random.default_rng(3)
-    image = tensors.from_images(rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8))
-    mask = torch.zeros(count, 1, 32, 32)
-    for i in range(count):
-        mask[i, :, 3 + i : 12 + i, 5:20] = 1
-    return image, mask
-
-
-CLEAN = CompactConfig(
-    denoiser="clean", size=32, factor=4, channels=(16, 32), attention=(False, True), heads=2, groups=8, width=32,
-    text_layers=1, reference_width=32, reference_base=16, queries=4,
-)  # fmt: skip
+@pytest.fixture(scope="module")
+def clean(recipe: CompactConfig) -> CompactConfig:
+    return replace(recipe, denoiser="clean")
 
 
 @pytest.fixture(scope="module")
-def tiny_clean(text: Path) -> Backbone:
-    return Backbone.compact(CLEAN, seed=1, text=text).freeze()
+def tiny_clean(clean: CompactConfig, text: Path) -> Backbone:
+    return Backbone.compact(clean, seed=1, text=text).freeze()
 
 
 def test_plain_cells_hold_their_pixels_apart() -> None:
@@ -165,8 +157,10 @@ def test_the_loss_is_the_weighed_error_inside_the_mask(tiny_clean: Backbone) -> 
     assert torch.allclose(found, square.mean(1).sum((1, 2)) / mask.sum((1, 2, 3)), rtol=1e-3)
 
 
-def test_pretraining_takes_it_up_and_says_what_each_way_moves(shards: Path, text: Path, tmp_path: Path) -> None:
-    recipe = replace(CLEAN, size=16)
+def test_pretraining_takes_it_up_and_says_what_each_way_moves(
+    clean: CompactConfig, shards: Path, text: Path, tmp_path: Path
+) -> None:
+    recipe = replace(clean, size=16)
     every = {"held_out_every": 4, "save_every": 2, "preview_every": 4, "held_out": 16}
     mix = Mix(draft=0.7, carried=0.3, near=0.5, native=0.5)
     config = PretrainConfig(steps=4, batch_size=4, warmup=1, recipe=recipe, mix=mix, **every)
@@ -179,5 +173,5 @@ def test_pretraining_takes_it_up_and_says_what_each_way_moves(shards: Path, text
     assert all(f"moves/{way}" in line for way in ("attention", "pooled", "reference", "draft", "all"))
     loaded = Backbone.from_pretrained(tmp_path / "whole" / "backbone")
     assert isinstance(loaded.unet, CleanUNet) and loaded.takes_drafts and loaded.size == 16
-    assert not torch.allclose(loaded.unet.spread, torch.full((3,), CLEAN.spread))  # measured on the windows
+    assert not torch.allclose(loaded.unet.spread, torch.full((3,), clean.spread))  # measured on the windows
     assert len(Windows([shards], mix, 16)) == 40

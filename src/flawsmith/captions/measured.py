@@ -54,11 +54,16 @@ def measure(sample: Sample) -> Measured:
     return Measured(Attributes("", colour, size, shape, severity), number, place)
 
 
+def size_word(area: float, image: tuple[int, ...]) -> str:
+    """A key of captions.SIZES for a defect of `area` pixels in an image (H, W, ...), or "" for a middling one."""
+    extent = np.sqrt(area) / np.sqrt(float(np.prod(image[:2])))
+    return "tiny" if extent < TINY else "small" if extent < SMALL else "large" if extent > LARGE else ""
+
+
 def _size(part: np.ndarray, image: tuple[int, ...]) -> tuple[str, str]:
     """(size, shape) of one part (h, w) bool in an image (H, W): keys of captions.SIZES and SHAPES, or ""."""
     area = float(part.sum())
-    extent = (area / (image[0] * image[1])) ** 0.5
-    size = "tiny" if extent < TINY else "small" if extent < SMALL else "large" if extent > LARGE else ""
+    size = size_word(area, image)
     if area < SPECK:
         return size, ""
     outline, _ = cv2.findContours(part.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from flawsmith import captions, compose
+from flawsmith.captions.measured import size_word
 from flawsmith.errors import unknown
 from flawsmith.masks import foreground
 from flawsmith.methods import base
@@ -187,8 +188,7 @@ def measure(mask: np.ndarray, image_shape: tuple[int, ...], kind: str) -> tuple[
         mean_width = area / length
         shape = "thin" if mean_width < 0.06 * length else "wide" if mean_width > 0.2 * length else ""
         return size, shape
-    extent = np.sqrt(area) / np.sqrt(float(np.prod(image_shape[:2])))
-    size = "tiny" if extent < 0.03 else "small" if extent < 0.08 else "large" if extent > 0.22 else ""
+    size = size_word(area, image_shape)
     if kind == "spots" or area < 12:
         return size, ""
     if length > 2.4 * width:

@@ -41,13 +41,13 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.learned: $(VENV)/.core
 	@echo "Installing the learned part (torch first, a few minutes) ..."
-	$(PIP) torch==2.13.0
+	$(subst --quiet ,,$(PIP)) torch==2.13.0  # a gigabyte: with a progress bar
 	$(PIP) -e .[diffusion,report]
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing flawsmith and its test tools into $(VENV) (torch first, a few minutes) ..."
-	$(PIP) torch==2.13.0
+	$(subst --quiet ,,$(PIP)) torch==2.13.0  # a gigabyte: with a progress bar
 	$(PIP) -e .[dev]
 	@touch $(VENV)/.core $(VENV)/.learned $@
 

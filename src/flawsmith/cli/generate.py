@@ -192,11 +192,11 @@ def generate(
     said = datasets.told(settings.normal)
     terminal.notes([said] if ": " in said else [])  # nobody named the reader
     if dry_run:
-        made, method, loader = generation.prepare(settings)
+        made, synthesizer, loader = generation.prepare(settings)
         typer.echo(settings.model_dump_json(indent=2))
         pairs = ", ".join(f"{category}/{defect}" for category, defect in made.description["types"])
         typer.echo(f"{len(made.jobs)} images of {pairs}; {len(made.support)} real defects may be seen.")
-        count = jobs_of(Blocks(made, loader, method, None), len(made.jobs))
+        count = jobs_of(Blocks(made, loader, synthesizer, None), len(made.jobs))
         typer.echo(f"Painted by {count} worker processes." if count > 1 else "Painted by one process.")
         terminal.notes(made.notes)
         return

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from threading import Lock
+from collections.abc import Callable, Collection, Sequence
 
 from flawsmith import methods
 from flawsmith.config import GenerateConfig
@@ -27,12 +26,12 @@ def load(config: GenerateConfig) -> Synthesizer:
 class Blocks:
     """All that a block is made of. Sent to another process it loads its method and photographs there.
 
-    Threads may make blocks at the same time; the method paints for one at a time.
+    paint: requests -> samples, the method's own; who makes blocks in several threads may put another way to it there.
     """
 
     def __init__(self, made: Plan, loader: Loader, synthesizer: Synthesizer, gate: Gate | None) -> None:
         self.made, self.loader, self.synthesizer, self.gate = made, loader, synthesizer, gate
-        self._painting = Lock()
+        self.paint: Callable[[Sequence[Request]], Sequence[Sample]] = synthesizer.generate
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuilt, (self.loader.config, self.made, self.gate)
@@ -56,16 +55,12 @@ class Blocks:
 
     def _make(self, start: int, end: int, repeated: Collection[int] = ()) -> list[Finished]:
         watch = None if self.gate is None else Watch(self.gate, self.synthesizer.copies)
-        attempts = Attempts(self.made, self.loader, self._paint, watch, repeated)
+        attempts = Attempts(self.made, self.loader, self.paint, watch, repeated)
         painted = attempts.paint(self.made.jobs[start:end])
         finished = []
         while painted:  # its pixels are gone before the next one is encoded
             finished.append(finish(painted.pop(0), self.made.description, self.loader, self.synthesizer, watch))
         return finished
-
-    def _paint(self, requests: Sequence[Request]) -> list[Sample]:
-        with self._painting:
-            return self.synthesizer.generate(requests)
 
 
 def _rebuilt(config: GenerateConfig, made: Plan, gate: Gate | None) -> Blocks:

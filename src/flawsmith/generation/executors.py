@@ -21,6 +21,7 @@ from flawsmith.generation.blocks import Blocks
 from flawsmith.generation.finished import Finished
 from flawsmith.generation.workers import Workers
 from flawsmith.methods.base import Synthesizer
+from flawsmith.records import Request, Sample
 
 WORTH = 100  # images that take as long as a worker takes to start, a second or two
 WORKER_BYTES = 450 << 20  # of a worker: libraries, photographs kept; and four times the photograph it paints on
@@ -57,15 +58,21 @@ class Here:
 
 
 class Threads(Here):
-    """Decodes, judges and encodes some blocks while the model, of which there is one, paints another."""
+    """Decodes, judges and encodes some blocks while the model, in a thread of its own, paints another."""
 
     def __init__(self, made: Blocks, count: int) -> None:
         super().__init__(made)
         self.count = count
-        self.pool = ThreadPoolExecutor(count, "flawsmith")
+        self.model, self.pool = ThreadPoolExecutor(1, "flawsmith-model"), ThreadPoolExecutor(count, "flawsmith")
+        made.paint = self._paint
 
     def __exit__(self, *error: object) -> None:
-        self.pool.shutdown(wait=True, cancel_futures=True)
+        for pool in (self.pool, self.model):  # who stops does not wait for what nobody will write
+            pool.shutdown(wait=error[0] is None, cancel_futures=True)
+        self.made.paint = self.made.synthesizer.generate
+
+    def _paint(self, requests: Sequence[Request]) -> Sequence[Sample]:
+        return self.model.submit(self.made.synthesizer.generate, requests).result()
 
     def blocks(self, starts: Sequence[int]) -> Iterator[list[Finished]]:
         left, waiting = iter(starts), deque[Future[list[Finished]]]()

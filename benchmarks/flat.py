@@ -1,10 +1,10 @@
-"""Is the cost of an image the same however many there are? Memory, seconds per image, and how soon a resumed run starts.
+"""Is the cost of an image the same however many there are? Memory, seconds per image, how soon a resumed run starts.
 
-One process paints `perlin` on eight photographs of 32 px, without a gate, since that is quick: what is measured is what
-surrounds the painting (plan, manifest, files), not the painting. Peak memory is of a process of its own for each length,
-the file cache left out. Seconds per image are processor seconds of the first and of the last thousand. The resumed run
-finds all images of the longest one and is asked for one more; its seconds run from the call until that one is written,
-interpreter and imports left out. With `--gate` every image is judged and compared with those before (some 20 ms each).
+One process paints `perlin` on eight photographs of 32 px, without a gate, since that is quick: what is measured is
+what surrounds the painting (plan, manifest, files), not the painting. Peak memory is of a process of its own for each
+length, the file cache left out. Milliseconds per image are processor time of the first and of the last thousand. The
+resumed run finds all images of the longest one and is asked for one more; its seconds run from the call until the
+end, interpreter and imports left out. With `--gate` every image is judged and compared with those before.
 
 Example: python benchmarks/flat.py --lengths 1000,10000,50000
 """
@@ -86,7 +86,8 @@ def main() -> None:
     lengths = [int(text) for text in args.lengths.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         data = photographs(Path(folder) / "photographs")
-        print("| images | peak MB | ms an image, first 1,000 | last 1,000 | manifest bytes an image |\n|---|---|---|---|---|")
+        print("| images | peak MB | ms an image, first 1,000 | last 1,000 | manifest bytes an image |")
+        print("|---|---|---|---|---|")
         for n in lengths:
             out = Path(folder) / str(n)
             found = measured(data, out, n, args.gate)

@@ -21,7 +21,8 @@ from written import tree  # noqa: E402
 
 
 def asked(folder: Path, data: Path, out: Path, **more: object) -> GenerateConfig:
-    more = {"n": 7, "batch_size": 2, "gate": "normal", "max_redraws": 1, "options": {"steps": 2}, **more}
+    faint = {"steps": 2, "min_visibility": 2, "min_share": 0.01}  # weights that have learned nothing paint little
+    more = {"n": 7, "batch_size": 2, "max_redraws": 1, "options": faint, **more}
     return GenerateConfig(method="inpaint", normal=f"mvtec_ad:{data}", backbone=str(folder), out=out, **more)
 
 
@@ -50,7 +51,7 @@ def test_overlapping_changes_no_byte_and_the_model_paints_one_block_at_a_time(
     monkeypatch.setattr(executors, "OVERLAPPED", 0)  # as for photographs too large for more than one block
     generation.run(asked(folder, data, tmp_path / "plain"))
     assert threading.main_thread().name in names
-    assert any((tmp_path / "plain" / "test").rglob("*.png"))
+    assert len(list((tmp_path / "plain" / "test").rglob("*.png"))) > 3
     assert tree(tmp_path / "overlapped") == tree(tmp_path / "plain")
 
 

@@ -108,6 +108,9 @@ class GenerateConfig(Told):
     max_redraws: int = Field(5, ge=0, le=100, description="tries with new seeds when an image is refused")
     batch_size: int = Field(8, ge=1, le=4096, description="images per block; part of what makes bytes repeatable")
     with_normals: bool = Field(False, description="also copy the good photographs to train/good")
+    jobs: int | None = Field(
+        None, ge=1, le=1024, description="processes that paint; default: 1, of the command all cores where it pays"
+    )
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the pixels: all but where they are made and written and how many there are.
@@ -115,7 +118,7 @@ class GenerateConfig(Told):
         Data sets stand in the plan by their files. Files stand by name and content, so that a run resumes from any
         folder and however its paths are spelled.
         """
-        place = {"out", "n", "normal", "references_from", "with_normals", "untouched", "device", "memory"}
+        place = {"out", "n", "normal", "references_from", "with_normals", "untouched", "device", "memory", "jobs"}
         later = ("heat", "severity", "defects", "features")  # named only where used: older folders do not hold them
         unused = {key for key in later if getattr(self, key) == type(self).model_fields[key].default}
         if self.gate == "off":

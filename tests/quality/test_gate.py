@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from flawsmith.datasets.leaks import near
 from flawsmith.errors import FlawsmithError
 from flawsmith.methods import METHODS
 from flawsmith.quality import CHECKS, Gate
@@ -19,7 +20,7 @@ from flawsmith.quality.borders import broken_lines, edges_made
 from flawsmith.quality.gate import settled
 from flawsmith.quality.looks import Look, signed
 from flawsmith.quality.places import Homes, beside
-from flawsmith.quality.repeats import Prints, copied, poses, print_of
+from flawsmith.quality.repeats import RECENT, Prints, brief, copied, poses, print_of
 from flawsmith.quality.visibility import contrast, seen
 from flawsmith.quality.watch import Watch
 from flawsmith.records import Request, Sample
@@ -248,9 +249,25 @@ def test_a_copy_laid_by_the_requests_warp_is_found_wherever_it_lies() -> None:
 def test_prints_know_an_image_they_were_shown() -> None:
     prints = Prints()
     first, second = (print_of(made(blotch(seed), disc(30))) for seed in (1, 2))
-    assert not prints.alike(first)
-    prints.add(first)
-    assert prints.alike(first) and not prints.alike(second)
+    assert prints.maybe(first) == []
+    prints.add(7, brief(first))
+    assert prints.maybe(first) == [7] and prints.maybe(second) == []
+
+
+def test_a_brief_print_misses_nothing_that_is_near_and_forgets_the_oldest() -> None:
+    """Of images that turn into another one: what the whole fingerprints call near, the brief ones do too."""
+    one, two = blotch(3).astype(float), blotch(4).astype(float)
+    mixed = [(one + share * (two - one)).round().astype(np.uint8) for share in np.linspace(0, 0.2, 60)]
+    shown = [print_of(made(image, disc(30))) for image in mixed]
+    prints = Prints()
+    for number, image in enumerate(shown[1:]):
+        prints.add(number, brief(image))
+    found = {j for _, j, _ in near(shown[:1], shown[1:])}
+    assert 5 < len(found) < 59 and found <= set(prints.maybe(shown[0]))
+    other = brief(print_of(made(blotch(4), disc(30))))
+    for number in range(RECENT):
+        prints.add(100 + number, other)
+    assert prints.maybe(shown[0]) == []
 
 
 # -- verdicts -------------------------------------------------------------------------------------------------------

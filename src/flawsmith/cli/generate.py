@@ -124,6 +124,13 @@ def generate(
     batch_size: Annotated[
         int | None, typer.Option(help="Images that a diffusion method paints together. Default 8.")
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that paint, for methods without a neural network; the same bytes for any number. Default: "
+            "one per core where there are hundreds of images to make."
+        ),
+    ] = None,
     with_normals: Annotated[
         bool | None,
         typer.Option("--with-normals", help="Also copy the photographs painted on to train/good: a whole data set."),
@@ -143,6 +150,8 @@ def generate(
     from flawsmith import datasets
     from flawsmith.diffusion.devices import refuse_device
     from flawsmith.generation import run as generation
+    from flawsmith.generation.blocks import Blocks
+    from flawsmith.generation.executors import jobs as jobs_of
 
     values = {
         "method": method,
@@ -171,6 +180,7 @@ def generate(
         "device": device,
         "memory": memory,
         "batch_size": batch_size,
+        "jobs": jobs,
         "with_normals": with_normals,
     }
     scale = [] if adapter_scale is None else [f"options.adapter_scale={adapter_scale}"]
@@ -182,10 +192,12 @@ def generate(
     said = datasets.told(settings.normal)
     terminal.notes([said] if ": " in said else [])  # nobody named the reader
     if dry_run:
-        made, _, _ = generation.prepare(settings)
+        made, synthesizer, loader = generation.prepare(settings)
         typer.echo(settings.model_dump_json(indent=2))
         pairs = ", ".join(f"{category}/{defect}" for category, defect in made.description["types"])
         typer.echo(f"{len(made.jobs)} images of {pairs}; {len(made.support)} real defects may be seen.")
+        count = jobs_of(Blocks(made, loader, synthesizer, None), len(made.jobs))
+        typer.echo(f"Painted by {count} worker processes." if count > 1 else "Painted by one process.")
         terminal.notes(made.notes)
         return
     with terminal.progress() as bar:

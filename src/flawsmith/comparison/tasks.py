@@ -6,9 +6,6 @@ A network as small as ours gains little from a second thread, and two of them si
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -17,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from flawsmith import processes
 from flawsmith.comparison import verdict
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation.detectors import downstream, one_class
@@ -79,9 +77,9 @@ def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Outcome]]:
     Stopping the iteration, Ctrl-C or an error in a task ends the others. The values do not depend on the number of
     processes. Raises FlawsmithError where the system ended one, as for want of memory.
     """
-    spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    with ProcessPoolExecutor(min(jobs, len(tasks)), spawn, _begin) as pool:
-        waiting = {pool.submit(run, task): task for task in tasks}
+    with ProcessPoolExecutor(min(jobs, len(tasks)), processes.spawn, _begin) as pool:
+        with processes.starting():
+            waiting = {pool.submit(run, task): task for task in tasks}
         try:
             for done in as_completed(waiting):
                 yield waiting[done], done.result()
@@ -96,14 +94,5 @@ def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Outcome]]:
 
 
 def _begin() -> None:
-    """One thread; Ctrl-C is the asking process's business, and a worker ends with that process."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    processes.serve()

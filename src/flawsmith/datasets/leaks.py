@@ -63,7 +63,7 @@ def near(
         if second is None:
             maybe[: i + 1] = False
         candidates = np.flatnonzero(maybe)
-        candidates = candidates[_popcount(hashes[candidates] ^ np.uint64(item.bits)) <= bits]
+        candidates = candidates[popcount(hashes[candidates] ^ np.uint64(item.bits)) <= bits]
         for start in range(0, len(candidates), 256):
             block = candidates[start : start + 256]
             spread = (thumbs[block].astype(np.float32) - item.thumb).std(axis=(1, 2))
@@ -77,8 +77,10 @@ def _coarse(thumbs: np.ndarray) -> np.ndarray:
     return np.asarray(fields - fields.mean(axis=1, keepdims=True))
 
 
-def _popcount(values: np.ndarray) -> np.ndarray:
+def popcount(values: np.ndarray) -> np.ndarray:
     """Number of set bits of uint64 values (numpy has a function for it only from 2.0 on)."""
+    if hasattr(np, "bitwise_count"):
+        return np.asarray(np.bitwise_count(values))
     return np.asarray(np.unpackbits(values.view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1))
 
 

@@ -2,6 +2,8 @@
 
 An image counts when its manifest line is whole and its three files hold the bytes the line names. Files go first,
 the line last, so a line never promises what is not there; whatever a kill left half done is redone with equal bytes.
+A resumed run hashes the files of the last RECENT lines, which a crash of the machine may have hit, and of all others
+asks the sizes only.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import stat
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,15 +25,24 @@ from flawsmith.errors import FlawsmithError
 MANIFEST = "manifest.jsonl"
 CONFIG = "generate.json"
 PARTIAL = ".partial"
+RECENT = 1_000  # lines: a few times what is written in the half minute that a system keeps files in memory only
 
 
 class Writer:
-    """Writes one run's folder. Use as a context manager; a second writer on the same folder is refused."""
+    """Writes one run's folder. Use as a context manager; a second writer on the same folder is refused.
 
-    def __init__(self, out: Path, description: dict[str, Any]) -> None:
+    `count`: images that are there, found or written. hear: is told of the manifest line of each, in order; of a line
+    that it refuses (ValueError, KeyError, TypeError or AttributeError) the image is redone.
+    """
+
+    def __init__(
+        self, out: Path, description: dict[str, Any], hear: Callable[[dict[str, Any]], None] = lambda line: None
+    ) -> None:
         self.out = Path(out)
         self.description = dict(description)
-        self.lines: dict[int, dict[str, Any]] = {}
+        self.hear = hear
+        self.count = 0
+        self._safe: set[str] = set()  # folders that are known to lie inside `out`
         self._lock: int | None = None
 
     # -- opening: a new folder, a resumed one, or a refusal -----------------------------------------------------------
@@ -49,7 +62,7 @@ class Writer:
                 self.description["n"] = max(self.description["n"], before.get("n", 0))  # a shorter run removes nothing
             images.write_bytes(self.out / CONFIG, pretty(self.description))
             shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
-            self.lines = self._whole_lines()
+            self._read()
         except BaseException:
             self.__exit__()
             raise
@@ -100,35 +113,81 @@ class Writer:
 
     # -- what is already there ----------------------------------------------------------------------------------------
 
-    def _whole_lines(self) -> dict[int, dict[str, Any]]:
-        """Read the manifest, cut off a half-written last line, forget lines whose files are missing or damaged."""
+    def _read(self) -> None:
+        """Hear the manifest's lines; cut it off before the first that is half written or whose files are not whole."""
         path = self.out / MANIFEST
         if not path.is_file():
-            return {}
-        kept: dict[int, dict[str, Any]] = {}
-        content = path.read_bytes()
-        for raw in content.splitlines(keepends=True):
-            try:
-                line = inputs.parse_json(raw)
-                whole = raw.endswith(b"\n") and line["index"] == len(kept) and self._files_whole(line)
-            except (ValueError, KeyError, TypeError):
-                whole = False
-            if not whole:  # lines are written in order, so everything from here on is redone
-                break
-            kept[line["index"]] = line
-        good = b"".join(content.splitlines(keepends=True)[: len(kept)])
-        if good != content:
-            images.write_bytes(path, good)
-        return kept
+            return
+        recent: deque[tuple[bytes, dict[str, Any]]] = deque()
+        end = read = 0
+        with open(path, "rb") as file:
+            for raw in file:
+                line = self._sound(raw, read)
+                if line is None:  # lines are written in order, so everything from here on is redone
+                    break
+                read += 1
+                recent.append((raw, line))
+                if len(recent) > RECENT:
+                    first = recent.popleft()
+                    if not self._accept(*first, hashed=False):
+                        recent.clear()
+                        break
+                    end += len(first[0])
+        while recent and self._accept(*recent[0], hashed=True):
+            end += len(recent.popleft()[0])
+        if end < path.stat().st_size:
+            os.truncate(path, end)
 
-    def _files_whole(self, line: dict[str, Any]) -> bool:
+    @staticmethod
+    def _sound(raw: bytes, index: int) -> dict[str, Any] | None:
+        """A manifest line, None for one that is half written or not number `index`."""
+        try:
+            line: dict[str, Any] = inputs.parse_json(raw)
+        except ValueError:
+            return None
+        return line if raw.endswith(b"\n") and line.get("index") == index else None
+
+    def _accept(self, raw: bytes, line: dict[str, Any], hashed: bool) -> bool:
+        try:
+            if not self._files_whole(line, hashed):
+                return False
+            self.hear(line)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, FlawsmithError):
+                raise
+            return False
+        self.count += 1
+        return True
+
+    def _files_whole(self, line: dict[str, Any], hashed: bool) -> bool:
         if line["status"] != "kept":
             return True
         for key in ("image", "mask"):
-            path = inputs.inside(self.out, line[key], MANIFEST)
-            if not path.is_file() or images.file_sha(path) != line[f"{key}_sha"]:
+            size = self._size(line[key])
+            if hashed or f"{key}_bytes" not in line:
+                if size is None or images.file_sha(self.out / line[key]) != line[f"{key}_sha"]:
+                    return False
+            elif size != line[f"{key}_bytes"]:
                 return False
-        return inputs.inside(self.out, line["prompt"], MANIFEST).is_file()
+        return bool(self._size(line["prompt"]))  # people correct prompts; what a crash leaves is empty
+
+    def _size(self, relative: str) -> int | None:
+        """Bytes of a file in the folder, None where there is none. `inputs.inside` asks the system about every part of
+        a path; here that is done once for each folder, and for links.
+        """
+        folder, _, name = relative.rpartition("/")
+        if folder not in self._safe or name in ("", ".", ".."):
+            inputs.inside(self.out, relative, MANIFEST)
+            self._safe.add(folder)
+        path = f"{self.out}/{relative}"
+        try:
+            found = os.lstat(path)
+            if stat.S_ISLNK(found.st_mode):
+                inputs.inside(self.out, relative, MANIFEST)
+                found = os.stat(path)
+        except OSError:
+            return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -145,8 +204,8 @@ class Writer:
         """
         for name, content in others.items():
             images.write_bytes(inputs.inside(self.out, name, MANIFEST), content, self.out / PARTIAL, durable=False)
-        if line["index"] != len(self.lines):
-            raise RuntimeError(f"manifest line {line['index']} comes after {len(self.lines) - 1}")
+        if line["index"] != self.count:
+            raise RuntimeError(f"manifest line {line['index']} comes after {self.count - 1}")
         if image_png is not None and mask_png is not None:
             prompt = (line["caption"].strip() + "\n").encode("utf-8")
             for key, content in (("image", image_png), ("mask", mask_png), ("prompt", prompt)):
@@ -162,7 +221,8 @@ class Writer:
                 f"{self.out / MANIFEST} cannot be written ({error.strerror}): free some space or make it writable, "
                 "then run the same command again; it resumes."
             ) from error
-        self.lines[line["index"]] = line
+        self.hear(line)
+        self.count += 1
 
 
 def lock(folder: Path) -> int | None:

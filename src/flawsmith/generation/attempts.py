@@ -1,12 +1,12 @@
 """Trying until an image is good: the method paints, the gate judges, what is refused is painted anew.
 
-The attempts of an image depend on its own seed and their number only, never on batches or on other images, except that
-an image which repeats an earlier one of the run is tried again.
+The attempts of an image depend on its own seed and their number only, never on batches or on other images. Which of
+them repeat another image of the run is told from outside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,6 @@ import numpy as np
 
 from flawsmith.generation.loading import Loader
 from flawsmith.generation.planning import Plan, variant
-from flawsmith.methods.base import Synthesizer
 from flawsmith.methods.calls import make
 from flawsmith.quality.watch import Watch
 from flawsmith.records import Job, Request, Sample, hash_seed
@@ -40,10 +39,21 @@ class Painted:
 
 
 class Attempts:
-    """Paints blocks of jobs; `watch` is None where no gate refuses anything."""
+    """Paints one block of jobs; `watch` is None where no gate refuses anything.
 
-    def __init__(self, made: Plan, loader: Loader, synthesizer: Synthesizer, watch: Watch | None) -> None:
-        self.made, self.loader, self.synthesizer, self.watch = made, loader, synthesizer, watch
+    repeated: attempts, by their number, whose image is known to be like another one of the run.
+    """
+
+    def __init__(
+        self,
+        made: Plan,
+        loader: Loader,
+        paint: Callable[[Sequence[Request]], Sequence[Sample]],
+        watch: Watch | None,
+        repeated: Collection[int] = (),
+    ) -> None:
+        self.made, self.loader, self.painter, self.watch = made, loader, paint, watch
+        self.repeated = repeated
         self.tries = loader.config.redraws()
 
     def paint(self, block: Sequence[Job]) -> list[Painted]:
@@ -61,12 +71,12 @@ class Attempts:
             return self.loader.request(job, redraw, None if onto is None else onto[place])
 
         def judge(place: int, redraw: int, request: Request, sample: Sample) -> Sample:
-            return self._judged(jobs[place], redraw, request, sample)
+            judged = self._judged(jobs[place], redraw, request, sample)
+            if self.watch is None or onto is not None or redraw not in self.repeated or "rejected" in judged.info:
+                return judged
+            return self.watch.refuse_repeat(jobs[place].index, redraw, request, judged)
 
-        results = make(self.synthesizer.generate, asked, len(jobs), self.tries, judge)
-        if self.watch is not None and onto is None:  # in order, so that the size of a block changes nothing
-            for place, (request, sample, redraws) in enumerate(results):
-                results[place] = self._unlike_others(jobs[place], request, sample, redraws)
+        results = make(self.painter, asked, len(jobs), self.tries, judge)
         painted = []
         for job, (request, sample, redraws) in zip(jobs, results, strict=True):
             last = self._job(job, redraws)
@@ -88,24 +98,6 @@ class Attempts:
         if self.watch is not None:
             sample = self.watch.judge(job.index, redraw, request, sample, product)
         return replace(sample, image=request.normal.image) if "rejected" in sample.info else sample
-
-    def _unlike_others(self, job: Job, request: Request, sample: Sample, redraws: int) -> tuple[Request, Sample, int]:
-        """The result, painted anew while it repeats an image of the run."""
-        assert self.watch is not None
-        while "rejected" not in sample.info and self.watch.repeats(job.index, redraws, request, sample):
-            if redraws >= self.tries:
-                reason = self.watch.refused[job.index][-1]["reason"]
-                info = {**sample.info, "rejected": reason}
-                return request, replace(sample, image=request.normal.image, info=info), redraws
-            ((request, sample, redraws),) = make(
-                self.synthesizer.generate,
-                lambda _, redraw: self.loader.request(self._job(job, redraw), redraw),
-                1,
-                self.tries,
-                lambda _, redraw, request, sample: self._judged(job, redraw, request, sample),
-                first=redraws + 1,
-            )
-        return request, sample, redraws
 
     def _more(self, done: list[Painted]) -> list[Painted]:
         """The images with as many further defects as each is to have; one that finds no good place is left out."""

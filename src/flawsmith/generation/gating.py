@@ -1,8 +1,7 @@
-"""The gate of a run: what it learns from, what it remembers after a stop, and what the manifest says of it."""
+"""The gate of a run: what it learns from, what the manifest says of it, and which images repeat an earlier one."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from flawsmith import images, inputs
-from flawsmith.datasets.writer import MANIFEST, Writer
 from flawsmith.generation.loading import Loader
 from flawsmith.generation.planning import Plan
 from flawsmith.methods.base import Synthesizer
@@ -26,7 +23,7 @@ REFUSED = "refused"  # folder of the thumbnails, beside the data set's own folde
 EXTRACTORS = {"frozen": "flawsmith.evaluation.features:load"}  # resolved when named: it loads torch
 
 
-def watch(made: Plan, loader: Loader, synthesizer: Synthesizer) -> Watch | None:
+def gate(made: Plan, loader: Loader, synthesizer: Synthesizer) -> Gate | None:
     """The gate of a run with what real defects tell it; None where it is off.
 
     It learns from the real defects that the run may see anyway, at most MANY of a type, and from no test image.
@@ -38,7 +35,7 @@ def watch(made: Plan, loader: Loader, synthesizer: Synthesizer) -> Watch | None:
     dials = loader.mask_options
     placed = config.roi is not None or config.heat is not None or dials.place != "anywhere"
     unasked = settled(placed, dials.size is not None, config.severity is not None, synthesizer.imitates)
-    return Watch(Gate.of(config.gate, _references(made, loader), encoder, unasked), synthesizer.copies)
+    return Gate.of(config.gate, _references(made, loader), encoder, unasked)
 
 
 def frozen(source: str | Path) -> Encoder:
@@ -61,16 +58,6 @@ def _references(made: Plan, loader: Loader) -> list[Sample]:
     return found
 
 
-def remember(watch: Watch, writer: Writer, start: int, end: int) -> None:
-    """Tell the gate of images `start` to `end` that an earlier run kept, so that a resumed run repeats none either."""
-    for index in range(start, end):
-        line = writer.lines[index]
-        if line["status"] == "kept":
-            image, mask = (inputs.inside(writer.out, line[key], MANIFEST) for key in ("image", "mask"))
-            sample = Sample(images.read_image(image), images.read_mask(mask), line["category"], line["defect_type"])
-            watch.remember(sample)
-
-
 def enter(watch: Watch, line: dict[str, Any], sample: Sample, changed: Sequence[str]) -> dict[str, bytes]:
     """Write the gate's words into a manifest line; the thumbnails of what it refused, by their path."""
     refused = watch.refused.pop(line["index"], [])
@@ -85,14 +72,3 @@ def enter(watch: Watch, line: dict[str, Any], sample: Sample, changed: Sequence[
     line["refused"] = refused
     line["changed"] = list(changed)
     return thumbnails
-
-
-def account(lines: Sequence[dict[str, Any]]) -> tuple[dict[tuple[str, str], int], dict[str, int]]:
-    """Of manifest lines: attempts refused by (defect type, check); images kept after a retry, by what was changed."""
-    refused: Counter[tuple[str, str]] = Counter()
-    changed: Counter[str] = Counter()
-    for line in lines:
-        refused.update((line["defect_type"], entry["check"]) for entry in line.get("refused", ()))
-        if line["status"] == "kept" and line.get("refused"):
-            changed[" and ".join(line["changed"])] += 1
-    return dict(sorted(refused.items())), dict(changed)

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import RLock
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -24,10 +25,14 @@ TILE = 2048  # side of the square of a large photograph in which a mask is drawn
 
 
 class Loader:
-    """Loads requests; keeps recently decoded photographs and their object masks within a byte budget."""
+    """Loads requests; keeps recently decoded photographs and their object masks within a byte budget.
+
+    Several threads may ask it at once.
+    """
 
     def __init__(self, config: GenerateConfig) -> None:
         self.config = config
+        self._lock = RLock()
         self._cache: OrderedDict[tuple[str, str], tuple[Any, int]] = OrderedDict()
         self._bytes = 0
         self._alive: WeakValueDictionary[tuple[str, str], Any] = (
@@ -43,21 +48,22 @@ class Loader:
 
     def _keep(self, kind: str, path: Path, make: Callable[[], Any], size: Callable[[Any], int]) -> Any:
         key = (kind, str(path))
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key][0]
-        value = self._alive.get(key)
-        if value is not None:
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key][0]
+            value = self._alive.get(key)
+            if value is not None:
+                return value
+            value = make()
+            self._alive[key] = value
+            cost = size(value)
+            if cost <= CACHE_BYTES:
+                self._cache[key] = (value, cost)
+                self._bytes += cost
+                while self._bytes > CACHE_BYTES:
+                    self._bytes -= self._cache.popitem(last=False)[1][1]
             return value
-        value = make()
-        self._alive[key] = value
-        cost = size(value)
-        if cost <= CACHE_BYTES:
-            self._cache[key] = (value, cost)
-            self._bytes += cost
-            while self._bytes > CACHE_BYTES:
-                self._bytes -= self._cache.popitem(last=False)[1][1]
-        return value
 
     def sample(self, record: Record) -> Sample:
         """The pixels of a record; of a large photograph with a defect only the defect's surroundings."""
@@ -153,9 +159,10 @@ class Loader:
 
     def _learned_mask(self, job: Job, allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A mask of the run's model for the job's type and caption, (H, W) bool."""
-        if self._learned is None:
-            self._learned = resolve("learned", masks.MASKS, "Mask").load(self.mask_run)
-        mask: np.ndarray = self._learned.draw(f"{job.normal.category}/{job.defect_type}", job.caption, allowed, rng)
+        with self._lock:
+            if self._learned is None:
+                self._learned = resolve("learned", masks.MASKS, "Mask").load(self.mask_run)
+            mask: np.ndarray = self._learned.draw(f"{job.normal.category}/{job.defect_type}", job.caption, allowed, rng)
         return mask
 
     def request(self, job: Job, redraw: int = 0, onto: Sample | None = None) -> Request:

@@ -6,17 +6,14 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from flawsmith import __version__, captions, datasets, images, inputs
 from flawsmith.config import GenerateConfig
 from flawsmith.datasets.splits import few_shot
 from flawsmith.errors import FlawsmithError, unknown
-from flawsmith.methods import mask_choice
+from flawsmith.generation.jobs import Jobs, Kind
 from flawsmith.methods.base import Synthesizer, read_card
 from flawsmith.records import GOOD, Job, Record, Region, hash_seed
 
@@ -25,7 +22,7 @@ from flawsmith.records import GOOD, Job, Record, Region, hash_seed
 class Plan:
     """Everything decided before the first pixel: the jobs, and what `generate.json` records."""
 
-    jobs: list[Job]
+    jobs: Jobs
     description: dict[str, Any]
     support: list[Record]
     normals: dict[str, list[Record]]  # all that may be painted on, by category
@@ -73,16 +70,17 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         raise FlawsmithError(f"{synthesizer.name} reads no references: leave references_from out.")
     if config.references > 1 and synthesizer.references != "many":
         raise FlawsmithError(f"{synthesizer.name} reads one reference per image, not {config.references}.")
-    jobs = []
+    kinds: list[Kind] = []
     exemplars: dict[tuple[str, str], list[Record]] = {}
-    for index in range(total):
-        category, defect = pairs[index % len(pairs)]
+    for category, defect in pairs:
         references = [own] if own else [r for r in supports[category] if sees_support and r.defect_type == defect]
-        if needs and not references:
+        if needs and not references and len(kinds) < total:
             raise FlawsmithError(_no_reference(config, synthesizer, category, defect))
         exemplars[category, defect] = references
-        turn = index // len(pairs)
-        jobs.append(_job(config, synthesizer, index, turn, category, defect, normals[category], references))
+        says = synthesizer.default_mask(defect), synthesizer.default_caption(category, defect)
+        kinds.append(Kind(category, defect, normals[category], references, *says))
+    shown = max(config.references, synthesizer.reference_count)
+    jobs = Jobs(config, kinds, total, shown, synthesizer.learns != "nothing")
     support = list(dict.fromkeys(record for supported in supports.values() for record in supported if sees_support))
     description = _description(config, synthesizer, records, pairs, total, support)
     from_here = needs and not own and config.references_from is None
@@ -112,40 +110,6 @@ def _support(config: GenerateConfig, records: Sequence[Record]) -> list[Record]:
     defects = [record for record in records if not record.is_good]
     support = few_shot(defects, shots=config.shots, seed=config.split_seed).support if defects else []
     return [record for record in support if record.masks]
-
-
-def _job(
-    config: GenerateConfig,
-    synthesizer: Synthesizer,
-    index: int,
-    turn: int,
-    category: str,
-    defect: str,
-    normals: list[Record],
-    references: list[Record],
-) -> Job:
-    """The image that is number `turn` of its category and type: its photograph, references, mask family, words."""
-    count = max(config.references, synthesizer.reference_count)
-    walk = hash_seed(config.seed, "reference", category, defect)
-    shown = [shuffled(references, walk, turn + more) for more in range(count)] if references else []
-    caption = config.prompt or ""
-    of_the_data = config.reference is None and config.references_from is None
-    if not caption and shown and of_the_data and synthesizer.learns != "nothing":
-        caption = shown[0].caption  # what it was trained with
-    said = caption or synthesizer.default_caption(category, defect)
-    if not said and shown:
-        said = captions.sentence(category, defect)
-    family = mask_choice.choose(synthesizer.default_mask(defect), defect, bool(references), caption)
-    return Job(
-        index=index,
-        normal=shuffled(normals, hash_seed(config.seed, "normal", category, defect), turn),
-        reference=shown[0] if shown else None,
-        mask=config.mask or family,
-        defect_type=defect,
-        caption=said,
-        seed=hash_seed(config.seed, index),
-        others=tuple(record for record in dict.fromkeys(shown[1:]) if record != shown[0]),
-    )
 
 
 def _description(
@@ -294,17 +258,6 @@ def _own_reference(config: GenerateConfig, category: str) -> Record | None:
     if not record.load().mask.any():
         raise FlawsmithError(f"Reference mask {config.reference_mask} is empty: paint the defect white.")
     return record
-
-
-def shuffled(items: Sequence[Any], seed: int, turn: int) -> Any:
-    """The `turn`-th item of an endless walk through `items`, each pass in a new order."""
-    epoch, place = divmod(turn, len(items))
-    return items[_order(seed, epoch, len(items))[place]]
-
-
-@lru_cache(maxsize=4096)
-def _order(seed: int, epoch: int, count: int) -> list[int]:
-    return np.random.default_rng([seed, epoch]).permutation(count).tolist()
 
 
 def _licences(records: Sequence[Record]) -> list[str]:

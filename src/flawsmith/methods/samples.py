@@ -81,7 +81,7 @@ class Samples(list[Sample]):
             for index, sample in enumerate(defects):
                 kind = (sample.category, sample.defect_type)
                 number = numbers[kind] = numbers.get(kind, -1) + 1
-                if index >= len(writer.lines):
+                if index >= writer.count:
                     _write(writer, index, number, f"{sample.category}/" if several else "", sample)
         for number, sample in enumerate(sample for sample in self if not sample.mask.any()):
             start = folder / sample.category if several and sample.category else folder

@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 
 from flawsmith import compose
-from flawsmith.datasets.leaks import HASH_LIMIT, Print, fingerprint, near
+from flawsmith.datasets.leaks import GREY_LIMIT, HASH_LIMIT, Print, fingerprint, popcount
 from flawsmith.records import Request, Sample
 
 SMALL = 32  # side of the copies that are compared
+FIELDS = 8  # a side of a brief fingerprint
+RECENT = 16_384  # images of a type that a new one is compared with
 
 
 def print_of(sample: Sample) -> Print:
@@ -19,23 +21,44 @@ def print_of(sample: Sample) -> Print:
     return fingerprint(sample.image[compose.square_window(sample.mask, SMALL, 1.3).slices].copy())
 
 
+def brief(one: Print) -> str:
+    """A fingerprint's hash and the means of its 8 x 8 fields, 72 bytes as hexadecimal digits: what a manifest holds."""
+    return one.bits.to_bytes(8, "big").hex() + _fields(one).tobytes().hex()
+
+
 class Prints:
-    """The fingerprints of a run's images of one type, to ask whether another one is like them."""
+    """The last RECENT brief fingerprints of a run's images of one type, to ask which are like another.
+
+    Of each 80 bytes, and a question takes the same time however long the run is.
+    """
 
     def __init__(self) -> None:
-        self._bits: list[int] = []
-        self._prints: list[Print] = []
+        self._bits = np.empty(RECENT, np.uint64)
+        self._fields = np.empty((RECENT, FIELDS * FIELDS), np.uint8)
+        self._index = np.empty(RECENT, np.int64)
+        self._count = 0
 
-    def add(self, one: Print) -> None:
-        self._bits.append(one.bits)
-        self._prints.append(one)
+    def add(self, index: int, text: str) -> None:
+        """Note image number `index` by its `brief`. Raises ValueError for a text that is none."""
+        raw, place = bytes.fromhex(text), self._count % RECENT
+        self._fields[place] = np.frombuffer(raw[8:], np.uint8)
+        self._bits[place], self._index[place] = int.from_bytes(raw[:8], "big"), index
+        self._count += 1
 
-    def alike(self, one: Print) -> bool:
-        if not self._prints:
-            return False
-        apart = np.array(self._bits, np.uint64) ^ np.uint64(one.bits)
-        bits = np.unpackbits(apart.view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1)
-        return bool(near([one], [self._prints[i] for i in np.flatnonzero(bits <= HASH_LIMIT)]))
+    def maybe(self, one: Print) -> list[int]:
+        """The images that may be like it, of which few are not: the whole fingerprints have the last word."""
+        count = min(self._count, RECENT)
+        close = np.flatnonzero(popcount(self._bits[:count] ^ np.uint64(one.bits)) <= HASH_LIMIT)
+        apart = self._fields[close].astype(np.float32) - _fields(one)
+        apart -= apart.mean(axis=1, keepdims=True)
+        limit = GREY_LIMIT + 1  # both were rounded by at most half a grey level
+        return [int(i) for i in self._index[close[(apart**2).mean(axis=1) <= limit**2]]]
+
+
+def _fields(one: Print) -> np.ndarray:
+    """(64,) uint8: the means of a thumbnail's fields; they differ less than its pixels do."""
+    side = len(one.thumb) // FIELDS
+    return one.thumb.reshape(FIELDS, side, FIELDS, side).mean(axis=(1, 3)).round().astype(np.uint8).ravel()
 
 
 def poses(references: Sequence[Sample]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a run remembers of its gate: each refusal with its reason, score and a thumbnail, and the images it kept."""
+"""What is told of a gate's work: each refusal with its reason, score and a thumbnail."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from flawsmith import compose, images
 from flawsmith.quality.gate import CHECKS, Gate
-from flawsmith.quality.repeats import Prints, print_of
 from flawsmith.records import Request, Sample
 
 CELL = 128  # px, the side of each of a thumbnail's two views
@@ -28,7 +27,6 @@ class Watch:
         self.copies = copies
         self.refused: dict[int, list[dict[str, Any]]] = defaultdict(list)
         self.thumbnails: dict[tuple[int, int], bytes] = {}
-        self._kept: dict[tuple[str, str], Prints] = defaultdict(Prints)
 
     def judge(self, place: int, attempt: int, request: Request, sample: Sample, product: np.ndarray | None) -> Sample:
         """The sample with its scores as `info["checks"]`; refused with `info["rejected"]` and the photograph's pixels.
@@ -53,19 +51,12 @@ class Watch:
         self._note(place, attempt, request, found.check, found.score, found.limit, found.reason, sample)
         return replace(judged, image=request.normal.image, info={**info, "rejected": found.reason})
 
-    def repeats(self, place: int, attempt: int, request: Request, sample: Sample) -> bool:
-        """Whether a good sample is like one that was kept; it is noted as refused then, else as kept."""
-        kept, own = self._kept[sample.category, sample.defect_type], print_of(sample)
-        if not kept.alike(own):
-            kept.add(own)
-            return False
+    def refuse_repeat(self, place: int, attempt: int, request: Request, sample: Sample) -> Sample:
+        """A good sample that is like another image of the run, noted and refused."""
         check = CHECKS["duplicate"]
-        self._note(place, attempt, request, "duplicate", 1.0, check.normal, f"duplicate: {check.says}", sample)
-        return True
-
-    def remember(self, sample: Sample) -> None:
-        """Note an image that was kept before."""
-        self._kept[sample.category, sample.defect_type].add(print_of(sample))
+        reason = f"duplicate: {check.says}"
+        self._note(place, attempt, request, "duplicate", 1.0, check.normal, reason, sample)
+        return replace(sample, image=request.normal.image, info={**sample.info, "rejected": reason})
 
     def _note(
         self,

@@ -1,0 +1,93 @@
+"""The jobs of a run, each worked out when it is asked for: of a million there is no more in memory than of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, overload
+
+import numpy as np
+
+from flawsmith import captions
+from flawsmith.config import GenerateConfig
+from flawsmith.methods import mask_choice
+from flawsmith.records import Job, Record, hash_seed
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of image: what its jobs choose from, and what its method says of it."""
+
+    category: str
+    defect_type: str
+    normals: Sequence[Record]
+    references: Sequence[Record]
+    mask: str  # the method's own choice of a family
+    caption: str  # the method's own words
+
+
+class Jobs(Sequence[Job]):
+    """Job i is a pure function of the configuration and i; it does not depend on how many there are.
+
+    shown: references of each job. trained: whether the method learned from the data, whose captions it then knows.
+    """
+
+    def __init__(self, config: GenerateConfig, kinds: Sequence[Kind], total: int, shown: int, trained: bool) -> None:
+        self.config, self.kinds, self.total, self.shown, self.trained = config, list(kinds), total, shown, trained
+
+    def __len__(self) -> int:
+        return self.total
+
+    @overload
+    def __getitem__(self, index: int) -> Job: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Job]: ...
+    def __getitem__(self, index: int | slice) -> Job | list[Job]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self.total))]
+        if not -self.total <= index < self.total:
+            raise IndexError(index)
+        turn, place = divmod(index % self.total, len(self.kinds))
+        return self._job(index % self.total, turn, self.kinds[place])
+
+    def first_round(self) -> list[Job]:
+        """As many as it takes for every photograph and reference that any job has to have come."""
+        longest = max(len(found) for kind in self.kinds for found in (kind.normals, kind.references))
+        return self[: longest * len(self.kinds)]
+
+    def _job(self, index: int, turn: int, kind: Kind) -> Job:
+        """The image that is number `turn` of its kind: its photograph, references, mask family, words."""
+        config, names = self.config, (kind.category, kind.defect_type)
+        walk = hash_seed(config.seed, "reference", *names)
+        many = self.shown if kind.references else 0
+        shown = [shuffled(kind.references, walk, turn + more) for more in range(many)]
+        caption = config.prompt or ""
+        of_the_data = config.reference is None and config.references_from is None
+        if not caption and shown and of_the_data and self.trained:
+            caption = shown[0].caption  # what it was trained with
+        said = caption or kind.caption
+        if not said and shown:
+            said = captions.sentence(*names)
+        family = mask_choice.choose(kind.mask, kind.defect_type, bool(kind.references), caption)
+        return Job(
+            index=index,
+            normal=shuffled(kind.normals, hash_seed(config.seed, "normal", *names), turn),
+            reference=shown[0] if shown else None,
+            mask=config.mask or family,
+            defect_type=kind.defect_type,
+            caption=said,
+            seed=hash_seed(config.seed, index),
+            others=tuple(record for record in dict.fromkeys(shown[1:]) if record != shown[0]),
+        )
+
+
+def shuffled(items: Sequence[Any], seed: int, turn: int) -> Any:
+    """The `turn`-th item of an endless walk through `items`, each pass in a new order."""
+    epoch, place = divmod(turn, len(items))
+    return items[int(_order(seed, epoch, len(items))[place])]
+
+
+@lru_cache(maxsize=512)  # two walks of each kind, and the passes that they are in
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)

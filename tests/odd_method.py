@@ -1,0 +1,47 @@
+"""A method of a user's own whose worker processes come to grief, for tests of those who wait for them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from flawsmith import compose
+from flawsmith.errors import FlawsmithError
+from flawsmith.methods import base
+from flawsmith.records import Request
+
+
+class Grief(base.Synthesizer):
+    """Darkens in one of three ways; at a seed that `bad` divides it fails, as `how` says."""
+
+    name = "grief"
+    imitates = False
+
+    class Options(base.Options):
+        how: str = Field("raise", description="raise, exit (of a worker) or once (a worker exits, the next does not)")
+        bad: int = Field(7, ge=1, description="every such seed")
+        note: str = Field("", description="file that says that a worker has ended")
+
+    def paint(
+        self,
+        normal: np.ndarray,
+        mask: np.ndarray,
+        request: Request,
+        area: compose.Window,
+        rng: np.random.Generator,
+        options: Any,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        if request.seed % options.bad == 0:
+            if options.how == "raise":
+                raise FlawsmithError(f"No grief for seed {request.seed}.")
+            ended = Path(options.note).exists()
+            if multiprocessing.parent_process() is not None and not (options.how == "once" and ended):
+                Path(options.note).touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return normal // (2 + request.seed % 3), {}

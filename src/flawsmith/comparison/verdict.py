@@ -35,11 +35,11 @@ class Scored:
     types: tuple[str, ...]
     units: tuple[str, ...]
 
-    def save(self, file: Path) -> None:
-        """Write it as safetensors, whole counts of pixels as uint32."""
+    def save(self, file: Path, partial: Path | None = None) -> None:
+        """Write it as safetensors, whole counts of pixels as uint32; `partial` as of `images.write_bytes`."""
         arrays = {"positives": self.positives.astype(np.uint32), "negatives": self.negatives.astype(np.uint32)}
         about = {"types": json.dumps(self.types), "units": json.dumps(self.units)}
-        images.write_bytes(file, save(arrays, about))
+        images.write_bytes(file, save(arrays, about), partial)
 
     @classmethod
     def load(cls, file: Path) -> Scored:

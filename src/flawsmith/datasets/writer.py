@@ -6,21 +6,18 @@ the line last, so a line never promises what is not there; whatever a kill left 
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from flawsmith import images, inputs
+from flawsmith.datasets.lock import PARTIAL, Lock
 from flawsmith.errors import FlawsmithError
 
 MANIFEST = "manifest.jsonl"
 CONFIG = "generate.json"
-PARTIAL = ".partial"
 
 
 class Writer:
@@ -30,25 +27,17 @@ class Writer:
         self.out = Path(out)
         self.description = dict(description)
         self.lines: dict[int, dict[str, Any]] = {}
-        self._lock: int | None = None
+        self._lock: Lock | None = None
 
     # -- opening: a new folder, a resumed one, or a refusal -----------------------------------------------------------
 
     def __enter__(self) -> Writer:
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FlawsmithError(
-                f"Output folder {self.out} cannot be made ({error.strerror or error}): choose another --out or change "
-                "the permissions."
-            ) from error
-        self._lock = lock(self.out)
+        self._lock = Lock(self.out)
         try:
             if self.check(self.out, self.description):  # again, now that nobody else can write
                 before = inputs.parse_json((self.out / CONFIG).read_text(encoding="utf-8"))
                 self.description["n"] = max(self.description["n"], before.get("n", 0))  # a shorter run removes nothing
-            images.write_bytes(self.out / CONFIG, pretty(self.description))
-            shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
+            images.write_bytes(self.out / CONFIG, pretty(self.description), self.out / PARTIAL)
             self.lines = self._whole_lines()
         except BaseException:
             self.__exit__()
@@ -56,11 +45,8 @@ class Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self.out.rmdir()  # only when nothing at all was written
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.close()
             self._lock = None
 
     @staticmethod
@@ -118,7 +104,7 @@ class Writer:
             kept[line["index"]] = line
         good = b"".join(content.splitlines(keepends=True)[: len(kept)])
         if good != content:
-            images.write_bytes(path, good)
+            images.write_bytes(path, good, self.out / PARTIAL)
         return kept
 
     def _files_whole(self, line: dict[str, Any]) -> bool:
@@ -154,36 +140,8 @@ class Writer:
                     inputs.inside(self.out, line[key], MANIFEST), content, self.out / PARTIAL, durable=False
                 )
         raw = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8")
-        try:
-            with open(self.out / MANIFEST, "ab") as file:
-                file.write(raw)
-        except OSError as error:
-            raise FlawsmithError(
-                f"{self.out / MANIFEST} cannot be written ({error.strerror}): free some space or make it writable, "
-                "then run the same command again; it resumes."
-            ) from error
+        images.append_bytes(self.out / MANIFEST, raw)
         self.lines[line["index"]] = line
-
-
-def lock(folder: Path) -> int | None:
-    """Take a folder for this process until the descriptor is closed; None where its file system has no locks.
-
-    Raises FlawsmithError when another process has it.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows: no advisory lock, two writers are the user's care
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)  # the folder itself: its files are replaced, it is not
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise FlawsmithError(f"Another flawsmith is writing to {folder}: wait for it to end.") from None
-    except OSError:  # a file system without locks
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def read_manifest(out: Path) -> list[dict[str, Any]]:

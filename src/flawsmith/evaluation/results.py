@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from flawsmith import __version__, images
+from flawsmith.datasets.lock import PARTIAL
 from flawsmith.errors import FlawsmithError
 
 MEAN = "mean"  # over defect types, unweighted
@@ -84,14 +85,14 @@ def write(out: Path, values: Sequence[Value], about: dict[str, Any], head: Seque
     rows = [asdict(one) for one in values]
     content = {"versions": versions(), **about, "values": rows}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    images.write_bytes(out / "results.json", f"{text}\n".encode())
+    images.write_bytes(out / "results.json", f"{text}\n".encode(), out / PARTIAL)
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(Value.__dataclass_fields__), lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({**row, "settings": json.dumps(row["settings"]) if row["settings"] else ""})
-    images.write_bytes(out / "results.csv", stream.getvalue().encode())
-    images.write_bytes(out / "results.md", (markdown(values, about, head) + "\n").encode())
+    images.write_bytes(out / "results.csv", stream.getvalue().encode(), out / PARTIAL)
+    images.write_bytes(out / "results.md", (markdown(values, about, head) + "\n").encode(), out / PARTIAL)
 
 
 def markdown(values: Sequence[Value], about: dict[str, Any], head: Sequence[str] = ()) -> str:
@@ -180,7 +181,7 @@ class Ledger:
                 break
             good.append(raw)
         if b"".join(good) != content:
-            images.write_bytes(self.path, b"".join(good))
+            images.write_bytes(self.path, b"".join(good), out / PARTIAL)
 
     def __contains__(self, part: str) -> bool:
         return part in self.lines
@@ -191,8 +192,7 @@ class Ledger:
     def add(self, part: str, result: dict[str, Any]) -> None:
         """Enter a finished part; it is on disk when this returns."""
         raw = json.dumps({"part": part, "result": result}, allow_nan=False) + "\n"
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(raw)
+        images.append_bytes(self.path, raw.encode())
         self.lines[part] = json.loads(raw)["result"]
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from flawsmith import __version__, images, masks, methods
 from flawsmith.config import GenerateConfig
-from flawsmith.datasets.writer import PARTIAL, Writer
+from flawsmith.datasets.lock import PARTIAL
+from flawsmith.datasets.writer import Writer
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.generation import gating, planning
 from flawsmith.generation.attempts import Attempts, Painted

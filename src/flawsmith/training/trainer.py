@@ -112,8 +112,7 @@ class Trainer:
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        images.append_bytes(self.out / "metrics.jsonl", (json.dumps(line) + "\n").encode())
 
     @property
     def due(self) -> bool:

@@ -157,8 +157,10 @@ def run(*arguments: str, home: Path) -> Path:
     return home
 
 
-def attempt(arguments: Sequence[str], home: Path, moment: Moment | None = None) -> Ended:
-    """Run a command in `home` in a process of its own, killed at a moment."""
+def attempt(
+    arguments: Sequence[str], home: Path, moment: Moment | None = None, first: Callable[[], None] | None = None
+) -> Ended:
+    """Run a command in `home` in a process of its own, which does `first` before it, killed at a moment."""
     moment = moment or Moment()
     home.mkdir(parents=True, exist_ok=True)
     reader, writer = os.pipe()
@@ -166,7 +168,7 @@ def attempt(arguments: Sequence[str], home: Path, moment: Moment | None = None) 
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _work(arguments, home, moment, writer)
+        _work(arguments, home, moment, writer, first)
     os.close(writer)
     status = None
     while status is None:
@@ -186,7 +188,7 @@ def attempt(arguments: Sequence[str], home: Path, moment: Moment | None = None) 
     return Ended(code, seconds, operations, said.read_text(errors="replace") if said.is_file() else "")
 
 
-def _work(arguments: Sequence[str], home: Path, moment: Moment, told: int) -> None:
+def _work(arguments: Sequence[str], home: Path, moment: Moment, told: int, first: Callable[[], None] | None) -> None:
     """The fork: never returns."""
     code = 99
     try:
@@ -195,6 +197,8 @@ def _work(arguments: Sequence[str], home: Path, moment: Moment, told: int) -> No
         os.dup2(said, 2)
         os.chdir(home)
         counter = _count(home, moment)
+        if first:
+            first()
         code = flawsmith(*arguments)
         os.write(told, str(counter[0]).encode())
     finally:

@@ -77,6 +77,11 @@ class Writer:
                     f"Output folder {out} was begun for fewer images and counts them with {old} digits, a run this "
                     f"long needs {value}: choose another --out, or make the rest there with another --seed."
                 )
+            if key == "data_set" and old != value:
+                raise FlawsmithError(
+                    f"Output folder {out} was begun on other images: some of the data set were added, removed or "
+                    "changed since. Put the old ones back to resume, or choose another --out."
+                )
             if key not in ("n", "flawsmith", "source") and old != value:
                 raise FlawsmithError(
                     f"Output folder {out} belongs to another run: {key} was {_short(old)}, now it is {_short(value)}. "
@@ -95,7 +100,7 @@ class Writer:
         content = path.read_bytes()
         for raw in content.splitlines(keepends=True):
             try:
-                line = inputs.parse_json(raw)
+                line = _line(raw)
                 whole = raw.endswith(b"\n") and line["index"] == len(kept) and self._files_whole(line)
             except (ValueError, KeyError, TypeError):
                 whole = False

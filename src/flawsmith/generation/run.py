@@ -89,6 +89,7 @@ def _check_sources(
     for number, record in enumerate([*references, *normals]):
         if progress and number % 16 == 0:
             progress("checking photographs", number, len(references) + len(normals), {})
+        loader.note(record.image)
         if record.is_good:
             images.verify(record.image)
             for what, path in shapes:
@@ -114,6 +115,8 @@ def run(config: GenerateConfig, progress: Progress | None = None) -> Summary:
     attempts = Attempts(made, loader, synthesizer, watch)
     with Writer(config.out, made.description) as writer:
         resumed = len(writer.lines)
+        for job, line in zip(made.jobs, writer.lines.values(), strict=False):
+            loader.expect(job.normal.image, line["normal"].get("sha", ""))
         _copy_normals(made, config)
         if progress:
             progress("resuming" if resumed else "starting", min(resumed, len(made.jobs)), len(made.jobs), {})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from flawsmith import inputs
 
 
 def statistics(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -43,11 +44,13 @@ def adapters(run: Path) -> list[dict[str, Any]]:
     for file in sorted([*run.glob("*.safetensors"), *run.glob("adapters/*/*.safetensors")]):
         try:
             with file.open("rb") as opened:
-                header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-        except (OSError, ValueError, OverflowError):
+                length = min(int.from_bytes(opened.read(8), "little"), file.stat().st_size)  # it may say anything
+                header = inputs.parse_json(opened.read(length))
+        except (OSError, ValueError):
             rows.append({"file": file.relative_to(run).as_posix(), "kind": "damaged", "tensors": None, "MB": None})
             continue
-        rank = header.pop("__metadata__", {}).get("rank")
+        about = header.pop("__metadata__", None)
+        rank = about.get("rank") if isinstance(about, dict) else None
         rows.append(
             {
                 "file": file.relative_to(run).as_posix(),

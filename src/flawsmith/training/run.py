@@ -80,7 +80,8 @@ def _fit_one(
         image = training_data.preview(kind(backbone=backbone), real, normals, config)
         images.write_image(folder / "previews" / f"{step:06d}.png", image)
 
-    training_data.same_fit(folder, {"backbone": config.backbone, "support": seen, "fit": asdict(settings)})
+    plan = {"backbone": config.backbone, "support": seen, "normals": training_data.content(normals)}
+    training_data.same_fit(folder, {**plan, "fit": asdict(settings)})
     drawn = training_data.drawn(config, category)
     told = under(progress, key)
     result = fit_adapter(backbone, "adapter", real, normals, drawn, folder, settings, preview, told, held_out)

@@ -111,6 +111,11 @@ def normals(config: TrainConfig, records: Sequence[Record], category: str) -> li
     return [found[i].load() for i in sorted(order)]
 
 
+def content(samples: Sequence[Sample]) -> str:
+    """A checksum of images, in their order."""
+    return images.bytes_sha("".join(images.array_sha(sample.image) for sample in samples).encode())
+
+
 def drawn(config: TrainConfig, category: str) -> list[Sample]:
     """Painted defects of every kind on the same product: what keeps a handful of real ones from being copied."""
     settings = GenerateConfig(

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from flawsmith import images, inputs
+from flawsmith.datasets import lines
 from flawsmith.datasets.lock import PARTIAL, Lock
 from flawsmith.errors import FlawsmithError
 
@@ -100,9 +101,9 @@ class Writer:
         content = path.read_bytes()
         for raw in content.splitlines(keepends=True):
             try:
-                line = _line(raw)
+                line = lines.parse(raw)
                 whole = raw.endswith(b"\n") and line["index"] == len(kept) and self._files_whole(line)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError):
                 whole = False
             if not whole:  # lines are written in order, so everything from here on is redone
                 break
@@ -155,25 +156,16 @@ def read_manifest(out: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise FlawsmithError(f"{out} is not a generated folder: it has no {MANIFEST}.")
     rows = path.read_bytes().splitlines()  # of a text, `splitlines` would also part a caption at U+2028
-    lines = []
+    found = []
     for number, row in enumerate(rows, start=1):
         try:
-            lines.append(_line(row))
-        except (ValueError, KeyError):
+            found.append(lines.parse(row))
+        except ValueError as error:
             if number < len(rows):  # a half-written last line is what a kill leaves; generate redoes it
-                raise FlawsmithError(f"{path}, line {number}, is damaged: run `generate` again to repair it.") from None
-    return lines
-
-
-def _line(row: bytes) -> dict[str, Any]:
-    """A manifest line that holds what its readers use. Raises ValueError or KeyError for one that does not."""
-    line: dict[str, Any] = inputs.parse_json(row)
-    texts = ["status", "category", "defect_type", "caption"]
-    texts += ["image", "mask", "prompt"] if line["status"] == "kept" else ["reason"]
-    parts = [line["normal"], line["scores"], line.get("reference") or {}]
-    if not all(isinstance(line[key], str) for key in texts) or not all(isinstance(part, dict) for part in parts):
-        raise ValueError("it holds values of another kind")
-    return line
+                raise FlawsmithError(
+                    f"{path}, line {number}, is damaged ({error}): run `generate` again to repair it."
+                ) from None
+    return found
 
 
 def pretty(value: dict[str, Any]) -> bytes:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from flawsmith import __version__, images
+from flawsmith import __version__, images, inputs
+from flawsmith.config import refused
 from flawsmith.datasets.lock import PARTIAL
 from flawsmith.errors import FlawsmithError
 
@@ -34,6 +36,7 @@ class Value:
     types) or "" (no type applies). method: the arm of a comparison, else "". spread: its s.d. over subsets, if any.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
     key: str
     value: float | None
     type: str = ""
@@ -173,8 +176,9 @@ class Ledger:
         good = []
         for raw in content.splitlines(keepends=True):
             try:
-                line = json.loads(raw)
-                if not raw.endswith(b"\n"):
+                line = inputs.parse_json(raw)
+                as_values(line["result"]["values"])
+                if not raw.endswith(b"\n") or not isinstance(line["result"].get("count", 0), int):
                     break
                 self.lines[line["part"]] = line["result"]
             except (ValueError, KeyError, TypeError):
@@ -197,5 +201,11 @@ class Ledger:
 
 
 def as_values(rows: Iterable[dict[str, Any]]) -> list[Value]:
-    """Values from what a ledger or results.json holds."""
-    return [Value(**row) for row in rows]
+    """Values from what a ledger or results.json holds. Raises ValueError for rows that are none."""
+    try:
+        return VALUES.validate_python(list(rows))
+    except ValidationError as error:
+        raise refused(error, "Value") from None
+
+
+VALUES = TypeAdapter(list[Value])

@@ -116,7 +116,7 @@ def run(config: GenerateConfig, progress: Progress | None = None) -> Summary:
     with Writer(config.out, made.description) as writer:
         resumed = len(writer.lines)
         for job, line in zip(made.jobs, writer.lines.values(), strict=False):
-            loader.expect(job.normal.image, line["normal"].get("sha", ""))
+            loader.expect(job.normal.image, line["normal"]["sha"])
         _copy_normals(made, config)
         if progress:
             progress("resuming" if resumed else "starting", min(resumed, len(made.jobs)), len(made.jobs), {})

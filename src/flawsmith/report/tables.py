@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -24,18 +25,20 @@ def statistics(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "defect": defect,
                 "kept": len(kept),
                 "refused": len(members) - len(kept),
-                "redrawn": sum(line["redraws"] > 0 for line in kept),
-                "label pixels": _median(line["scores"]["area"] for line in kept),
-                "visibility": _median(line["scores"]["visibility"] for line in kept),
-                "label / asked": _median(line["scores"]["change_iou"] for line in kept),
+                "redrawn": sum(line.get("redraws", 0) > 0 for line in kept),
+                "label pixels": _median(kept, "area"),
+                "visibility": _median(kept, "visibility"),
+                "label / asked": _median(kept, "change_iou"),
             }
         )
     return table
 
 
-def _median(values: Any) -> float | None:
-    listed = list(values)
-    return round(median(listed), 2) if listed else None
+def _median(lines: Sequence[dict[str, Any]], score: str) -> float | None:
+    """Of the lines that have the score: samples made in Python need not."""
+    found = [line["scores"].get(score) for line in lines]
+    numbers = [value for value in found if isinstance(value, (int, float)) and math.isfinite(value)]
+    return round(median(numbers), 2) if numbers else None
 
 
 def adapters(run: Path) -> list[dict[str, Any]]:

@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--chain", type=int, default=4, help="kills of one run before it may finish, at most")
     parser.add_argument("--cases", type=int, default=27, help="damaged files of each kind")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the damage")
-    parser.add_argument("--only", default="", help="some of the commands or kinds of files, with commas")
+    parser.add_argument("--only", nargs="+", default=[], help="some of the commands or kinds of files")
     parser.add_argument("--work", type=Path, default=Path("survival-work"), help="what is finished; removed at the end")
     parser.add_argument("--table", type=Path, help="also write the tables here")
     args = parser.parse_args()
@@ -102,7 +102,7 @@ class Ledger:
 
 
 def asked(args: argparse.Namespace, names: Any) -> list[str]:
-    return [name for name in names if not args.only or name in args.only.split(",")]
+    return [name for name in names if not args.only or name in args.only]
 
 
 def tell(text: str) -> None:

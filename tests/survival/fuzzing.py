@@ -57,8 +57,8 @@ COMPARE = ("evaluate", "--compare", "--real", "data/widget", "--features", "eyes
 FIT = ("--data", "data/widget", "--backbone", "backbone", "--shots", "3", "--steps", "3",
        *sets("batch_size=1", "save_every=1", "evaluate_every=1", "preview_every=100", "bf16=false"))  # fmt: skip
 LEARN = {
-    "inpaint": ("train", "inpaint", *FIT, "--out"),
-    "anomalyxfusion": ("train", "anomalyxfusion", *FIT, *sets("mask_steps=1"), "--out"),
+    "inpaint": ("train", "inpaint", *FIT, *sets("mask_steps=1"), "--out"),
+    "anomalyxfusion": ("train", "anomalyxfusion", *FIT, "--out"),
     "anomalycontrol": ("train", "anomalycontrol", *FIT, "--out"),
 }
 READ = (  # who reads a generated folder
@@ -101,17 +101,17 @@ def folder(root: Path, name: str, own: Sequence[str], *makes: Sequence[str]) -> 
     return home
 
 
-def targets(root: Path) -> list[Target]:
-    """Every kind of file that a stranger may hand in; made in `root`."""
+def targets(root: Path, methods: Sequence[str] = tuple(LEARN)) -> list[Target]:
+    """Every kind of file that a stranger may hand in, with the runs of some learned methods; made in `root`."""
     strangers(root / "made")
     into = tuple("set" if word == "out" else word for word in PASTE)
     painted, watched = folder(root, "painted", (), PASTE), folder(root, "watched", (), GATED)
     judged, compared = folder(root, "judged", (), into, JUDGE), folder(root, "compared", (), COMPARE)
     given, plain = folder(root, "given", (), into), folder(root, "plain", ("data", "photographs", "mask.png"))
     whole = folder(root, "whole", ("backbone", "eyes", "seen.txt", "config.yaml", "config.json"))
-    learned = {name: folder(root, f"learned {name}", (), (*words, "run")) for name, words in LEARN.items()}
-    stopped = {name: folder(root, f"stopped {name}", ()) for name in LEARN}
-    for name in LEARN:
+    learned = {name: folder(root, f"learned {name}", (), (*LEARN[name], "run")) for name in methods}
+    stopped = {name: folder(root, f"stopped {name}", ()) for name in methods}
+    for name in methods:
         shutil.copytree(learned[name] / "run/train", stopped[name] / "out/train")
     data, shown = "data/widget", ("check", "data/widget")
     again = (*LEARN["inpaint"], "out")
@@ -140,17 +140,19 @@ def targets(root: Path) -> list[Target]:
         Target("backbone, words", whole, ["backbone/text/vocab.txt"], "text", [INPAINT]),
         Target("vision model, settings", whole, ["eyes/*.json"], "json", [LOOK]),
         Target("vision model, weights", whole, ["eyes/*.safetensors"], "tensors", [LOOK]),
-        Target("masks of a run", learned["anomalyxfusion"], ["run/masks.safetensors"], "tensors", [MASKS]),
+        Target("masks of a run", learned["inpaint"], ["run/masks.safetensors"], "tensors", [MASKS]),
         Target("card, trained on", learned["inpaint"], ["run/card.json"], "json", [(*LEARN["inpaint"], "run")]),
         Target("metrics of a fit", stopped["inpaint"], ["out/train/*/metrics.jsonl"], "lines", [again]),
         Target("fit.json", stopped["inpaint"], ["out/train/*/fit.json"], "json", [again]),
     ]
     weights, show = ["run/*.safetensors", "run/adapters/*/*"], ("show", "run")
-    for name, words in LEARN.items():
+    for name in methods:
         found += [
             Target(f"card of {name}", learned[name], ["run/card.json"], "json", [USE, USE, show]),
             Target(f"weights of {name}", learned[name], weights, "tensors", [USE, USE, show]),
-            Target(f"state of {name}", stopped[name], ["out/train/*/state.safetensors"], "tensors", [(*words, "out")]),
+            Target(
+                f"state of {name}", stopped[name], ["out/train/*/state.safetensors"], "tensors", [(*LEARN[name], "out")]
+            ),
         ]
     return found
 
@@ -211,9 +213,9 @@ def fuzz(target: Target, root: Path, cases: int, seed: int, spied: Path, tell: C
 
 
 def main(root: Path, cases: int, seed: int) -> dict[str, Any]:
-    """The cases of the suite."""
-    spied = watch_imports(root)
-    return {one.name: fuzz(one, root, cases, seed, spied, lambda text: None) for one in targets(root)}
+    """The cases of the suite, with the one learned method that is quick to fit."""
+    spied, chosen = watch_imports(root), targets(root, ("inpaint",))
+    return {one.name: fuzz(one, root, cases, seed, spied, lambda text: None) for one in chosen}
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def test_a_full_or_read_only_disk_is_named_and_a_rerun_completes(told: dict[str,
     if told["mounts"]:
         pytest.skip(told["mounts"])
     found = {name: faults for name, faults in told.items() if name.startswith(("disk full", "read-only"))}
-    assert len(found) == 7 and not any(found.values()), found
+    assert len(found) == 4 and not any(found.values()), found
 
 
 @LINUX

@@ -26,7 +26,11 @@ class Server:
             read_card(run)
         self._lock = Lock(out)
         out = out.resolve()
-        self._socket = _listen(host, port)
+        try:
+            self._socket = _listen(host, port)
+        except FlawsmithError:
+            self._lock.close()
+            raise
         port = self._socket.getsockname()[1]
         shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1", "::1") else host
         self.address = f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
@@ -34,8 +38,10 @@ class Server:
 
     def run(self) -> None:
         config = uvicorn.Config(self.app, log_level="warning", timeout_graceful_shutdown=2)
-        uvicorn.Server(config).run(sockets=[self._socket])
-        self._lock.close()
+        try:
+            uvicorn.Server(config).run(sockets=[self._socket])
+        finally:
+            self._lock.close()
 
 
 def names(host: str, port: int) -> frozenset[str]:

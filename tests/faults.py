@@ -40,10 +40,47 @@ DIALS = "test_dials.py::test_"
 PLAN = "test_plan.py::test_"
 JOBS = "test_workers.py::test_"
 RESUME = "test_resume.py::test_"
+DEATHS = "survival/test_deaths.py::test_"
+KILLS = "survival/test_kills_survived.py::test_"
 
 # file of src/flawsmith -> guarding test -> (the fault, old text, new text)
 # fmt: off
 MUTATIONS = {
+    "datasets/lock.py": {
+        DEATHS + "the_second_of_two_is_told_who_holds_the_folder": [
+            ("the lock names another process", '{"pid": os.getpid(),', '{"pid": 1 + os.getpid(),'),
+            ("a lock does not lock", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB")],
+    },
+    "datasets/writer.py": {
+        KILLS + "a_killed_command_run_again_has_the_bytes_of_a_whole_one": [
+            ("generate.json is begun beside itself", "pretty(self.description), self.out / PARTIAL)",
+             "pretty(self.description))")],
+        RESUME + "old_lines_count_by_the_sizes_of_their_files": [
+            ("sizes of old files are not asked", "elif size != line", "elif size is None and line"),
+            ("an empty prompt is whole", 'return bool(self._size(line["prompt"]))',
+             'return self._size(line["prompt"]) is not None')],
+    },
+    "errors.py": {
+        DEATHS + "want_of_memory_is_known_in_every_librarys_words": [
+            ("want of memory behind another error is not seen", "return error.__cause__ is not None and",
+             "return False and")],
+    },
+    "generation/loading.py": {
+        DEATHS + "a_source_image_that_goes_or_changes_mid_run_stops_it_and_put_back_it_resumes": [
+            ("an image may change while it is painted on", "if not sha or seen != now:", "if not sha:")],
+    },
+    "generation/run.py": {
+        DEATHS + "a_source_image_that_changed_between_two_runs_is_refused_and_a_touched_one_is_not": [
+            ("an image may change between two runs", 'loader.expect(job.normal.image, line["normal"]["sha"])', "pass")],
+    },
+    "training/support.py": {
+        DEATHS + "good_photographs_that_changed_are_no_longer_the_stopped_fit": [
+            ("a fit goes on with other photographs", "images.array_sha(sample.image) for sample", '"" for sample')],
+    },
+    "evaluation/results.py": {
+        "evaluation/test_results.py::test_a_ledger_is_redone_from_the_first_line_that_holds_no_values": [
+            ("a ledger's values may be anything", 'as_values(line["result"]["values"])', 'line["result"]["values"]')],
+    },
     "methods/anomalyxfusion/dif_fusion.py": {
         XF + "film_re_tunes_each_group_by_its_own_gamma_and_beta": [
             ("FiLM's gamma is dropped", "return x * (1 + gamma) + beta", "return x + beta"),
@@ -596,12 +633,6 @@ MUTATIONS = {
     "generation/tally.py": {
         JOBS + "what_repeats_another_image_is_found_whoever_painted_it": [
             ("repeats are kept", "if one.print is None:", "if True:")],
-    },
-    "datasets/writer.py": {
-        RESUME + "old_lines_count_by_the_sizes_of_their_files": [
-            ("sizes of old files are not asked", "elif size != line", "elif size is None and line"),
-            ("an empty prompt is whole", 'return bool(self._size(line["prompt"]))',
-             'return self._size(line["prompt"]) is not None')],
     },
     "quality/labels.py": {
         GATE + "a_label_loses_what_did_not_change_and_nothing_else": [

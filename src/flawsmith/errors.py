@@ -11,6 +11,23 @@ class FlawsmithError(ValueError):
     """A mistake in what was given, not in the program. The CLI prints it without a traceback and exits with 2."""
 
 
+WANT_OF_MEMORY = (  # in the words of
+    "can't allocate memory",  # torch on the CPU
+    "could not create a primitive",  # oneDNN
+    "Insufficient memory",  # OpenCV
+    "can't start new thread",  # Python
+    "PyObject pointer is null",  # libraries in Rust, which panic: safetensors, tokenizers
+)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error, or the one that it was raised from, is a want of memory."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if named or any(words in str(error) for words in WANT_OF_MEMORY):
+        return True
+    return error.__cause__ is not None and out_of_memory(error.__cause__)
+
+
 def short(value: Any, most: int = 120) -> str:
     """What was given, as a message repeats it: its beginning, where all of it would bury the message."""
     text = repr(value)

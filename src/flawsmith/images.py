@@ -188,15 +188,29 @@ def write_bytes(path: str | Path, content: bytes, partial: Path | None = None, d
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        remedy = (
-            "free some space and run the same command again; it resumes"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT)
-            else "choose another folder or change its permissions"
-        )
-        raise FlawsmithError(f"{path} cannot be written ({error.strerror or error}): {remedy}.") from error
+        raise _unwritable(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def append_bytes(path: str | Path, content: bytes) -> None:
+    """Append to a file of lines, whose reader cuts off a last line that is not whole. Raises as `write_bytes`."""
+    try:
+        with open(path, "ab") as file:
+            file.write(content)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: str | Path, error: OSError) -> FlawsmithError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = (
+        "free some space and run the same command again; it resumes"
+        if full
+        else "choose another folder or change its permissions"
+    )
+    return FlawsmithError(f"{path} cannot be written ({error.strerror or error}): {remedy}.")
 
 
 def clear_partial(folder: Path) -> None:

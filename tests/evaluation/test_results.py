@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -66,15 +67,35 @@ def test_a_value_that_is_no_number_is_refused(tmp_path: Path) -> None:
 
 
 def test_ledger_resumes_and_cuts_off_what_a_kill_left(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "new")
-    ledger.add("a", {"values": [1.5]})
+    ledger, row = Ledger(tmp_path / "new"), asdict(Value("KID/eye/window", 1.5))
+    ledger.add("a", {"values": [row]})
     ledger.add("b", {"values": []})
     with ledger.path.open("a") as stream:
         stream.write('{"part": "c", "resu')
     again = Ledger(tmp_path / "new")
-    assert "a" in again and again["a"] == {"values": [1.5]} and "c" not in again
-    again.add("c", {"values": [2]})
+    assert "a" in again and again["a"] == {"values": [row]} and "c" not in again
+    again.add("c", {"values": [row]})
     assert [json.loads(line)["part"] for line in again.path.read_text().splitlines()] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"part": "b", "result": {"values": [{"key": "KID", "value": [1]}]}}',
+        '{"part": "b", "result": {"values": [{"key": "KID", "value": NaN}]}}',
+        '{"part": "b", "result": {"values": [{"key": "KID"}]}}',
+        '{"part": "b", "result": {"values": [{"key": "KID", "value": 1, "more": 2}]}}',
+        '{"part": ["b"], "result": {"values": []}}',
+        '{"part": "b", "result": {"values": [], "count": "x"}}',
+    ],
+)
+def test_a_ledger_is_redone_from_the_first_line_that_holds_no_values(tmp_path: Path, line: str) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.add("a", {"values": []})
+    with ledger.path.open("a") as stream:
+        stream.write(line + "\n")
+    assert list(Ledger(tmp_path).lines) == ["a"]
+    assert ledger.path.read_text().count("\n") == 1
 
 
 def test_ledger_refuses_a_folder_that_is_a_file(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ for command in COMMANDS:
 
 def main() -> None:
     """Run a command; user errors end with one line and exit code 2, Ctrl-C with a word on resuming and 130."""
-    from flawsmith.errors import FlawsmithError
+    from flawsmith.errors import FlawsmithError, out_of_memory
     from flawsmith.inputs import refuse_odd_name
 
     registry.own_process = True
@@ -142,11 +142,17 @@ def main() -> None:
     except FlawsmithError as error:
         if os.environ.get("FLAWSMITH_DEBUG"):
             raise
+        if out_of_memory(error):  # in a part that failed, which its own message takes for damaged
+            _unexpected(error)
         _fail(str(error))
     except BrokenPipeError:  # `flawsmith ... | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Exception as error:
+        _unexpected(error)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of a library in Rust; all else is a way to leave
+            raise
         _unexpected(error)
 
 
@@ -155,16 +161,21 @@ def _fail(message: str, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
+def _resumes() -> bool:
+    return bool({"generate", "train", "evaluate", "export", "demo", "captions"} & set(sys.argv[1:3]))
+
+
 def _stopped() -> NoReturn:
-    resumes = {"generate", "train", "evaluate", "export", "demo", "captions"} & set(sys.argv[1:3])
-    kept = " What was finished is kept; run the same command again to resume." if resumes else ""
+    kept = " What was finished is kept; run the same command again to resume." if _resumes() else ""
     terminal.say(f"\nStopped.{kept}", "yellow", err=True)
     sys.stdout.flush()
     gc.collect()  # what other processes shared with this one is given back; os._exit would only leave it
     os._exit(130)  # Python itself would leave by the signal where it struck inside an import
 
 
-def _unexpected(error: Exception) -> NoReturn:
+def _unexpected(error: BaseException) -> NoReturn:
+    from flawsmith.errors import out_of_memory
+
     # typer raises click's exceptions, from the click package or from its own copy of it: known by what they can do.
     if type(error).__name__ == "Abort":  # what older typer makes of Ctrl-C
         _stopped()
@@ -177,8 +188,9 @@ def _unexpected(error: Exception) -> NoReturn:
         _fail(f"{error.filename}: {error.strerror}. Check the path, its permissions and the free space.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         _fail("no space left where the output goes: free some space and run the same command again.")
-    if isinstance(error, MemoryError):
-        _fail("not enough memory: close other programs, or cut the photographs into tiles.")
+    if out_of_memory(error):
+        kept = "What was finished is kept; the same command resumes." if _resumes() else ""
+        _fail(f"not enough memory: close other programs, or take smaller images or batches. {kept}".rstrip())
     _fail(
         f"unexpected {type(error).__name__}: {error}. This is a fault of flawsmith: "
         "run again with `flawsmith --debug ...` and report the traceback.",

@@ -24,6 +24,7 @@ from flawsmith.comparison import anchors, verdict
 from flawsmith.comparison.arms import BY_VALIDATION, REAL, Arm, Source, check_settings, digest, materialise, parse
 from flawsmith.comparison.tasks import Outcome, Task, run, run_all
 from flawsmith.config import CompareConfig, overlay
+from flawsmith.datasets.lock import PARTIAL, Lock
 from flawsmith.datasets.splits import few_shot
 from flawsmith.diffusion.devices import refuse_device
 from flawsmith.errors import FlawsmithError
@@ -72,33 +73,36 @@ def compare(
     extractor = features.load(config.features).to(config.device) if looks else None
     real = read_real(config)
     divisions = {seed: divide(real, config.drawn(seed)) for seed in config.seeds}
-    ledger = Ledger(config.out)
-    whole = Run(config, arms, segmenting, classifying, detecting, encoders, wanted, extractor, ledger, progress)
-    if announce:
-        announce(whole.plan(divisions))
-    values: list[Value] = []
-    notes: list[str] = []
-    for seed in config.seeds:  # outermost, so that a stopped comparison holds whole pairs
-        for shots in config.shots:
-            values += whole.part(divisions[seed], seed, shots, notes)
-    values += whole.by_validation(notes)
-    if config.support == "fixed" and len(config.seeds) > 1:
-        notes.append(
-            "All seeds learn from one support: the intervals do not speak of other real defects to learn from."
-        )
-    notes = list(dict.fromkeys(notes))
-    sentences = whole.verdicts()
-    about = {
-        "command": command,
-        "config": json.loads(config.model_dump_json(exclude={"out"})),
-        "protocol": "leak-safe",
-        "extractors": {e.name: e.describe() for e in ([extractor, extractor.at(judging.CLOSE)] if extractor else [])},
-        "verdicts": sentences,
-        "leaks": [],
-        "notes": notes,
-    }
-    told = [*sentences, *(f"Note: {note}" for note in notes)]
-    results.write(config.out, values, about, ["", *(f"- {sentence}" for sentence in told)])
+    with Lock(config.out):
+        ledger = Ledger(config.out)
+        whole = Run(config, arms, segmenting, classifying, detecting, encoders, wanted, extractor, ledger, progress)
+        if announce:
+            announce(whole.plan(divisions))
+        values: list[Value] = []
+        notes: list[str] = []
+        for seed in config.seeds:  # outermost, so that a stopped comparison holds whole pairs
+            for shots in config.shots:
+                values += whole.part(divisions[seed], seed, shots, notes)
+        values += whole.by_validation(notes)
+        if config.support == "fixed" and len(config.seeds) > 1:
+            notes.append(
+                "All seeds learn from one support: the intervals do not speak of other real defects to learn from."
+            )
+        notes = list(dict.fromkeys(notes))
+        sentences = whole.verdicts()
+        about = {
+            "command": command,
+            "config": json.loads(config.model_dump_json(exclude={"out"})),
+            "protocol": "leak-safe",
+            "extractors": {
+                e.name: e.describe() for e in ([extractor, extractor.at(judging.CLOSE)] if extractor else [])
+            },
+            "verdicts": sentences,
+            "leaks": [],
+            "notes": notes,
+        }
+        told = [*sentences, *(f"Note: {note}" for note in notes)]
+        results.write(config.out, values, about, ["", *(f"- {sentence}" for sentence in told)])
     return results.with_means(values), told
 
 
@@ -345,7 +349,8 @@ class Run:
 
     def _enter(self, task: Task, outcome: Outcome) -> None:
         if outcome.scored is not None:
-            outcome.scored.save(self._counts(task.part))  # before the ledger: a line never promises what is not there
+            # before the ledger: a line never promises what is not there
+            outcome.scored.save(self._counts(task.part), self.config.out / PARTIAL)
         self.ledger.add(task.part, {"values": [asdict(value) for value in outcome.values]})
         self._count(1)
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
-from flawsmith import images
+from flawsmith import images, inputs
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation.detectors.segmentation import Judged, pooled
 
@@ -35,20 +36,23 @@ class Scored:
     types: tuple[str, ...]
     units: tuple[str, ...]
 
-    def save(self, file: Path) -> None:
-        """Write it as safetensors, whole counts of pixels as uint32."""
+    def save(self, file: Path, partial: Path | None = None) -> None:
+        """Write it as safetensors, whole counts of pixels as uint32; `partial` as of `images.write_bytes`."""
         arrays = {"positives": self.positives.astype(np.uint32), "negatives": self.negatives.astype(np.uint32)}
-        about = {"types": json.dumps(self.types), "units": json.dumps(self.units)}
-        images.write_bytes(file, save(arrays, about))
+        # one entry: safetensors writes several in any order
+        about = {"rows": json.dumps({"types": self.types, "units": self.units})}
+        images.write_bytes(file, save(arrays, about), partial)
 
     @classmethod
     def load(cls, file: Path) -> Scored:
         """Read what `save` wrote. Raises OSError, ValueError or KeyError for a file that is missing or damaged."""
-        with file.open("rb") as stream:
-            about = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))["__metadata__"]
-        arrays = load_file(file)
-        sides = [arrays[name].astype(np.float64) for name in ("positives", "negatives")]
-        return cls(sides[0], sides[1], tuple(json.loads(about["types"])), tuple(json.loads(about["units"])))
+        try:
+            with safe_open(file, framework="numpy") as stored:
+                rows = inputs.parse_json((stored.metadata() or {})["rows"])
+                sides = [stored.get_tensor(name).astype(np.float64) for name in ("positives", "negatives")]
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
+        return cls(sides[0], sides[1], tuple(rows["types"]), tuple(rows["units"]))
 
 
 def coarsen(judged: Judged, units: Sequence[str]) -> Scored:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flawsmith import images, inputs
-from flawsmith.datasets.writer import MANIFEST, lock, read_manifest
+from flawsmith.datasets.lock import PARTIAL, Lock
+from flawsmith.datasets.writer import MANIFEST, read_manifest
 from flawsmith.errors import FlawsmithError, short
 
 DROPPED = "dropped"
@@ -71,8 +71,7 @@ def apply(out: Path, verdicts: dict[str, tuple[str, str]]) -> Reviewed:
 
     Raises FlawsmithError, before anything is moved, for an image that the manifest does not know.
     """
-    descriptor = lock(out)
-    try:
+    with Lock(out):
         lines = read_manifest(out)
         known = {line["image"]: line for line in lines if _reviewable(line)}
         for name in verdicts:
@@ -88,12 +87,9 @@ def apply(out: Path, verdicts: dict[str, tuple[str, str]]) -> Reviewed:
             _settle(line, said, reason)
         # Lines first: whatever a kill leaves unmoved, the same command moves.
         raw = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        images.write_bytes(out / MANIFEST, raw.encode())
+        images.write_bytes(out / MANIFEST, raw.encode(), out / PARTIAL)
         for line in known.values():
             _move(out, line)
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
     dropped = sum(line["status"] == "dropped" for line in known.values())
     return Reviewed(len(known) - dropped, dropped, len(changed))
 

@@ -8,10 +8,8 @@ asks the sizes only.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
 import stat
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -20,11 +18,12 @@ from types import MappingProxyType
 from typing import Any
 
 from flawsmith import images, inputs
+from flawsmith.datasets import lines
+from flawsmith.datasets.lock import PARTIAL, Lock
 from flawsmith.errors import FlawsmithError
 
 MANIFEST = "manifest.jsonl"
 CONFIG = "generate.json"
-PARTIAL = ".partial"
 RECENT = 1_000  # lines: a few times what is written in the half minute that a system keeps files in memory only
 
 
@@ -43,25 +42,17 @@ class Writer:
         self.hear = hear
         self.count = 0
         self._safe: set[str] = set()  # folders that are known to lie inside `out`
-        self._lock: int | None = None
+        self._lock: Lock | None = None
 
     # -- opening: a new folder, a resumed one, or a refusal -----------------------------------------------------------
 
     def __enter__(self) -> Writer:
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FlawsmithError(
-                f"Output folder {self.out} cannot be made ({error.strerror or error}): choose another --out or change "
-                "the permissions."
-            ) from error
-        self._lock = lock(self.out)
+        self._lock = Lock(self.out)
         try:
             if self.check(self.out, self.description):  # again, now that nobody else can write
                 before = inputs.parse_json((self.out / CONFIG).read_text(encoding="utf-8"))
                 self.description["n"] = max(self.description["n"], before.get("n", 0))  # a shorter run removes nothing
-            images.write_bytes(self.out / CONFIG, pretty(self.description))
-            shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
+            images.write_bytes(self.out / CONFIG, pretty(self.description), self.out / PARTIAL)
             self._read()
         except BaseException:
             self.__exit__()
@@ -69,11 +60,8 @@ class Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self.out.rmdir()  # only when nothing at all was written
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.close()
             self._lock = None
 
     @staticmethod
@@ -103,6 +91,11 @@ class Writer:
                 raise FlawsmithError(
                     f"Output folder {out} was begun for fewer images and counts them with {old} digits, a run this "
                     f"long needs {value}: choose another --out, or make the rest there with another --seed."
+                )
+            if key == "data_set" and old != value:
+                raise FlawsmithError(
+                    f"Output folder {out} was begun on other images: some of the data set were added, removed or "
+                    "changed since. Put the old ones back to resume, or choose another --out."
                 )
             if key not in ("n", "flawsmith", "source") and old != value:
                 raise FlawsmithError(
@@ -142,10 +135,10 @@ class Writer:
     def _sound(raw: bytes, index: int) -> dict[str, Any] | None:
         """A manifest line, None for one that is half written or not number `index`."""
         try:
-            line: dict[str, Any] = inputs.parse_json(raw)
-        except ValueError:
+            line = lines.parse(raw)
+            return line if raw.endswith(b"\n") and line["index"] == index else None
+        except (ValueError, KeyError):
             return None
-        return line if raw.endswith(b"\n") and line.get("index") == index else None
 
     def _accept(self, raw: bytes, line: dict[str, Any], hashed: bool) -> bool:
         try:
@@ -213,37 +206,9 @@ class Writer:
                     inputs.inside(self.out, line[key], MANIFEST), content, self.out / PARTIAL, durable=False
                 )
         raw = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8")
-        try:
-            with open(self.out / MANIFEST, "ab") as file:
-                file.write(raw)
-        except OSError as error:
-            raise FlawsmithError(
-                f"{self.out / MANIFEST} cannot be written ({error.strerror}): free some space or make it writable, "
-                "then run the same command again; it resumes."
-            ) from error
+        images.append_bytes(self.out / MANIFEST, raw)
         self.hear(line)
         self.count += 1
-
-
-def lock(folder: Path) -> int | None:
-    """Take a folder for this process until the descriptor is closed; None where its file system has no locks.
-
-    Raises FlawsmithError when another process has it.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows: no advisory lock, two writers are the user's care
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)  # the folder itself: its files are replaced, it is not
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise FlawsmithError(f"Another flawsmith is writing to {folder}: wait for it to end.") from None
-    except OSError:  # a file system without locks
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def read_manifest(out: Path) -> list[dict[str, Any]]:
@@ -252,25 +217,16 @@ def read_manifest(out: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise FlawsmithError(f"{out} is not a generated folder: it has no {MANIFEST}.")
     rows = path.read_bytes().splitlines()  # of a text, `splitlines` would also part a caption at U+2028
-    lines = []
+    found = []
     for number, row in enumerate(rows, start=1):
         try:
-            lines.append(_line(row))
-        except (ValueError, KeyError):
+            found.append(lines.parse(row))
+        except ValueError as error:
             if number < len(rows):  # a half-written last line is what a kill leaves; generate redoes it
-                raise FlawsmithError(f"{path}, line {number}, is damaged: run `generate` again to repair it.") from None
-    return lines
-
-
-def _line(row: bytes) -> dict[str, Any]:
-    """A manifest line that holds what its readers use. Raises ValueError or KeyError for one that does not."""
-    line: dict[str, Any] = inputs.parse_json(row)
-    texts = ["status", "category", "defect_type", "caption"]
-    texts += ["image", "mask", "prompt"] if line["status"] == "kept" else ["reason"]
-    parts = [line["normal"], line["scores"], line.get("reference") or {}]
-    if not all(isinstance(line[key], str) for key in texts) or not all(isinstance(part, dict) for part in parts):
-        raise ValueError("it holds values of another kind")
-    return line
+                raise FlawsmithError(
+                    f"{path}, line {number}, is damaged ({error}): run `generate` again to repair it."
+                ) from None
+    return found
 
 
 def pretty(value: dict[str, Any]) -> bytes:

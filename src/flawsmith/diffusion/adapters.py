@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from flawsmith import images, registry
+from flawsmith.diffusion import tensor_files
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.errors import FlawsmithError
 
@@ -29,6 +30,7 @@ TARGETS = [
     "proj_out",
     "gates",
 ]
+MOST_RANK = 4096  # of a file's LoRA: more is no adapter
 LARGEST = 64_000_000  # weights; of a larger denoiser the second copy costs more than the layers it saves
 
 
@@ -65,21 +67,26 @@ def save_adapter(backbone: Backbone, name: str, path: Path) -> None:
 def load_adapter(backbone: Backbone, name: str, path: Path) -> None:
     """Attach, frozen, the adapter in a file of `save_adapter` as `name`. Raises FlawsmithError when damaged."""
     from peft.utils import set_peft_model_state_dict
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
 
     try:
-        with safe_open(path, framework="pt") as file:
-            rank = int((file.metadata() or {})["rank"])
-        weights = {key: value.float() for key, value in load_file(path).items()}
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        stored, about = tensor_files.read(path)
+        rank = int(about["rank"])
+        weights = {key: value.float() for key, value in stored.items()}
+        if not 1 <= rank <= MOST_RANK:
+            raise ValueError(f"its rank is {rank}")
+    except (OSError, KeyError, ValueError) as error:
         raise FlawsmithError(f"Adapter {path} cannot be read ({error}): train this defect type again.") from error
-    add_adapter(backbone, name, rank)
-    result = set_peft_model_state_dict(backbone.unet, weights, adapter_name=name)
-    if result is not None and result.unexpected_keys:
+    expected = add_adapter(backbone, name, rank)
+    try:
+        result = set_peft_model_state_dict(backbone.unet, weights, adapter_name=name)
+        problem = f"unknown part {result.unexpected_keys[0]}" if result is not None and result.unexpected_keys else ""
+        problem = problem or (f"{len(weights)} parts, not {len(expected)}" if len(weights) != len(expected) else "")
+    except (RuntimeError, KeyError, IndexError) as error:  # parts of other shapes
+        problem = str(error).splitlines()[-1].strip()
+    if problem:
         raise FlawsmithError(
-            f"Adapter {path} does not fit backbone {backbone.source} (unknown part {result.unexpected_keys[0]}): "
-            "it was trained on another backbone."
+            f"Adapter {path} does not fit backbone {backbone.source} ({problem}): it is damaged, or was trained on "
+            "another backbone."
         )
     backbone.freeze()
 

@@ -12,17 +12,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from pydantic import BaseModel, Field, TypeAdapter
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from flawsmith import compose, images
+from flawsmith.config import Share
+from flawsmith.diffusion import tensor_files
 from flawsmith.diffusion.compact import SHIPPED
 from flawsmith.diffusion.compact.words import WordPiece, WordTable
 from flawsmith.diffusion.denoise import scheduler_for
@@ -32,6 +33,21 @@ from flawsmith.masks.options import MINIMUM
 from flawsmith.records import Sample
 
 FILE = "masks.safetensors"
+
+
+class _Notes(BaseModel, extra="forbid", allow_inf_nan=False):
+    """What the file says of an example beside its shape."""
+
+    name: str
+    caption: str
+    fill: Share
+    centre: tuple[Annotated[float, Field(ge=-9, le=9)], Annotated[float, Field(ge=-9, le=9)]]
+    size: Annotated[float, Field(gt=0, le=9)]
+    on_object: Share
+    aligned: bool
+
+
+EXAMPLES = TypeAdapter(list[_Notes])
 STEPS, TRIES, REDRAWS = 12, 24, 4
 COPY = 0.9  # intersection over union above which a shape is called a copy
 
@@ -200,15 +216,15 @@ class LearnedMasks:
                 f"{folder} holds no learned masks ({FILE}): train it with --set mask_steps=600, or choose another mask."
             )
         try:
-            with safe_open(path, framework="pt") as file:
-                notes = json.loads((file.metadata() or {})["examples"])
-            stored = load_file(path)
+            stored, about = tensor_files.read(path)
+            notes = EXAMPLES.validate_json(about["examples"])
             shapes = stored.pop("shapes").float().numpy()
-            made = cls(
-                [Example(shape=s, **{**n, "centre": tuple(n["centre"])}) for n, s in zip(notes, shapes, strict=True)]
-            )
+            if shapes.shape != (len(notes), SIDE, SIDE) or not len(notes):
+                raise ValueError(f"{len(notes)} examples have shapes {shapes.shape}")
+            made = cls([Example(shape=s, **n.model_dump()) for n, s in zip(notes, shapes, strict=True)])
             made.model.load_state_dict({key.removeprefix("model."): value for key, value in stored.items()})
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-            raise FlawsmithError(f"{path} cannot be read ({error}): train the run's masks again.") from error
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            problem = str(error).splitlines()[0]
+            raise FlawsmithError(f"{path} cannot be read ({problem}): train the run's masks again.") from error
         made.model.eval().requires_grad_(False)
         return made

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from flawsmith import __version__, images
+from flawsmith import __version__, images, inputs
+from flawsmith.config import refused
+from flawsmith.datasets.lock import PARTIAL
 from flawsmith.errors import FlawsmithError
 
 MEAN = "mean"  # over defect types, unweighted
@@ -33,6 +36,7 @@ class Value:
     types) or "" (no type applies). method: the arm of a comparison, else "". spread: its s.d. over subsets, if any.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
     key: str
     value: float | None
     type: str = ""
@@ -84,14 +88,14 @@ def write(out: Path, values: Sequence[Value], about: dict[str, Any], head: Seque
     rows = [asdict(one) for one in values]
     content = {"versions": versions(), **about, "values": rows}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    images.write_bytes(out / "results.json", f"{text}\n".encode())
+    images.write_bytes(out / "results.json", f"{text}\n".encode(), out / PARTIAL)
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(Value.__dataclass_fields__), lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({**row, "settings": json.dumps(row["settings"]) if row["settings"] else ""})
-    images.write_bytes(out / "results.csv", stream.getvalue().encode())
-    images.write_bytes(out / "results.md", (markdown(values, about, head) + "\n").encode())
+    images.write_bytes(out / "results.csv", stream.getvalue().encode(), out / PARTIAL)
+    images.write_bytes(out / "results.md", (markdown(values, about, head) + "\n").encode(), out / PARTIAL)
 
 
 def markdown(values: Sequence[Value], about: dict[str, Any], head: Sequence[str] = ()) -> str:
@@ -172,15 +176,16 @@ class Ledger:
         good = []
         for raw in content.splitlines(keepends=True):
             try:
-                line = json.loads(raw)
-                if not raw.endswith(b"\n"):
+                line = inputs.parse_json(raw)
+                as_values(line["result"]["values"])
+                if not raw.endswith(b"\n") or not isinstance(line["result"].get("count", 0), int):
                     break
                 self.lines[line["part"]] = line["result"]
             except (ValueError, KeyError, TypeError):
                 break
             good.append(raw)
         if b"".join(good) != content:
-            images.write_bytes(self.path, b"".join(good))
+            images.write_bytes(self.path, b"".join(good), out / PARTIAL)
 
     def __contains__(self, part: str) -> bool:
         return part in self.lines
@@ -191,11 +196,16 @@ class Ledger:
     def add(self, part: str, result: dict[str, Any]) -> None:
         """Enter a finished part; it is on disk when this returns."""
         raw = json.dumps({"part": part, "result": result}, allow_nan=False) + "\n"
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(raw)
+        images.append_bytes(self.path, raw.encode())
         self.lines[part] = json.loads(raw)["result"]
 
 
 def as_values(rows: Iterable[dict[str, Any]]) -> list[Value]:
-    """Values from what a ledger or results.json holds."""
-    return [Value(**row) for row in rows]
+    """Values from what a ledger or results.json holds. Raises ValueError for rows that are none."""
+    try:
+        return VALUES.validate_python(list(rows))
+    except ValidationError as error:
+        raise refused(error, "Value") from None
+
+
+VALUES = TypeAdapter(list[Value])

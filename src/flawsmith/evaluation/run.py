@@ -16,6 +16,7 @@ from typing import Any
 
 from flawsmith import __version__, datasets, images, inputs
 from flawsmith.config import EvaluateConfig, overlay
+from flawsmith.datasets.lock import Lock
 from flawsmith.datasets.splits import around, few_shot
 from flawsmith.datasets.writer import MANIFEST
 from flawsmith.diffusion.devices import refuse_device
@@ -73,27 +74,30 @@ def evaluate(
     refuse_leaks(used, real.records, division)
     generated, notes = _usable(generated)
     identity = _identity(config, folder, generated, division, extractor)
-    ledger = Ledger(config.out)
+    with Lock(config.out):
+        ledger = Ledger(config.out)
 
-    def part(name: str, make: Callable[[], list[Value]]) -> list[Value]:
-        if f"{identity}/{name}" not in ledger:
-            ledger.add(f"{identity}/{name}", {"values": [asdict(value) for value in make()]})
-        return as_values(ledger[f"{identity}/{name}"]["values"])
+        def part(name: str, make: Callable[[], list[Value]]) -> list[Value]:
+            if f"{identity}/{name}" not in ledger:
+                ledger.add(f"{identity}/{name}", {"values": [asdict(value) for value in make()]})
+            return as_values(ledger[f"{identity}/{name}"]["values"])
 
-    root = datasets.parse_source(config.real)[1]
-    values = part("labels", lambda: [*labels.judge(folder, root), *labels.repeats(generated)])
-    asked = sorted(set(config.metrics) & set(judging.METRICS))
-    if extractor is not None and asked:
-        known = extractor
-        values += part(f"images {','.join(asked)}", lambda: _images(known, division, generated, asked, progress))
-    if extractor is not None and "realism" in config.metrics:
-        looked = extractor
-        values += part("realism", lambda: _realism(folder, root, real, division, generated, looked, progress))
-    if one_class.NAME in config.metrics:
-        values += _one_class(config, division, generated, detecting, encoders[one_class.NAME], part, progress)
-    values += _downstream(config, division, generated, segmenting, classifying, papers, part, progress, notes, encoders)
-    about = _about(config, command, identity, extractor, division, notes)
-    results.write(config.out, values, about, notes)
+        root = datasets.parse_source(config.real)[1]
+        values = part("labels", lambda: [*labels.judge(folder, root), *labels.repeats(generated)])
+        asked = sorted(set(config.metrics) & set(judging.METRICS))
+        if extractor is not None and asked:
+            known = extractor
+            values += part(f"images {','.join(asked)}", lambda: _images(known, division, generated, asked, progress))
+        if extractor is not None and "realism" in config.metrics:
+            looked = extractor
+            values += part("realism", lambda: _realism(folder, root, real, division, generated, looked, progress))
+        if one_class.NAME in config.metrics:
+            values += _one_class(config, division, generated, detecting, encoders[one_class.NAME], part, progress)
+        values += _downstream(
+            config, division, generated, segmenting, classifying, papers, part, progress, notes, encoders
+        )
+        about = _about(config, command, identity, extractor, division, notes)
+        results.write(config.out, values, about, notes)
     return results.with_means(values), notes
 
 

@@ -8,7 +8,7 @@ from flawsmith import methods
 from flawsmith.config import GenerateConfig
 from flawsmith.generation.attempts import Attempts
 from flawsmith.generation.finished import Finished, finish
-from flawsmith.generation.loading import Loader
+from flawsmith.generation.loading import Known, Loader
 from flawsmith.generation.planning import Plan
 from flawsmith.methods.base import Synthesizer
 from flawsmith.quality.gate import Gate
@@ -34,7 +34,7 @@ class Blocks:
         self.paint: Callable[[Sequence[Request]], Sequence[Sample]] = synthesizer.generate
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuilt, (self.loader.config, self.made, self.gate)
+        return _rebuilt, (self.loader.config, self.loader.known, self.made, self.gate)
 
     @property
     def size(self) -> int:
@@ -63,5 +63,5 @@ class Blocks:
         return finished
 
 
-def _rebuilt(config: GenerateConfig, made: Plan, gate: Gate | None) -> Blocks:
-    return Blocks(made, Loader(config), load(config), gate)
+def _rebuilt(config: GenerateConfig, known: Known, made: Plan, gate: Gate | None) -> Blocks:
+    return Blocks(made, Loader(config, known), load(config), gate)

@@ -23,14 +23,17 @@ CACHE_BYTES = 192 << 20  # decoded photographs kept between jobs; one larger tha
 LARGE = 24 << 20  # pixels of a photograph that is handled in parts
 TILE = 2048  # side of the square of a large photograph in which a mask is drawn
 
+State = tuple[int, int, int]  # of a file: when it was written, its size, its number
+Known = dict[Path, tuple[str, State | None]]  # of a file: its checksum, or "", and what it looked like then
+
 
 class Loader:
     """Loads requests; keeps recently decoded photographs and their object masks within a byte budget.
 
-    Several threads may ask it at once.
+    Several threads may ask it at once. `known`: files of which this run knows already what they are.
     """
 
-    def __init__(self, config: GenerateConfig) -> None:
+    def __init__(self, config: GenerateConfig, known: Known | None = None) -> None:
         self.config = config
         self._lock = RLock()
         self._cache: OrderedDict[tuple[str, str], tuple[Any, int]] = OrderedDict()
@@ -38,7 +41,7 @@ class Loader:
         self._alive: WeakValueDictionary[tuple[str, str], Any] = (
             WeakValueDictionary()
         )  # too large to keep, still in use
-        self._shas: dict[Path, str] = {}
+        self.known: Known = dict(known or {})
         self._heats: dict[tuple[int, ...], np.ndarray] = {}
         mask = config.mask
         self.mask_is_file = mask is not None and mask not in masks.MASKS
@@ -67,12 +70,34 @@ class Loader:
 
     def sample(self, record: Record) -> Sample:
         """The pixels of a record; of a large photograph with a defect only the defect's surroundings."""
-        return self._keep("sample", record.image, lambda: _load(record), lambda s: s.image.nbytes + s.mask.nbytes)
+        return self._keep("sample", record.image, lambda: self._load(record), lambda s: s.image.nbytes + s.mask.nbytes)
+
+    def _load(self, record: Record) -> Sample:
+        self.sha(record.image)  # before the pixels: so a file that changes meanwhile is noticed when it is named
+        return _load(record)
+
+    def note(self, path: Path) -> None:
+        """Remember what a file looks like before the first image is painted; its content is not read."""
+        self.known.setdefault(path, ("", _state(path)))
+
+    def expect(self, path: Path, sha: str) -> None:
+        """Remember the content of a file that was painted on, by an earlier run or by another process."""
+        if self.known.get(path, ("", None))[0] != sha:
+            self.known[path] = sha, None
 
     def sha(self, path: Path) -> str:
-        if path not in self._shas:
-            self._shas[path] = images.file_sha(path)
-        return self._shas[path]
+        """A file's checksum. Raises FlawsmithError where the file is gone, or another one than this run knows."""
+        now, (sha, seen) = _state(path), self.known.get(path, ("", None))
+        if not sha or seen != now:
+            found = images.file_sha(path)
+            if found != sha if sha else seen not in (None, now):
+                raise FlawsmithError(
+                    f"Image {path} has changed since this run began: put the old one back and run the same command "
+                    "again, or choose another --out."
+                )
+            self.known[path] = found, now
+            return found
+        return sha
 
     def allowed(self, record: Record) -> np.ndarray:
         """Where a defect may sit: the object, and inside the region of interest when one is given; (H, W) bool."""
@@ -215,3 +240,13 @@ def _load(record: Record) -> Sample:
     view = compose.window(sample.mask, minimum=1024, context=2.0).slices
     info = {**sample.info, "whole": sample.mask.size}
     return replace(sample, image=sample.image[view].copy(), mask=sample.mask[view].copy(), info=info)
+
+
+def _state(path: Path) -> State:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise FlawsmithError(
+            f"Image {path} does not exist any more: put it back and run the same command again; it resumes."
+        ) from None
+    return found.st_mtime_ns, found.st_size, found.st_ino

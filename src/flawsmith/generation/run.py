@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from flawsmith import images, masks
 from flawsmith.config import GenerateConfig
-from flawsmith.datasets.writer import PARTIAL, Writer
+from flawsmith.datasets.lock import PARTIAL
+from flawsmith.datasets.writer import Writer
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.generation import executors, gating
 from flawsmith.generation.blocks import Blocks, load
@@ -88,6 +90,7 @@ def _check_sources(
     for number, record in enumerate([*references, *normals]):
         if progress and number % 16 == 0:
             progress("checking photographs", number, len(references) + len(normals), {})
+        loader.note(record.image)
         if record.is_good:
             images.verify(record.image)
             for what, path in shapes:
@@ -104,7 +107,15 @@ def run(config: GenerateConfig, progress: Progress | None = None) -> Summary:
     """Make every image of a configuration; resumes when the folder already holds part of this run."""
     made, synthesizer, loader = prepare(config, progress)
     total, tally = len(made.jobs), Tally(config.out, len(made.jobs))
-    with Writer(config.out, made.description, tally.hear) as writer:
+    photographs = {(one.category, one.name): one.image for found in made.normals.values() for one in found}
+
+    def hear(line: dict[str, Any]) -> None:
+        tally.hear(line)
+        painted_on = photographs.get((line["category"], line["normal"]["file"]))
+        if painted_on is not None:
+            loader.expect(painted_on, line["normal"]["sha"])
+
+    with Writer(config.out, made.description, hear) as writer:
         resumed = min(writer.count, total)
         _copy_normals(made, config)
         if progress:

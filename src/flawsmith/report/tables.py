@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from flawsmith import inputs
 
 
 def statistics(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -23,18 +25,20 @@ def statistics(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "defect": defect,
                 "kept": len(kept),
                 "refused": len(members) - len(kept),
-                "redrawn": sum(line["redraws"] > 0 for line in kept),
-                "label pixels": _median(line["scores"]["area"] for line in kept),
-                "visibility": _median(line["scores"]["visibility"] for line in kept),
-                "label / asked": _median(line["scores"]["change_iou"] for line in kept),
+                "redrawn": sum(line.get("redraws", 0) > 0 for line in kept),
+                "label pixels": _median(kept, "area"),
+                "visibility": _median(kept, "visibility"),
+                "label / asked": _median(kept, "change_iou"),
             }
         )
     return table
 
 
-def _median(values: Any) -> float | None:
-    listed = list(values)
-    return round(median(listed), 2) if listed else None
+def _median(lines: Sequence[dict[str, Any]], score: str) -> float | None:
+    """Of the lines that have the score: samples made in Python need not."""
+    found = [line["scores"].get(score) for line in lines]
+    numbers = [value for value in found if isinstance(value, (int, float)) and math.isfinite(value)]
+    return round(median(numbers), 2) if numbers else None
 
 
 def adapters(run: Path) -> list[dict[str, Any]]:
@@ -43,11 +47,13 @@ def adapters(run: Path) -> list[dict[str, Any]]:
     for file in sorted([*run.glob("*.safetensors"), *run.glob("adapters/*/*.safetensors")]):
         try:
             with file.open("rb") as opened:
-                header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-        except (OSError, ValueError, OverflowError):
+                length = min(int.from_bytes(opened.read(8), "little"), file.stat().st_size)  # it may say anything
+                header = inputs.parse_json(opened.read(length))
+        except (OSError, ValueError):
             rows.append({"file": file.relative_to(run).as_posix(), "kind": "damaged", "tensors": None, "MB": None})
             continue
-        rank = header.pop("__metadata__", {}).get("rank")
+        about = header.pop("__metadata__", None)
+        rank = about.get("rank") if isinstance(about, dict) else None
         rows.append(
             {
                 "file": file.relative_to(run).as_posix(),

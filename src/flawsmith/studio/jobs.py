@@ -14,8 +14,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from flawsmith import images, inputs
 from flawsmith.errors import FlawsmithError
+from flawsmith.studio.store import ID
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 MOST_WAITING = 200
@@ -50,6 +53,9 @@ class Job:
         return {**fields, "seconds_left": left, "request": self.settings.get("request", {})}
 
 
+ROW = TypeAdapter(Job)
+
+
 class Queue:
     """Jobs in order. They stand in `out/jobs.json`; one that a stopped server was at is queued again."""
 
@@ -70,7 +76,10 @@ class Queue:
         except (OSError, ValueError):
             return
         for row in rows:
-            job = Job(**{key: value for key, value in row.items() if key in Job.__dataclass_fields__})
+            try:
+                job = _row(row)
+            except ValueError:
+                continue  # damaged, or another version's
             job.begun = None
             if job.status == "running":
                 job.status = "queued"
@@ -181,6 +190,16 @@ class Queue:
             job.losses.append((job.done, float(loss)))
             if len(job.losses) > LOSSES:
                 job.losses = job.losses[::2]
+
+
+def _row(row: Any) -> Job:
+    """A row of jobs.json. Raises ValueError for one that is no job of ours."""
+    json.dumps(row, allow_nan=False)  # what the page could not be told
+    job = ROW.validate_python(row)
+    asked = job.settings.get("request", {})
+    if not ID.fullmatch(job.id) or not isinstance(asked, dict) or not isinstance(asked.get("data_set", ""), str):
+        raise ValueError("its id or what was asked for is none")
+    return job
 
 
 def new_id() -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import uvicorn
 
 from flawsmith import demo
-from flawsmith.datasets.writer import lock
+from flawsmith.datasets.lock import Lock
 from flawsmith.errors import FlawsmithError
 from flawsmith.methods.base import read_card
 from flawsmith.studio.app import create
@@ -24,13 +24,13 @@ class Server:
         """Raises FlawsmithError for an `out` that another studio uses; for a run, data set or port not to be had."""
         for run in runs:
             read_card(run)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FlawsmithError(f"--out {out} cannot be made ({error.strerror}): choose another folder.") from error
+        self._lock = Lock(out)
         out = out.resolve()
-        self._lock = lock(out)
-        self._socket = _listen(host, port)
+        try:
+            self._socket = _listen(host, port)
+        except FlawsmithError:
+            self._lock.close()
+            raise
         port = self._socket.getsockname()[1]
         shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1", "::1") else host
         self.address = f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
@@ -38,7 +38,10 @@ class Server:
 
     def run(self) -> None:
         config = uvicorn.Config(self.app, log_level="warning", timeout_graceful_shutdown=2)
-        uvicorn.Server(config).run(sockets=[self._socket])
+        try:
+            uvicorn.Server(config).run(sockets=[self._socket])
+        finally:
+            self._lock.close()
 
 
 def names(host: str, port: int) -> frozenset[str]:

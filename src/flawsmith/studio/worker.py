@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _answer(work: Any, job: dict[str, Any], answers: TextIO) -> None:
-    from flawsmith.errors import FlawsmithError
+    from flawsmith.errors import FlawsmithError, out_of_memory
 
     last = 0.0
 
@@ -59,12 +59,14 @@ def _answer(work: Any, job: dict[str, Any], answers: TextIO) -> None:
 
     try:
         say(event="done", result=work.perform(job, progress))
-    except FlawsmithError as error:
-        say(event="failed", error=str(error))
-    except MemoryError:
-        say(event="failed", error="Not enough memory: close other programs, or take smaller images.")
     except Exception as error:
-        say(event="failed", error=f"Unexpected {type(error).__name__}: {error}. This is a fault of flawsmith.")
+        if out_of_memory(error):
+            told = "Not enough memory: close other programs, or take smaller images."
+        elif isinstance(error, FlawsmithError):
+            told = str(error)
+        else:
+            told = f"Unexpected {type(error).__name__}: {error}. This is a fault of flawsmith."
+        say(event="failed", error=told)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ def train(
     parameters = _learning(config, method, None if first else own)
     folder = config.out / "train" / f"fit-{len({json.dumps(e['names']) for e in card['learned'].values()})}"
     plan = {"names": list(support), "support": seen, "fit": asdict(settings.fit), "config": settings.config}
+    plan["normals"] = {category: training_data.content(found) for category, found in normals.items()}
     training_data.same_fit(folder, plan)
     for name, parameter in method.parameters().items():
         parameter.requires_grad_(name in parameters)

@@ -9,6 +9,7 @@ from typing import Any
 
 from flawsmith import __version__, datasets, images, inputs
 from flawsmith.config import TrainConfig
+from flawsmith.datasets.lock import PARTIAL, Lock
 from flawsmith.diffusion.adapters import save_adapter
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.errors import FlawsmithError
@@ -40,15 +41,16 @@ def train(config: TrainConfig, progress: Progress | None = None) -> dict[str, An
     reader, root = datasets.parse_source(config.data)
     records = datasets.read(reader, root, category=config.category, group_by=config.group_by)
     wanted = training_data.wanted(config, records)
-    card = _card(config, settings.fit)
-    images.clear_partial(config.out)
-    if kind.learns == "model":
-        card = model_run.train(config, settings, kind, records, wanted, card, progress)
-    else:
-        for category, defect in wanted:
-            _fit_one(config, settings.fit, kind, records, card, category, defect, progress)
-    if settings.fit.mask_steps:
-        mask_training.train(config, settings.fit, records, wanted, progress)
+    with Lock(config.out):
+        card = _card(config, settings.fit)
+        images.clear_partial(config.out)
+        if kind.learns == "model":
+            card = model_run.train(config, settings, kind, records, wanted, card, progress)
+        else:
+            for category, defect in wanted:
+                _fit_one(config, settings.fit, kind, records, card, category, defect, progress)
+        if settings.fit.mask_steps:
+            mask_training.train(config, settings.fit, records, wanted, progress)
     return card
 
 
@@ -78,7 +80,8 @@ def _fit_one(
         image = training_data.preview(kind(backbone=backbone), real, normals, config)
         images.write_image(folder / "previews" / f"{step:06d}.png", image)
 
-    training_data.same_fit(folder, {"backbone": config.backbone, "support": seen, "fit": asdict(settings)})
+    plan = {"backbone": config.backbone, "support": seen, "normals": training_data.content(normals)}
+    training_data.same_fit(folder, {**plan, "fit": asdict(settings)})
     drawn = training_data.drawn(config, category)
     told = under(progress, key)
     result = fit_adapter(backbone, "adapter", real, normals, drawn, folder, settings, preview, told, held_out)
@@ -102,8 +105,8 @@ def _card(config: TrainConfig, settings: FitConfig) -> dict[str, Any]:
     fresh = {"method": config.method, "backbone": config.backbone, "flawsmith": __version__, "learned": {}}
     if not path.is_file():
         # a fit that was killed has no card yet, perhaps its adapter or a part of the card's file
-        names = {entry.name for entry in config.out.iterdir()} if config.out.is_dir() else set()
-        if any(not images.PARTIAL.fullmatch(name) for name in names - {"train", "adapters"}):
+        names = {entry.name for entry in config.out.iterdir()} - {"train", "adapters", PARTIAL}
+        if any(not images.PARTIAL.fullmatch(name) for name in names):
             raise FlawsmithError(
                 f"Folder {config.out} is not empty and holds no run (no card.json): choose another --out."
             )

@@ -72,13 +72,13 @@ def missing(
 def same_fit(folder: Path, plan: Mapping[str, Any]) -> None:
     """A stopped fit is resumed only by the same one. Raises FlawsmithError when another one was begun here."""
     file = folder / "fit.json"
-    text = json.dumps(plan, indent=2, ensure_ascii=False)
-    if (folder / STATE).is_file() and file.is_file() and file.read_text(encoding="utf-8") != text:
+    content = json.dumps(plan, indent=2, ensure_ascii=False).encode()
+    if (folder / STATE).is_file() and file.is_file() and file.read_bytes() != content:
         raise FlawsmithError(
             f"{folder} holds a stopped fit of other types, images or settings: give the same ones to resume it, or "
             f"remove {folder}."
         )
-    images.write_bytes(file, text.encode("utf-8"))
+    images.write_bytes(file, content)
 
 
 def divided(
@@ -109,6 +109,11 @@ def normals(config: TrainConfig, records: Sequence[Record], category: str) -> li
     found = [r for r in good if r.split == "train"] or good
     order = np.random.default_rng(config.seed).permutation(len(found))[:NORMALS]
     return [found[i].load() for i in sorted(order)]
+
+
+def content(samples: Sequence[Sample]) -> str:
+    """A checksum of images, in their order."""
+    return images.bytes_sha("".join(images.array_sha(sample.image) for sample in samples).encode())
 
 
 def drawn(config: TrainConfig, category: str) -> list[Sample]:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from flawsmith import images
+from flawsmith import images, inputs
 from flawsmith.errors import FlawsmithError
 
 STATE = "state.safetensors"
@@ -112,8 +112,7 @@ class Trainer:
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        images.append_bytes(self.out / "metrics.jsonl", (json.dumps(line) + "\n").encode())
 
     @property
     def due(self) -> bool:
@@ -149,10 +148,7 @@ class Trainer:
                 ) from error
         metrics = self.out / "metrics.jsonl"
         if metrics.is_file():
-            lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            whole = [line for line in lines if line.endswith("\n")]  # the last may be what a kill left of one
-            kept = [line for line in whole if json.loads(line)["step"] <= self.steps]
-            images.write_bytes(metrics, "".join(kept).encode("utf-8"))
+            images.write_bytes(metrics, b"".join(_known(metrics.read_bytes(), self.steps)))
         return self.steps
 
     def _take(self, path: Path) -> None:
@@ -174,3 +170,15 @@ class Trainer:
                     self.optimiser.state[parameter] = moved
         self.steps, self.best_step = int(numbers["steps"]), int(numbers["best_step"])
         self.best_loss, self.recent = float(numbers["best_loss"]), [(a, b) for a, b in numbers["recent"]]
+
+
+def _known(content: bytes, steps: int) -> list[bytes]:
+    """The lines of a metrics.jsonl up to a step; what is no whole line of one, as a kill leaves, is dropped."""
+    kept = []
+    for line in content.splitlines(keepends=True):
+        try:
+            if line.endswith(b"\n") and inputs.parse_json(line)["step"] <= steps:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue
+    return kept

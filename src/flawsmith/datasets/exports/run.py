@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from flawsmith.datasets.exports import FORMATS, sources
 from flawsmith.datasets.exports.image_file import ImageFile
 from flawsmith.datasets.exports.item import Format, Instance, Item, instances
 from flawsmith.datasets.exports.naming import Names
-from flawsmith.datasets.writer import PARTIAL, Writer, lock, pretty
+from flawsmith.datasets.lock import PARTIAL, Lock
+from flawsmith.datasets.writer import Writer, pretty
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.records import Progress
 from flawsmith.registry import resolve
@@ -109,20 +109,11 @@ def write(
         "licences": found.licences,
     }
     Writer.check(out, description, CONFIG)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FlawsmithError(f"Output folder {out} cannot be made ({error.strerror}): choose another --out.") from error
-    descriptor = lock(out)
-    try:
+    with Lock(out):
         Writer.check(out, description, CONFIG)  # again, now that nobody else can write
-        images.write_bytes(out / CONFIG, pretty(description))
+        images.write_bytes(out / CONFIG, pretty(description), out / PARTIAL)
         folders = {name: out if len(formats) == 1 else out / name for name in formats}
         return _write(found, chosen, folders, out / PARTIAL, progress)
-    finally:
-        shutil.rmtree(out / PARTIAL, ignore_errors=True)
-        if descriptor is not None:
-            os.close(descriptor)
 
 
 def _write(

@@ -8,14 +8,19 @@ on a CPU.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass as settings
+from safetensors.torch import save_file
 from torch import nn
 
+from flawsmith import config as configs
+from flawsmith import inputs
+from flawsmith.diffusion import tensor_files
 from flawsmith.diffusion.compact import SHIPPED
 from flawsmith.diffusion.compact.reference import ReferenceEncoder, ReferenceReader
 from flawsmith.diffusion.compact.words import TextEncoder, WordPiece, WordTable
@@ -23,24 +28,28 @@ from flawsmith.diffusion.compact.words import TextEncoder, WordPiece, WordTable
 __all__ = ["CompactConfig", "load", "parts", "save"]
 
 
-@dataclass(frozen=True)
+Size = Annotated[int, Field(ge=1, le=2048)]  # a stranger's folder may ask for more than any memory holds
+Few = Annotated[int, Field(ge=1, le=64)]
+
+
+@settings(frozen=True, config=ConfigDict(allow_inf_nan=False, extra="forbid"))
 class CompactConfig:
     """Sizes of the compact recipe; the defaults are the shipped model's."""
 
-    size: int = 128  # window side in pixels
+    size: Size = 128  # window side in pixels
     denoiser: Literal["wiener", "clean"] = "wiener"  # clean: the next one, in training (recipes/compact/README.md)
-    factor: int = 4  # pixel-unshuffle factor: latents are 3 * f * f channels at size / f
-    channels: tuple[int, ...] = (64, 96, 160)
+    factor: Few = 4  # pixel-unshuffle factor: latents are 3 * f * f channels at size / f
+    channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)] = (64, 96, 160)
     attention: tuple[bool, ...] = (False, False, True)  # cross-attention per level; the middle block always has it
-    layers: int = 1
-    heads: int = 4
-    groups: int = 16
-    width: int = 192  # context width D
-    text_layers: int = 2
-    reference_width: int = 128
-    reference_base: int = 48
-    queries: int = 8
-    spread: float = 0.35  # of pixels in [-1, 1], until the real spectrum is measured on training windows
+    layers: Few = 1
+    heads: Few = 4
+    groups: Few = 16
+    width: Size = 192  # context width D
+    text_layers: Few = 2
+    reference_width: Size = 128
+    reference_base: Size = 48
+    queries: Size = 8
+    spread: configs.Rate = 0.35  # of pixels in [-1, 1], until the real spectrum is measured on training windows
 
 
 def scheduler(prediction: str = "v_prediction") -> Any:
@@ -159,9 +168,12 @@ def save(backbone: Any, path: Path, half: bool = True) -> None:
 
 def load(path: Path) -> dict[str, Any]:
     """The parts of a folder written by `save`; weights become float32."""
-    index = json.loads((path / "model_index.json").read_text(encoding="utf-8"))
-    known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in index["info"]["recipe"].items()}
-    made = parts(CompactConfig(**known), text=path / "text")
+    index = inputs.parse_json((path / "model_index.json").read_text(encoding="utf-8"))
+    try:
+        sizes = CompactConfig(**index["info"]["recipe"])
+    except ValidationError as error:
+        raise configs.refused(error, "Size") from None
+    made = parts(sizes, text=path / "text")
     files = {
         "unet": "unet/diffusion_pytorch_model.safetensors",
         "text_encoder": "text/encoder.safetensors",
@@ -169,6 +181,6 @@ def load(path: Path) -> dict[str, Any]:
         "reader": "reference/reader.safetensors",
     }
     for name, file in files.items():
-        stored = {k: v.float() for k, v in load_file(str(path / file)).items()}
+        stored = {k: v.float() for k, v in tensor_files.read(path / file)[0].items()}
         made[name].load_state_dict(stored)
     return {**made, "info": index["info"]}

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from flawsmith.diffusion import tensor_files
 from flawsmith.errors import FlawsmithError
 
 __all__ = ["MAX_PIECES", "TextEncoder", "WordPiece", "WordTable", "cosine"]
@@ -105,7 +106,7 @@ class WordTable(nn.Module):
 
     @classmethod
     def from_file(cls, path: Path | str) -> WordTable:
-        stored = load_file(str(path))
+        stored, _ = tensor_files.read(Path(path))
         return cls(stored["vectors"].float() * stored["scale"].float()[:, None], stored["weight"].float())
 
     def save(self, path: Path | str) -> None:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from flawsmith import images
+from flawsmith.datasets.lock import PARTIAL
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.evaluation.detectors import pyramid
 from flawsmith.evaluation.detectors.networks import NETWORKS
@@ -58,7 +59,7 @@ def check(formats: tuple[str, ...]) -> None:
 def save_segmenter(trained: Trained, folder: Path, threshold: float | None = None) -> None:
     """Write segmenter.safetensors and segmenter.json."""
     weights = {name: value.detach().cpu().contiguous() for name, value in trained.model.state_dict().items()}
-    images.write_bytes(folder / "segmenter.safetensors", save(weights))
+    images.write_bytes(folder / "segmenter.safetensors", save(weights), folder / PARTIAL)
     about = {
         "config": asdict(trained.config),
         "selected": trained.selected,
@@ -67,7 +68,7 @@ def save_segmenter(trained: Trained, folder: Path, threshold: float | None = Non
         "input": "(B, 3, H, W) float32, pixel / 127.5 - 1, sides padded to multiples of 32",
         "output": "(B, 1, H, W) anomaly map in [0, 1]",
     }
-    images.write_bytes(folder / "segmenter.json", (json.dumps(about, indent=2) + "\n").encode())
+    images.write_bytes(folder / "segmenter.json", (json.dumps(about, indent=2) + "\n").encode(), folder / PARTIAL)
 
 
 def load_segmenter(folder: Path) -> Trained:
@@ -120,7 +121,7 @@ def _onnx(model: nn.Module, folder: Path, examples: list[np.ndarray]) -> tuple[P
         dynamo=False,  # the newer exporter needs one package more
     )
     path = folder / "segmenter.onnx"
-    images.write_bytes(path, content.getvalue())
+    images.write_bytes(path, content.getvalue(), folder / PARTIAL)
     session = onnxruntime.InferenceSession(content.getvalue(), providers=["CPUExecutionProvider"])
     return path, [session.run(None, {"image": x})[0] for x in examples]
 

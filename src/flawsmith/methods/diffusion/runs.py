@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
 from flawsmith import images, inputs, methods
+from flawsmith.diffusion import tensor_files
 from flawsmith.diffusion.adapters import load_adapter, merge_adapter, save_adapter
 from flawsmith.diffusion.backbone import Backbone, fingerprint
 from flawsmith.errors import FlawsmithError, unknown
@@ -67,11 +66,11 @@ def load(kind: Callable[..., Kind], folder: Path, device: str | None = None, mem
 def _load_model(made: Learner, folder: Path) -> None:
     made.extend({name: () for name in made.card["learned"]})
     try:
-        stored = load_file(folder / WEIGHTS)
+        stored, _ = tensor_files.read(folder / WEIGHTS)
         for part, module in made.trainable().items():
             # A run that was stopped while it learned another name may hold more than its card says.
             module.load_state_dict({key: stored[f"{part}.{key}"] for key in module.state_dict()})
-    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise FlawsmithError(f"{folder / WEIGHTS} does not fit its card ({error}): train again.") from error
     if made.config.lora_rank:
         load_adapter(made.backbone, "shared", folder / LORA)

@@ -37,10 +37,20 @@ REPORT = "report/test_report_page.py::test_"
 STUDIO = "studio/test_studio_api.py::test_"
 GATE = "quality/test_gate.py::test_"
 DIALS = "test_dials.py::test_"
+COMPILED = "diffusion/test_compiled.py::test_"
 
 # file of src/flawsmith -> guarding test -> (the fault, old text, new text)
 # fmt: off
 MUTATIONS = {
+    "diffusion/compiled.py": {
+        COMPILED + "adapters_are_followed_merged_or_not": [
+            ("one compiled network for all adapters", "key = (half, active_adapters(self.unet), ", "key = (half, ")],
+        COMPILED + "the_second_attention_and_its_lambda_are_in_the_graph": [
+            ("one compiled network for every lambda", "self._weights(), *(tuple", "*(tuple"),
+            ("the second attention is not compiled", "if semantic is None else (context, semantic)", "")],
+        COMPILED + "what_a_graph_has_no_place_for_is_painted_by_torch": [
+            ("the manifest names torch whatever painted", "if running is None else", "if True else")],
+    },
     "methods/anomalyxfusion/dif_fusion.py": {
         XF + "film_re_tunes_each_group_by_its_own_gamma_and_beta": [
             ("FiLM's gamma is dropped", "return x * (1 + gamma) + beta", "return x + beta"),

@@ -45,7 +45,12 @@ def prepare(config: GenerateConfig, progress: Progress | None = None) -> tuple[P
         config = config.model_copy(update={"reference_mask": mask})
         notes.append(f"The reference's mask was proposed: look at {shown}, and where it is wrong, correct {mask}.")
     synthesizer = methods.load(
-        config.method, backbone=config.backbone, device=config.device, memory=config.memory, **config.options
+        config.method,
+        backbone=config.backbone,
+        device=config.device,
+        memory=config.memory,
+        runtime=config.runtime,
+        **config.options,
     )
     if config.mask is not None and config.mask not in masks.MASKS and not Path(config.mask).is_file():
         raise unknown("Mask", config.mask, masks.MASKS, "and is no image file")

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from flawsmith import images
+from flawsmith.diffusion import compiled as runtime
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.evaluation.detectors import pyramid
 from flawsmith.evaluation.detectors.networks import NETWORKS
@@ -126,8 +127,7 @@ def _onnx(model: nn.Module, folder: Path, examples: list[np.ndarray]) -> tuple[P
 
 
 def _openvino(model: nn.Module, folder: Path, examples: list[np.ndarray]) -> tuple[Path, list[np.ndarray]]:
-    import openvino
-
+    openvino = runtime.openvino()
     converted = openvino.convert_model(model, example_input=torch.from_numpy(examples[0]), input=[-1, 3, -1, -1])
     path = folder / "segmenter.xml"
     openvino.save_model(converted, path, compress_to_fp16=False)

@@ -130,7 +130,8 @@ def _compile(unet: Any, given: list[Tensor], half: bool) -> Callable[[list[Any]]
     with torch.no_grad(), torch.autocast("cpu", enabled=False), warnings.catch_warnings():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit.trace, which the converter calls
-        model = package.convert_model(_Network(unet).eval(), example_input=two)
+        traced = torch.jit.trace(_Network(unet).eval(), two, check_trace=False)  # the check takes as long as the trace
+        model = package.convert_model(traced, example_input=two)
     model.reshape({place: [-1, *part.shape[1:]] for place, part in enumerate(given)})
     options = {
         "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",

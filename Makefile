@@ -6,7 +6,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test lint docs package bench clean
+SUPPLY := build/supply/bin
+LOCK := $(SUPPLY)/uv --config-file requirements/uv.toml pip compile --quiet --native-tls --universal --python-version 3.10 \
+	--generate-hashes --no-emit-package torch --no-annotate --no-header -c constraints.txt pyproject.toml
+
+SBOM := $(SUPPLY)/cyclonedx-py requirements - --pyproject pyproject.toml --output-reproducible --of JSON
+
+.PHONY: demo test lint docs package bench lock audit sbom reproducible pythons clean
 
 demo: $(VENV)/.learned
 	$(BIN)/flawsmith demo --out demo
@@ -29,6 +35,31 @@ package: $(VENV)/.dev
 
 bench: $(VENV)/.core
 	$(BIN)/python benchmarks/generate.py
+
+# The supply chain: docs/supply-chain.md. These need the network.
+lock: build/supply/.made
+	$(LOCK) -o requirements/core.txt
+	$(LOCK) --extra all -o requirements/all.txt
+
+audit: build/supply/.made
+	$(SUPPLY)/pip-audit --strict --require-hashes --disable-pip -r requirements/core.txt
+	$(SUPPLY)/pip-audit --strict --require-hashes --disable-pip -r requirements/all.txt
+
+sbom: build/supply/.made
+	@mkdir -p build/sbom
+	$(SBOM) -o build/sbom/core.cdx.json < requirements/core.txt
+	{ cat requirements/all.txt; grep ^torch== constraints.txt; } | $(SBOM) -o build/sbom/all.cdx.json
+
+reproducible: $(VENV)/.dev
+	$(BIN)/python tests/reproducible.py build/reproducible
+
+pythons: $(VENV)/.dev
+	$(BIN)/python tests/pythons.py build/pythons
+
+build/supply/.made: constraints.txt | $(BIN)/python
+	$(BIN)/python -m venv build/supply
+	$(SUPPLY)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv pip-audit cyclonedx-bom
+	@touch $@
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "flawsmith needs Python 3.10 or newer: install it, or run make PYTHON=/path/to/python"; exit 1; }

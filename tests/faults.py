@@ -42,6 +42,7 @@ JOBS = "test_workers.py::test_"
 RESUME = "test_resume.py::test_"
 DEATHS = "survival/test_deaths.py::test_"
 KILLS = "survival/test_kills_survived.py::test_"
+COMPILED = "diffusion/test_compiled.py::test_"
 
 # file of src/flawsmith -> guarding test -> (the fault, old text, new text)
 # fmt: off
@@ -71,7 +72,7 @@ MUTATIONS = {
     },
     "generation/run.py": {
         DEATHS + "a_source_image_that_changed_between_two_runs_is_refused_and_a_touched_one_is_not": [
-            ("an image may change between two runs", 'loader.expect(job.normal.image, line["normal"]["sha"])', "pass")],
+            ("an image may change between two runs", 'loader.expect(painted_on, line["normal"]["sha"])', "pass")],
     },
     "training/support.py": {
         DEATHS + "good_photographs_that_changed_are_no_longer_the_stopped_fit": [
@@ -80,6 +81,15 @@ MUTATIONS = {
     "evaluation/results.py": {
         "evaluation/test_results.py::test_a_ledger_is_redone_from_the_first_line_that_holds_no_values": [
             ("a ledger's values may be anything", 'as_values(line["result"]["values"])', 'line["result"]["values"]')],
+    },
+    "diffusion/compiled.py": {
+        COMPILED + "adapters_are_followed_merged_or_not": [
+            ("one compiled network for all adapters", "key = (half, active_adapters(self.unet), ", "key = (half, ")],
+        COMPILED + "the_second_attention_and_its_lambda_are_in_the_graph": [
+            ("one compiled network for every lambda", "self._weights(), *(tuple", "*(tuple"),
+            ("the second attention is not compiled", "if semantic is None else (context, semantic)", "")],
+        COMPILED + "what_a_graph_has_no_place_for_is_painted_by_torch": [
+            ("the manifest names torch whatever painted", "if running is None else", "if True else")],
     },
     "methods/anomalyxfusion/dif_fusion.py": {
         XF + "film_re_tunes_each_group_by_its_own_gamma_and_beta": [

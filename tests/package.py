@@ -2,7 +2,8 @@
 
     python tests/package.py FOLDER     everything is made under FOLDER, a minute the first time
 
-In the environment with nothing but the wheel and what it needs the Python blocks of README.md and docs/python.md run as
+In the environment with nothing but the wheel and what it needs, from the hashes of requirements/core.txt, the Python
+blocks of README.md and docs/python.md run as
 written, and a command. Exits with 1, saying what went wrong. Not part of pytest: it installs packages.
 """
 
@@ -52,8 +53,9 @@ def main(folder: Path) -> None:
     if not home.is_dir():
         run(sys.executable, "-m", "venv", home)
     python, pip = home / "bin" / "python", [home / "bin" / "python", "-m", "pip", "install", "-q"]
-    run(*pip, "-c", ROOT / "constraints.txt", "--force-reinstall", "--no-deps", wheel)
-    run(*pip, "-c", ROOT / "constraints.txt", wheel)
+    run(*pip, "--require-hashes", "--no-deps", "-r", ROOT / "requirements" / "core.txt")
+    run(*pip, "--force-reinstall", "--no-deps", wheel)
+    run(python, "-m", "pip", "check")
     for page in ("README.md", "docs/python.md"):
         place = folder / Path(page).stem
         place.mkdir(exist_ok=True)

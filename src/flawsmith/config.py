@@ -105,6 +105,9 @@ class GenerateConfig(Told):
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
     device: Literal["cpu", "cuda"] | None = Field(None, description="diffusion methods: cpu (default), cuda")
     memory: Literal[8, 12, 16, 24] | None = Field(None, description="GiB of the GPU they may take; default: no limit")
+    runtime: Literal["torch", "openvino"] | None = Field(
+        None, description="what computes the denoiser: torch (default), openvino (CPU only, other roundings)"
+    )
     max_redraws: int = Field(5, ge=0, le=100, description="tries with new seeds when an image is refused")
     batch_size: int = Field(8, ge=1, le=4096, description="images per block; part of what makes bytes repeatable")
     with_normals: bool = Field(False, description="also copy the good photographs to train/good")
@@ -125,6 +128,7 @@ class GenerateConfig(Told):
             unused.add("gate")
         fields = json.loads(self.model_dump_json(exclude=place | unused))
         fields["max_redraws"] = self.redraws()
+        fields["runtime"] = None if self.runtime == "torch" else self.runtime
         for key in ("roi", "heat", "reference", "reference_mask", "mask"):
             if key in unused:
                 continue

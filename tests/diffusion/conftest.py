@@ -110,39 +110,11 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "this", "is", "an", "image", "with", "holes", "a", "crack", ","]
-
-
 @pytest.fixture(scope="session")
 def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """BLIP-2's image-text model: 6 layers, a 4 x 4 grid, random weights, on disk as a user would have it."""
-    transformers = pytest.importorskip("transformers")
-    folder = tmp_path_factory.mktemp("blip")
-    torch.manual_seed(0)
-    common = {"num_attention_heads": 2, "intermediate_size": 32}
-    config = transformers.Blip2Config(
-        vision_config={"hidden_size": 16, "num_hidden_layers": 2, "image_size": 56, "initializer_range": 0.2, **common},
-        qformer_config={
-            "vocab_size": len(WORDS),
-            "hidden_size": 24,
-            "num_hidden_layers": 4,
-            "initializer_range": 0.3,
-            "use_qformer_text_input": True,
-            **common,
-        },
-        text_config={"model_type": "opt", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
-                     "ffn_dim": 8, "vocab_size": 8, "word_embed_proj_dim": 8},
-        num_query_tokens=6,
-        image_text_hidden_size=8,
-    )  # fmt: skip
-    model = transformers.Blip2ForImageTextRetrieval(config).eval()
-    with torch.no_grad():
-        model.query_tokens.normal_()
-        model.vision_model.embeddings.position_embedding.normal_()
-    model.save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    transformers.BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-    return folder
+    """BLIP-2's image-text model, thin, on disk as a user would have it."""
+    pytest.importorskip("transformers")
+    return thin.blip(tmp_path_factory.mktemp("blip"))
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,9 @@ from flawsmith.diffusion.backbone import Backbone
 KINDS = ("sd-inpainting", "sd", "ldm")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 CLIP_WORDS = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{c}</w>" for c in LETTERS)]
+BLIP_WORDS = [
+    *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "this", "is", "an", "image", "with", "holes", "a", "crack", ","),
+]
 BERT_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "*", "a", "photo", "of", "hole", "crack", "an", "anomaly"]
 
 
@@ -99,4 +102,35 @@ def clip(folder: Path) -> Path:
     text = {**small, "vocab_size": len(CLIP_WORDS), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
     vision = {**small, "image_size": 32, "patch_size": 16}
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)).save_pretrained(folder)
+    return folder
+
+
+def blip(folder: Path) -> Path:
+    """BLIP-2's image-text model: 6 layers, a 4 x 4 grid."""
+    import transformers
+
+    torch.manual_seed(0)
+    common = {"num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.Blip2Config(
+        vision_config={"hidden_size": 16, "num_hidden_layers": 2, "image_size": 56, "initializer_range": 0.2, **common},
+        qformer_config={
+            "vocab_size": len(BLIP_WORDS),
+            "hidden_size": 24,
+            "num_hidden_layers": 4,
+            "initializer_range": 0.3,
+            "use_qformer_text_input": True,
+            **common,
+        },
+        text_config={"model_type": "opt", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
+                     "ffn_dim": 8, "vocab_size": 8, "word_embed_proj_dim": 8},
+        num_query_tokens=6,
+        image_text_hidden_size=8,
+    )  # fmt: skip
+    model = transformers.Blip2ForImageTextRetrieval(config).eval()
+    with torch.no_grad():
+        model.query_tokens.normal_()
+        model.vision_model.embeddings.position_embedding.normal_()
+    model.save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(BLIP_WORDS) + "\n")
+    transformers.BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
     return folder

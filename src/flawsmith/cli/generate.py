@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flawsmith.cli import terminal
-from flawsmith.cli.options import Backbone, Category, Config, Device, GroupBy, Memory
+from flawsmith.cli.options import Backbone, Category, Config, Device, GroupBy, Memory, Runtime
 
 if TYPE_CHECKING:
     from flawsmith.generation.run import Summary
@@ -121,6 +121,7 @@ def generate(
     backbone: Backbone = None,
     device: Device = None,
     memory: Memory = None,
+    runtime: Runtime = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Images that a diffusion method paints together. Default 8.")
     ] = None,
@@ -179,6 +180,7 @@ def generate(
         "backbone": backbone,
         "device": device,
         "memory": memory,
+        "runtime": runtime,
         "batch_size": batch_size,
         "jobs": jobs,
         "with_normals": with_normals,

@@ -22,6 +22,13 @@ Backbone = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="Where neural networks run: cpu (default) or cuda.")]
 Memory = Annotated[int | None, typer.Option(help="GiB of the GPU to stay within: 8, 12, 16 or 24. Default: no limit.")]
+Runtime = Annotated[
+    str | None,
+    typer.Option(
+        help="What computes the denoiser: torch (default), or openvino on the CPU, whose images differ in roundings. A "
+        "folder is finished with what began it."
+    ),
+]
 Config = Annotated[
     Path | None, typer.Option(help="JSON or YAML file with the same settings (group_by: part); options given here win.")
 ]

@@ -86,7 +86,7 @@ class Writer:
         except (OSError, ValueError) as error:
             raise FlawsmithError(f"{config} is damaged ({error}): choose another --out or remove it.") from error
         for key, value in _flat(description).items():
-            old = _flat(before).get(key, "not set")
+            old = _flat(before).get(key, None if key == "runtime" else "not set")  # folders older than the setting
             if key == "digits" and old != value:
                 raise FlawsmithError(
                     f"Output folder {out} was begun for fewer images and counts them with {old} digits, a run this "

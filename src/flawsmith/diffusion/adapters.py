@@ -15,7 +15,7 @@ from flawsmith.diffusion import tensor_files
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.errors import FlawsmithError
 
-__all__ = ["add_adapter", "load_adapter", "merge_adapter", "merged", "save_adapter", "use_adapter"]
+__all__ = ["active_adapters", "add_adapter", "load_adapter", "merge_adapter", "merged", "save_adapter", "use_adapter"]
 
 TARGETS = [
     "conv1",
@@ -133,6 +133,11 @@ def merged(unet: nn.Module) -> Iterator[None]:
         for layer, before in zip(layers, kept, strict=True):
             layer.unmerge()  # type: ignore[operator]
             layer.get_base_layer().weight.data.copy_(before)  # type: ignore[operator]  # W + BA - BA is not W
+
+
+def active_adapters(unet: nn.Module) -> tuple[str, ...]:
+    """The names of the adapters that are switched on."""
+    return tuple(dict.fromkeys(name for layer in _adapted(unet) for name in layer.active_adapters))  # type: ignore[union-attr]
 
 
 def _adapted(unet: nn.Module) -> list[nn.Module]:

@@ -16,7 +16,17 @@ from torch import Tensor, nn
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.records import Progress
 
-__all__ = ["SCHEDULERS", "Condition", "Conditioning", "autocast", "denoise", "draw_noise", "predict", "scheduler_for"]
+__all__ = [
+    "SCHEDULERS",
+    "Condition",
+    "Conditioning",
+    "autocast",
+    "denoise",
+    "draw_noise",
+    "has_bf16",
+    "predict",
+    "scheduler_for",
+]
 
 # name -> diffusers' class, and what is set on top; "dpm++1" is DDIM without fresh noise (Lu et al. 2022, section 4.1),
 # in a class that takes steps at any distance
@@ -79,14 +89,17 @@ def draw_noise(seeds: Sequence[int], shape: Sequence[int], device: torch.device 
     return torch.stack(rows).to(device)
 
 
-def autocast(device: torch.device | str, enabled: bool = True) -> torch.autocast:
-    """bf16 autocast where it is faster than fp32: on GPUs and CPUs with bf16 instructions."""
+def has_bf16(device: torch.device | str) -> bool:
+    """Whether a device computes faster in bf16 than in fp32: GPUs and CPUs with bf16 instructions."""
     kind = torch.device(device).type
     if kind == "cuda":
-        enabled = enabled and torch.cuda.is_bf16_supported(including_emulation=False)
-    if kind == "cpu":
-        enabled = enabled and bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
-    return torch.autocast(kind, torch.bfloat16, enabled=enabled)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return kind != "cpu" or bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+def autocast(device: torch.device | str, enabled: bool = True) -> torch.autocast:
+    """bf16 autocast where it is faster than fp32."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=enabled and has_bf16(device))
 
 
 def _cast(states: Any, dtype: torch.dtype) -> Any:

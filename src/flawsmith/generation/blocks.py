@@ -19,7 +19,12 @@ from flawsmith.records import Request, Sample
 def load(config: GenerateConfig) -> Synthesizer:
     """The method of a run."""
     return methods.load(
-        config.method, backbone=config.backbone, device=config.device, memory=config.memory, **config.options
+        config.method,
+        backbone=config.backbone,
+        device=config.device,
+        memory=config.memory,
+        runtime=config.runtime,
+        **config.options,
     )
 
 

@@ -28,15 +28,18 @@ def load(
     backbone: str | None = None,
     device: str | None = None,
     memory: int | None = None,
+    runtime: str | None = None,
     **options: Any,
 ) -> Synthesizer:
     """The synthesizer behind a name of METHODS, the folder of a trained run, or "package.module:Class".
 
-    `backbone`, `device` and `memory` belong to diffusion methods; `options` are the method's own dials. A run's card
-    names a method of METHODS, never a module to import. Raises FlawsmithError for an unknown name, option or setting.
+    `backbone`, `device`, `memory` and `runtime` belong to diffusion methods; `options` are the method's own dials. A
+    run's card names a method of METHODS, never a module to import. Raises FlawsmithError for an unknown name, option
+    or setting.
     """
     name = str(method)
-    place = {key: value for key, value in (("device", device), ("memory", memory)) if value is not None}
+    told = {"device": device, "memory": memory, "runtime": runtime}
+    place = {key: value for key, value in told.items() if value is not None}
     if name not in METHODS and (Path(name) / "card.json").is_file():
         if backbone is not None:
             raise FlawsmithError(f"{name} was trained on its own backbone: leave --backbone out.")

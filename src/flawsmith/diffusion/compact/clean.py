@@ -70,11 +70,22 @@ class CleanUNet(UNet2DConditionModel):
         pooled = super().get_aug_embed(emb, context, added_cond_kwargs)
         return pooled if pooled is None or self._heard is None else pooled * self._heard
 
+    def network(self, x: Tensor, t: Tensor, states: Any, **options: Any) -> tuple[Tensor]:
+        """What is learned: F (B, C, h, w)."""
+        return (super().forward(x, t, states, return_dict=False, **options)[0],)
+
     def forward(
-        self, sample: Tensor, timestep: Any, encoder_hidden_states: Any, return_dict: bool = True, **options: Any
+        self,
+        sample: Tensor,
+        timestep: Any,
+        encoder_hidden_states: Any,
+        return_dict: bool = True,
+        network: Any = None,
+        **options: Any,
     ) -> Any:
         """sample (B, 3 C + m, h, w): noisy latents, mask, the surroundings continued into the hole, and the draft
-        there less that continuation (zeros where there is none), in this order.
+        there less that continuation (zeros where there is none), in this order. `network` computes what the method of
+        that name would, by other means.
         """
         channels = int(self.config["out_channels"])
         noisy, mask, filled, draft = sample.float().split([channels, channels // 3, channels, channels], 1)
@@ -85,7 +96,7 @@ class CleanUNet(UNet2DConditionModel):
         total = (sigma.square() + (alpha * s).square()).sqrt()
         x = torch.cat([rest / total, mask, filled, draft / s], 1)
         self._heard = (t % 5 >= 2).float()[:, None] if self.training else None
-        out = super().forward(x, timestep, encoder_hidden_states, return_dict=False, **options)[0]
+        (out,) = (network or self.network)(x, t, encoder_hidden_states, **options)
         skip = alpha * (GRAIN * s).square() / (sigma.square() + (alpha * GRAIN * s).square())
         clean = filled + hole * (skip * rest + s * out.float())
         v = (alpha * noisy - clean) / sigma  # alpha eps - sigma x0

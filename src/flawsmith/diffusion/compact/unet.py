@@ -140,10 +140,24 @@ class PreconditionedUNet(UNet2DConditionModel):
         context = encoder_hidden_states[0] if isinstance(encoder_hidden_states, tuple) else encoder_hidden_states
         return super().get_aug_embed(emb, context, added_cond_kwargs)
 
+    def network(self, x: Tensor, t: Tensor, states: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        """What is learned: the answer (B, 3 f^2, S, S) and the gates (B, 2 K, S, S), before `_gated` shapes them."""
+        out = super().forward(x, t, states, return_dict=False, **options)[0]
+        features, self._features = self._features, None
+        return out, self.gates(features)
+
     def forward(
-        self, sample: Tensor, timestep: Any, encoder_hidden_states: Any, return_dict: bool = True, **options: Any
+        self,
+        sample: Tensor,
+        timestep: Any,
+        encoder_hidden_states: Any,
+        return_dict: bool = True,
+        network: Any = None,
+        **options: Any,
     ) -> Any:
-        """sample (B, in_channels, S, S): noisy latents, mask, and the surroundings continued into the hole."""
+        """sample (B, in_channels, S, S): noisy latents, mask, and the surroundings continued into the hole. `network`
+        computes what the method of that name would, by other means.
+        """
         channels = int(self.config["out_channels"])
         noisy, mask, filled = sample.float().split([channels, sample.shape[1] - 2 * channels, channels], 1)
         t = torch.as_tensor(timestep, device=sample.device).long().expand(len(sample))
@@ -157,9 +171,7 @@ class PreconditionedUNet(UNet2DConditionModel):
             mask,
             filled * power.sqrt().clamp_min(0.1).reciprocal(),  # its fine channels are made visible
         ]
-        out = super().forward(torch.cat(x, 1), timestep, encoder_hidden_states, return_dict=False, **options)[0]
-        features, self._features = self._features, None
-        gates = self.gates(features)
+        out, gates = (network or self.network)(torch.cat(x, 1), t, encoder_hidden_states, **options)
         with torch.autocast(sample.device.type, enabled=False):
             variance = self.spectrum.float().square()  # (3, P, P)
             total = signal * variance + noise  # variance of a noisy wave

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from flawsmith import images
 from flawsmith.datasets.lock import PARTIAL
+from flawsmith.diffusion import compiled as runtime
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.evaluation.detectors import pyramid
 from flawsmith.evaluation.detectors.networks import NETWORKS
@@ -127,8 +128,7 @@ def _onnx(model: nn.Module, folder: Path, examples: list[np.ndarray]) -> tuple[P
 
 
 def _openvino(model: nn.Module, folder: Path, examples: list[np.ndarray]) -> tuple[Path, list[np.ndarray]]:
-    import openvino
-
+    openvino = runtime.openvino()
     converted = openvino.convert_model(model, example_input=torch.from_numpy(examples[0]), input=[-1, 3, -1, -1])
     path = folder / "segmenter.xml"
     openvino.save_model(converted, path, compress_to_fp16=False)

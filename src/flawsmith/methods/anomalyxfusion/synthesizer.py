@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from flawsmith.diffusion import tensors
 from flawsmith.diffusion.batch import Batch
+from flawsmith.diffusion.compiled import Compiled
 from flawsmith.diffusion.denoise import Conditioning
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods import base
@@ -294,6 +295,10 @@ class AnomalyXFusion(DiffusionSynthesizer):
         if len(others) != 1:
             raise unknown("Defect", name, self.texture.names, "in this run")
         return others[0]
+
+    def denoiser(self, options: Any) -> Compiled | None:
+        """Re-weighting changes the attention at every step, by the image: a graph compiled once has no place for it."""
+        return None if options.reweight else super().denoiser(options)
 
     def _sample(
         self,

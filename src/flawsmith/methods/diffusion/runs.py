@@ -42,11 +42,14 @@ class Learner(Protocol):
 Kind = TypeVar("Kind", bound=Learner)
 
 
-def load(kind: Callable[..., Kind], folder: Path, device: str | None = None, memory: int | None = None) -> Kind:
-    """The synthesizer of a run. Raises FlawsmithError when the backbone is another one or a file is damaged."""
+def load(kind: Callable[..., Kind], folder: Path, **place: Any) -> Kind:
+    """The synthesizer of a run; `device`, `memory` and `runtime` as for a new one.
+
+    Raises FlawsmithError when the backbone is another one or a file is damaged.
+    """
     card = base.read_card(folder)
     named, config, options = card.get("backbone", "compact"), card.get("config"), card.get("options", {})
-    made = kind(named, config, device=device, memory=memory, **options)
+    made = kind(named, config, **place, **options)
     expected, actual = card.get("backbone_fingerprint"), fingerprint(made.backbone)
     if expected and expected != actual:
         raise FlawsmithError(

@@ -25,6 +25,7 @@ from flawsmith.diffusion import tensors
 from flawsmith.diffusion.adapters import add_adapter, merged, use_adapter
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.batch import Batch
+from flawsmith.diffusion.compiled import Compiled, Runtime, compiled, described
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise
 from flawsmith.diffusion.estimate import weight_bytes
 from flawsmith.diffusion.memory import batch_that_fits, halved
@@ -57,15 +58,19 @@ class DiffusionSynthesizer(base.Synthesizer):
         config: Mapping[str, Any] | DiffusionConfig | None = None,
         device: str | None = None,
         memory: int | None = None,
+        runtime: Runtime = "torch",
         **options: Any,
     ) -> None:
-        """`device` ("cpu", "cuda") and `memory` (8, 12, 16, 24 GiB) place the backbone; see Backbone.place."""
+        """`device` ("cpu", "cuda") and `memory` (8, 12, 16, 24 GiB) place the backbone; see Backbone.place. `runtime`
+        computes the denoiser when images are made: "torch", or "openvino" on the CPU; see diffusion.compiled.
+        """
         super().__init__(**options)
         self.config: Any = config if isinstance(config, self.Config) else self.parse_config(dict(config or {}))
         self.backbone = backbone if isinstance(backbone, Backbone) else Backbone.from_pretrained(backbone).freeze()
         self.batch = BATCH  # windows per forward pass
         if device is not None or memory is not None:
             self.backbone.place(device or "cpu", memory)
+        self.compiled = compiled(self.backbone, runtime)
         self.adapters: dict[str, str] = {}  # "category/defect" -> name of the attached adapter
         self.lora: dict[
             str, nn.Parameter
@@ -209,6 +214,10 @@ class DiffusionSynthesizer(base.Synthesizer):
         shown = canvas.exemplar
         return appearance_of(shown) if shown is not None and shown.mask.any() else None
 
+    def denoiser(self, options: Any) -> Compiled | None:
+        """What runs in the place of the backbone's denoiser; None = torch itself."""
+        return self.compiled
+
     def remember(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """What the card keeps of a learned type's images, beside the weights."""
         return {}
@@ -337,7 +346,7 @@ class DiffusionSynthesizer(base.Synthesizer):
             prepared = self.prepare(requests, mask, options)
             null = self.unconditional(len(views)) if options.guidance_scale != 1 else None
             latents = denoise(
-                backbone.unet,
+                self.denoiser(options) or backbone.unet,
                 backbone.sampler(options.sampler, options.eta),
                 lambda t: self.condition(prepared, t),
                 noise,
@@ -379,6 +388,7 @@ class DiffusionSynthesizer(base.Synthesizer):
         image = request.normal.image.copy()
         label = np.zeros(request.mask.shape, dtype=bool)
         info: dict[str, Any] = {"window": canvas.area.as_list(), "tiles": len(canvas.tiles), "scores": done.scores}
+        info["runtime"] = described(self.backbone, self.denoiser(options))
         if done.rejected:
             info["rejected"] = done.rejected
         else:

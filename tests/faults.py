@@ -442,6 +442,10 @@ MUTATIONS = {
         STUDIO + "with_a_token_nothing_is_answered_without_it": [
             ("no token is asked for", "if self.token is not None and not self._knows(scope, headers):", "if False:")],
     },
+    "studio/dials.py": {
+        STUDIO + "dials_of_a_batch_are_those_of_the_command": [
+            ("any setting may be named", "if name not in names:", "if False:")],
+    },
     "studio/offered.py": {
         STUDIO + "options_that_could_name_a_file_are_not_offered": [
             ("texts are offered", 'if not _is_free_text(field)}', "}")],

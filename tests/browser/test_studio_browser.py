@@ -194,6 +194,25 @@ def test_from_opening_to_a_kept_defect_in_at_most_five_clicks(studio: Page) -> N
     assert all(address.startswith((studio.server.address, "blob:")) for address in requests(studio.browser))
 
 
+def test_dials_that_are_set_stand_in_the_request(studio: Page) -> None:
+    studio.browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
+    for css, value in (("#dials [aria-label='severity from']", "0.7"), ("#dials select[data-option=place]", "edge"),
+                       ("#batch-dials [aria-label='defects from']", "2")):  # fmt: skip
+        field = studio.all(css)[0]
+        studio.browser.execute_script(
+            "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('change'))", field, value
+        )
+    studio.open()  # a reload keeps them
+    studio.set("batch-count", "2")
+    studio.browser.execute_script("document.getElementById('batch').click()")
+    studio.job("done", "2 x procedural")
+    told = studio.browser.execute_async_script("fetch('/api/jobs').then((answer) => answer.json()).then(arguments[0])")[
+        -1
+    ]["request"]
+    assert told["dials"] == {"severity": [0.7, 0.7], "place": "edge", "defects": [2, 2]}
+    studio.browser.execute_script("localStorage.clear()")
+
+
 def test_strokes_are_undone_and_redone_and_saved(studio: Page) -> None:
     studio.empty()
     studio.drag((-60, -150), (60, -150), (60, -120))

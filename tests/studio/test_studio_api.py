@@ -156,6 +156,43 @@ def test_a_batch_is_flawsmith_generate_and_is_reviewed_and_reported(page: Page, 
     assert b"<!doctype html>" in page.client.get(f"/api/exports/{told['id']}").content[:200]
 
 
+def test_dials_change_what_is_drawn_and_painted(page: Page) -> None:
+    image = {"data_set": page.data_set, "image": page.good, "family": "blob", "seed": 3}
+
+    def drawn(**dials: Any) -> np.ndarray:
+        content = page.client.post("/api/family", json={**image, "dials": dials}, headers=OURS).content
+        return np.frombuffer(content, np.uint8).reshape(SIZE).astype(bool)
+
+    small, large = (drawn(size=[share, share]).sum() for share in (0.02, 0.08))
+    assert 3 < large / small < 5  # four times the share
+    page.paint(square())
+    jobs = [page.make(count=1, dials={"severity": [level, level]}) for level in (0.1, 0.9)]
+    faint, strong = (page.wait(job) for job in jobs)
+    assert faint["request"]["dials"] == {"severity": [0.1, 0.1]}
+    seen = [page.get(f"/api/sets/{job['id']}")["rows"][0]["scores"]["visibility"] for job in (faint, strong)]
+    assert seen[0] < seen[1]
+
+
+def test_dials_of_a_batch_are_those_of_the_command(page: Page) -> None:
+    dials = {"defects": [2, 2], "untouched": 0.5, "gate": "off", "place": "edge", "severity": 0.8}
+    asked = {"data_set": page.data_set, "method": "procedural", "defect_type": "scratch", "count": 2}
+    job = page.wait(page.post("/api/batch", **asked, dials=dials))
+    assert job["status"] == "done", job["error"]
+    out = page.out / "made" / job["id"]
+    lines = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+    assert {line["severity"] for line in lines} == {0.8} and {len(line["instances"]["defects"]) for line in lines} == {
+        2
+    }
+    told = json.loads((out / "generate.json").read_text())
+    assert "gate" not in told and told["mask_options"] == {"place": "edge"}  # off; a batch's default is normal
+    assert len(list((out / "train" / "good").iterdir())) == 2  # as many as painted ones
+    for wrong in ({"defects": [0, 2]}, {"untouched": 1}, {"roi": "/etc"}, {"size": [0.5, 0.1]}, {"gate": "loud"}):
+        answer = page.client.post("/api/batch", json={**asked, "dials": wrong}, headers=OURS)
+        assert answer.status_code == 400, (wrong, answer.text)
+    one = {**asked, "image": page.good, "dials": {"defects": [2, 2]}}  # several are asked of a batch only
+    assert page.client.post("/api/make", json=one, headers=OURS).status_code == 400
+
+
 def test_a_check_tells_its_findings(page: Page) -> None:
     job = page.wait(page.post(f"/api/check/{page.data_set}"))
     assert job["status"] == "done" and job["result"]["rows"] and isinstance(job["result"]["findings"], list)

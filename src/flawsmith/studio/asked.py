@@ -30,7 +30,8 @@ class Make(Asked):
     reference: str = Field("", description="key of a real defect")
     count: int = Field(4, ge=1, le=16)
     seed: int = Field(0, ge=0, lt=2**53)
-    options: dict[str, Any] = Field(default_factory=dict)
+    dials: dict[str, Any] = Field(default_factory=dict, description="see flawsmith.studio.dials")
+    options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
 
 
 class Batch(Asked):
@@ -44,7 +45,8 @@ class Batch(Asked):
     family: str = ""
     count: int = Field(20, ge=1, le=10_000)
     seed: int = Field(0, ge=0, lt=2**53)
-    options: dict[str, Any] = Field(default_factory=dict)
+    dials: dict[str, Any] = Field(default_factory=dict, description="see flawsmith.studio.dials")
+    options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
 
 
 class Fit(Asked):
@@ -81,6 +83,7 @@ class Family(Asked):
     family: str
     seed: int = Field(0, ge=0, lt=2**53)
     reference: str = ""
+    dials: dict[str, Any] = Field(default_factory=dict, description="of masks, and severity")
 
 
 def family(name: str, has_reference: bool) -> str:

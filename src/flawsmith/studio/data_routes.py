@@ -11,9 +11,10 @@ from fastapi.responses import Response
 import flawsmith
 from flawsmith import images, masks
 from flawsmith.errors import FlawsmithError
+from flawsmith.generation.loading import severity_of
 from flawsmith.masks import boxes
 from flawsmith.records import hash_seed
-from flawsmith.studio import asked
+from flawsmith.studio import asked, dials
 from flawsmith.studio.catalogue import around, shown, thumbnail
 from flawsmith.studio.jobs import new_id
 from flawsmith.studio.offered import LEARNED
@@ -31,6 +32,7 @@ def add_data(app: FastAPI, studio: Studio) -> None:
             "version": flawsmith.__version__,
             "data_sets": studio.catalogue.listed(),
             "methods": studio.offered.table(),
+            "dials": {"make": dials.schema(dials.OF_ONE), "batch": dials.schema(dials.OF_MANY)},
             "families": [*asked.FAMILIES, *asked.NEEDS_REFERENCE],
             "trainable": list(LEARNED) if studio.offered.learned else [],
             "formats": ["flawsmith", "coco", "yolo", "yolo-seg", "voc", "labelme"],
@@ -144,5 +146,8 @@ def add_masks(app: FastAPI, studio: Studio) -> None:
         image = images.read_image(studio.record(given.data_set, given.image).image)
         reference = studio.record(given.data_set, given.reference).load() if given.reference else None
         rng = np.random.default_rng(hash_seed(given.seed, "mask"))
-        mask, _ = masks.draw(name or "blob", masks.foreground(image), rng, reference=reference, image=image)
+        told, of_masks = dials.parted(given.dials, dials.OF_DRAWN)
+        severity = severity_of(dials.checked(told).severity, given.seed)
+        options = masks.mask_options({**of_masks, "severity": severity})
+        mask, _ = masks.draw(name or "blob", masks.foreground(image), rng, options, reference, image)
         return answer(mask)

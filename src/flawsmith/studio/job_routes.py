@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse
 from flawsmith import images
 from flawsmith.datasets.writer import MANIFEST
 from flawsmith.errors import FlawsmithError
-from flawsmith.studio import asked
+from flawsmith.studio import asked, dials
 from flawsmith.studio.jobs import new_id
 from flawsmith.studio.shared import Studio
 from flawsmith.studio.store import checked
@@ -35,6 +35,8 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
         if method["references"] != "none" and not given.reference:
             raise FlawsmithError(f"{given.method} imitates a real defect: choose a reference.")
         id_, mask = new_id(), None
+        told, of_masks = dials.parted(given.dials, dials.OF_ONE)
+        config = dials.checked(told)
         painted = None if given.family else studio.store.mask(given.data_set, given.image)[0]
         if painted is not None and painted.any():
             mask = studio.out / "work" / f"{id_}.png"  # as it is now: what is painted later is another job's
@@ -47,7 +49,9 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
             "category": record.category or "product",
             "mask": str(mask) if mask else "",
             "family": given.family,
-            "mask_options": {},
+            "mask_options": of_masks,
+            "severity": config.severity,
+            "gate": config.gate,
             "reference": studio.reference(given.data_set, given.reference),
             "options": studio.offered.options(given.method, given.options),
             "request": given.model_dump(mode="json"),
@@ -61,6 +65,7 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
         found = studio.catalogue.get(given.data_set)
         method = studio.offered.get(given.method)
         id_ = new_id()
+        told, of_masks = dials.parted(given.dials, dials.OF_MANY)
         config = {
             "method": method["told"],
             "normal": found.source,
@@ -71,8 +76,11 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
             "seed": given.seed,
             "prompt": given.prompt or None,
             "mask": asked.family(given.family, method["references"] != "none") or None,
+            "mask_options": of_masks,
             "options": studio.offered.options(given.method, given.options),
+            **told,
         }
+        dials.checked(config)
         settings = {"config": config, "request": given.model_dump(mode="json")}
         return studio.queue.add("batch", f"{given.count} x {given.method} on {found.name}", settings, id_).told()
 

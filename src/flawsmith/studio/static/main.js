@@ -76,7 +76,7 @@ const draw = guarded(async () => {
   remember("mask-seed", seed + 1);
   const asked = form.request();
   const name = family || FAMILY[asked.defect_type] || "blob";
-  await paint.put(ask("/api/family", { method: "POST", json: { data_set: asked.data_set, image: current, family: name, seed, reference: asked.reference } }));
+  await paint.put(ask("/api/family", { method: "POST", json: { data_set: asked.data_set, image: current, family: name, seed, reference: asked.reference, dials: form.maskDials() } }));
   at("family").value = "";  // the painted mask is what is wanted now
   remember("family", "");
   step("mask");
@@ -93,7 +93,7 @@ const make = guarded(async () => {
 
 const batch = guarded(async () => {
   const { reference, ...asked } = form.request();
-  await queue.watch(await post("/api/batch", { ...asked, count: Number(at("batch-count").value) }));
+  await queue.watch(await post("/api/batch", { ...asked, dials: form.batchDials(), count: Number(at("batch-count").value) }));
   show("queue");
 });
 
@@ -192,6 +192,7 @@ guarded(async () => {
   fill(at("family"), [["", "painted, or the method's"], ...state.families.map((name) => [name, name])], recall("family", ""));
   fill(at("format"), state.formats.map((name) => [name, name]));
   data.setTrainable(state.trainable);
+  form.setDials(state.dials);
   form.setMethods(state.methods);
   show(recall("tab", "paint"));
   tour();

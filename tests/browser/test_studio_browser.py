@@ -142,8 +142,14 @@ class Page:
 
     def file(self) -> Path:
         """Where the open image's mask is saved."""
-        data_set, key = self.at("data-set").get_attribute("value"), self.at("overlay").get_attribute("data-image")
-        return self.server.out / "masks" / data_set / f"{key}.png"
+        data_set, overlay = self.at("data-set").get_attribute("value"), self.at("overlay")
+        of, key = (overlay.get_attribute(f"data-{name}") for name in ("of", "image"))
+        return self.server.out / of / data_set / f"{key}.png"
+
+    def holds(self, count: int) -> np.ndarray:
+        """What the file of the open mask holds, once it has so many pixels."""
+        self.until(lambda: self.at("saved").text == f"Saved, {count} pixels", "it is saved")
+        return images.read_mask(self.file())
 
     def empty(self) -> None:
         """Without a mask, and saved so."""
@@ -245,10 +251,32 @@ def test_a_mask_of_4k_is_saved_pixel_for_pixel(studio: Page) -> None:
     studio.drag((-200, 90), (-120, 20), (220, 50))
     sha, count = studio.mask()
     assert count > 500_000
-    studio.until(lambda: studio.at("saved").text == f"Saved, {count} pixels", "it is saved")
-    saved = images.read_mask(studio.file())
+    saved = studio.holds(count)
     assert saved.shape == LARGE and saved.sum() == count
     assert hashlib.sha256(saved.astype(np.uint8).tobytes()).hexdigest() == sha
+
+
+def test_the_mask_of_a_reference_is_painted_and_imported(studio: Page, tmp_path: Path) -> None:
+    studio.set("method", "copypaste")
+    image = studio.at("overlay").get_attribute("data-image")
+    studio.click("reference-mask")
+    studio.until(lambda: studio.at("of-reference").is_displayed(), "its mask is open")
+    own = studio.mask()[1]
+    assert own > 0 and not studio.at("draw").is_enabled()  # the data set's, to be corrected
+    studio.drag((-60, -90), (60, -90), (60, -60))
+    sha, count = studio.mask()
+    saved = studio.holds(count)
+    assert count > own and hashlib.sha256(saved.astype(np.uint8).tobytes()).hexdigest() == sha
+    painted = np.zeros_like(saved)
+    painted[100:150, 90:150] = True
+    studio.at("import").send_keys(str(fakes.save(tmp_path / "own.png", painted)))
+    assert (studio.holds(50 * 60) == painted).all()
+    studio.click("reference-done")
+    studio.until(lambda: studio.at("overlay").get_attribute("data-image") == image, "the image is open again")
+    assert not studio.at("of-reference").is_displayed()
+    studio.click("make")
+    studio.until(lambda: studio.at("results").is_displayed(), "results are shown")
+    assert console(studio.browser) == []
 
 
 def test_painting_by_keyboard_alone(studio: Page) -> None:

@@ -145,6 +145,41 @@ def test_a_reference_is_imitated_and_named(page: Page) -> None:
     assert json.loads(lines[0])["reference"]["file"].startswith("test/")
 
 
+def test_the_mask_of_a_reference_is_painted_pixel_for_pixel_and_imitated(page: Page, tmp_path: Path) -> None:
+    address = f"/api/masks/{page.data_set}/{page.defect}?of=references"
+
+    def loaded() -> np.ndarray:
+        return np.frombuffer(page.client.get(address).content, np.uint8).reshape(SIZE).astype(bool)
+
+    record = page.client.app.app.state.studio.record(page.data_set, page.defect)  # type: ignore[attr-defined]
+    assert (loaded() == record.load().mask).all()  # before anything is painted: the data set's own
+    painted = square()
+    painted[32:36, 40:44] = False
+    saved = page.client.put(address, content=deflate(painted), headers={**OURS, "X-Revision": ""})
+    assert saved.status_code == 200 and saved.json()["pixels"] == painted.sum()
+    file = page.out / "references" / page.data_set / f"{page.defect}.png"
+    assert (images.read_mask(file) == painted).all() and (loaded() == painted).all()
+    of_the_image = page.client.get(f"/api/masks/{page.data_set}/{page.defect}").content
+    assert not np.frombuffer(of_the_image, np.uint8).any()  # where a defect may come is another mask
+    told = page.client.app.app.state.studio.reference(page.data_set, page.defect)  # type: ignore[attr-defined]
+    assert (images.read_mask(told["mask"]) == painted).all()  # what the worker imitates
+    page.paint(np.ones(SIZE, bool))
+    job = page.wait(page.make(method="copypaste", reference=page.defect, count=1))
+    assert job["status"] == "done" and job["result"]["kept"], job
+    batch = {"data_set": page.data_set, "method": "copypaste", "defect_type": "crack", "count": 2}
+    job = page.wait(page.post("/api/batch", **batch, reference=page.defect))
+    lines = (page.out / "made" / job["id"] / "manifest.jsonl").read_text().splitlines()
+    assert {json.loads(line)["reference"]["file"] for line in lines} == {record.image.name}
+    page.client.put(address, content=deflate(np.zeros(SIZE, bool)), headers={**OURS, "X-Revision": "*"})
+    assert not file.exists() and (loaded() == record.load().mask).all()
+    bare = page.client.post(  # an image that nobody marked a defect in
+        "/api/make",
+        json={"data_set": page.data_set, "image": page.good, "method": "copypaste", "reference": page.good},
+        headers=OURS,
+    )
+    assert bare.status_code == 400 and "paint its mask" in bare.json()["error"]
+
+
 def test_a_batch_is_flawsmith_generate_and_is_reviewed_and_reported(page: Page, tmp_path: Path) -> None:
     job = page.post("/api/batch", data_set=page.data_set, method="procedural", defect_type="scratch", count=3)
     job = page.wait(job)

@@ -43,6 +43,7 @@ class Batch(Asked):
     defect_type: str = Field("", max_length=80)
     prompt: str = Short
     family: str = ""
+    reference: str = Field("", description="key of the only real defect to imitate; default: the few-shot support")
     count: int = Field(20, ge=1, le=10_000)
     seed: int = Field(0, ge=0, lt=2**53)
     dials: dict[str, Any] = Field(default_factory=dict, description="see flawsmith.studio.dials")

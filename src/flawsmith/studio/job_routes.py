@@ -37,6 +37,7 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
         id_, mask = new_id(), None
         told, of_masks = dials.parted(given.dials, dials.OF_ONE)
         config = dials.checked(told)
+        reference = studio.reference(given.data_set, given.reference, given.defect_type)
         painted = None if given.family else studio.store.mask(given.data_set, given.image)[0]
         if painted is not None and painted.any():
             mask = studio.out / "work" / f"{id_}.png"  # as it is now: what is painted later is another job's
@@ -52,7 +53,7 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
             "mask_options": of_masks,
             "severity": config.severity,
             "gate": config.gate,
-            "reference": studio.reference(given.data_set, given.reference),
+            "reference": reference,
             "options": studio.offered.options(given.method, given.options),
             "request": given.model_dump(mode="json"),
             **{key: getattr(given, key) for key in ("defect_type", "prompt", "count", "seed")},
@@ -80,6 +81,10 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
             "options": studio.offered.options(given.method, given.options),
             **told,
         }
+        reference = studio.reference(given.data_set, given.reference, given.defect_type)
+        if reference is not None:
+            config |= {"reference": reference["image"], "reference_mask": reference["mask"]}
+            config["defect"] = config["defect"] or [reference["defect_type"]]
         dials.checked(config)
         settings = {"config": config, "request": given.model_dump(mode="json")}
         return studio.queue.add("batch", f"{given.count} x {given.method} on {found.name}", settings, id_).told()

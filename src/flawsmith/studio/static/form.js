@@ -2,7 +2,7 @@
 import { at, element, fill, recall, remember } from "./api.js";
 import { draw, given } from "./dials.js";
 
-let methods = {}, images = [];
+let methods = {}, images = [], painted = 0;  // how often the mask of a reference was: so that its close-up is made anew
 
 export function setMethods(table) {
   methods = table;
@@ -21,13 +21,13 @@ function show() {
   const chosen = method();
   if (!chosen) return;
   at("method-words").textContent = chosen.words;
-  const real = images.filter((one) => !one.good && one.has_mask);
+  const real = images.filter((one) => !one.good), shown = real.length ? real : images;  // of a folder of mere images any may be it
   const types = [...new Set([...chosen.types, ...(chosen.references === "none" ? [] : real.map((one) => one.type)),
     ...(chosen.types.length ? [] : real.map((one) => one.type))])];
   at("types").replaceChildren(...types.map((value) => element("option", { value })));
   if (types.length && !types.includes(at("type").value)) at("type").value = types[0];
   const optional = chosen.references === "none";
-  fill(at("reference"), [...(optional ? [["", "choose"]] : []), ...real.map((one) => [one.key, one.name])], recall("reference"));
+  fill(at("reference"), [...(optional ? [["", "choose"]] : []), ...shown.map((one) => [one.key, one.has_mask ? one.name : `${one.name} (no mask yet)`])], recall("reference"));
   wanted();
   draw(at("options"), chosen.options, `option-${at("method").value}`);
 }
@@ -40,11 +40,20 @@ function wanted() {  // a reference is asked for where something would use it
 function reference() {
   const key = at("reference").value, shown = at("reference-shown");
   shown.hidden = !key || at("reference-field").hidden;
+  at("reference-mask").disabled = !key;
   if (key) {
-    shown.src = `/api/data/${at("data-set").value}/${key}/closeup`;
+    shown.src = `/api/data/${at("data-set").value}/${key}/closeup?${painted}`;
     const one = images.find((image) => image.key === key);
-    if (one && method().references !== "none") at("type").value = one.type;
+    if (one && !one.good && method().references !== "none") at("type").value = one.type;
   }
+}
+
+export function maskOfReference(key) {  // has been painted
+  painted += 1;
+  const one = images.find((image) => image.key === key), option = [...at("reference").options].find((found) => found.value === key);
+  if (one) one.has_mask = true;
+  if (option) option.textContent = one.name;
+  reference();
 }
 
 // -- dials -------------------------------------------------------------------------------------------------------

@@ -228,6 +228,33 @@ def test_dials_of_a_batch_are_those_of_the_command(page: Page) -> None:
     assert page.client.post("/api/make", json=one, headers=OURS).status_code == 400
 
 
+def test_a_fit_shows_its_loss_and_previews_and_becomes_a_method(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers", reason="a fit needs flawsmith[diffusion]")
+    own = fakes.mvtec_tree(tmp_path / "data", good=2, defects={"crack": 3}, size=SIZE, test_good=0)
+    with TestClient(create(tmp_path / "out", [f"mvtec_ad:{own}"], [], HOSTS)) as client:
+        page = Page(client, tmp_path / "out")
+        job = page.post("/api/fit", data_set=page.data_set, method="inpaint", name="tiny", steps=2)
+        seen: set[tuple[int, int]] = set()  # points of the curve and previews, while it runs
+        while (told := next(one for one in page.get("/api/jobs") if one["id"] == job["id"]))["status"] == "running" or (
+            told["status"] == "queued"
+        ):
+            seen.add((len(told["curves"].get("widget/crack", {}).get("loss", ())), len(told["previews"])))
+            time.sleep(0.1)
+        assert told["status"] == "done" and told["result"] == {"learned": ["widget/crack"]}, told
+        assert (1, 1) in seen, seen  # after the first of two steps
+        folder = tmp_path / "out" / "runs" / "tiny" / "train" / "widget-crack"
+        logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert told["curves"]["widget/crack"]["loss"][-1] == [2, logged[-1]["loss"]]
+        assert told["previews"] == ["widget-crack/000001.png", "widget-crack/000002.png"]
+        for name in told["previews"]:
+            content = client.get(f"/api/jobs/{job['id']}/previews/{name}").content
+            assert content == (folder / "previews" / Path(name).name).read_bytes()
+        for odd in ("widget-crack/000003.png", "../../../card.json", "%2e%2e/%2e%2e/card.json"):
+            assert client.get(f"/api/jobs/{job['id']}/previews/{odd}").status_code in (400, 404)
+        offered = client.app.app.state.studio.offered  # type: ignore[attr-defined]
+        assert "run: tiny" in offered.missing()  # described when the page asks next, by a process that imports torch
+
+
 def test_a_check_tells_its_findings(page: Page) -> None:
     job = page.wait(page.post(f"/api/check/{page.data_set}"))
     assert job["status"] == "done" and job["result"]["rows"] and isinstance(job["result"]["findings"], list)

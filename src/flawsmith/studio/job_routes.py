@@ -15,6 +15,8 @@ from flawsmith.studio.jobs import new_id
 from flawsmith.studio.shared import Studio
 from flawsmith.studio.store import checked
 
+PREVIEWS = 5  # of a fit, evenly spaced
+
 
 def add_jobs(app: FastAPI, studio: Studio) -> None:
     @app.get("/api/jobs")
@@ -103,8 +105,17 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
         out = studio.out / "runs" / given.name
         config: dict[str, Any] = {"method": given.method, "data": found.source, "out": str(out)}
         config |= {"category": given.category or None, "steps": given.steps, "seed": given.seed}
+        config["options"] = {"preview_every": -(-given.steps // PREVIEWS)}
         settings = {"config": config, "request": given.model_dump(mode="json")}
         return studio.queue.add("fit", f"fit {given.method} to {found.name}", settings).told()
+
+    @app.get("/api/jobs/{id_}/previews/{name:path}")
+    def preview(id_: str, name: str) -> FileResponse:
+        """A preview of a fit, by a name among those that the job tells."""
+        path = studio.queue.get(id_).previews().get(name)
+        if path is None:
+            raise FlawsmithError(f"No preview {name[:80]!r}.")
+        return FileResponse(path, media_type="image/png", headers={"cache-control": "no-store"})
 
     @app.post("/api/export")
     def export(given: asked.Export) -> dict[str, Any]:

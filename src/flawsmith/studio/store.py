@@ -48,9 +48,7 @@ class Store:
         mask = images.read_mask(path)
         return mask, images.array_sha(mask)
 
-    def save_mask(
-        self, data_set: str, key: str, mask: np.ndarray, revision: str | None, kind: Kind = "masks"
-    ) -> str:
+    def save_mask(self, data_set: str, key: str, mask: np.ndarray, revision: str | None, kind: Kind = "masks") -> str:
         """Save (H, W) bool; an empty one removes the file. `revision`: what was painted over, None = whatever is there.
 
         Returns the new revision. Raises ConflictError where another revision is on disk.

@@ -18,6 +18,12 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Refused(BaseModel):
+    """What is answered where something cannot be done."""
+
+    error: str
+
+
 class Make(Asked):
     """A few images of one photograph."""
 

@@ -56,18 +56,18 @@ def add_data(app: FastAPI, studio: Studio) -> None:
         ]  # fmt: skip
         return {"id": found.id, "name": found.name, "source": found.source, "images": rows}
 
-    @app.get("/api/data/{data_set}/{key}")
+    @app.get("/api/data/{data_set}/{key}", response_class=Response)
     def image(data_set: str, key: str) -> Response:
         """An image, as a browser can show it, every pixel as it is."""
         content, media = shown(studio.record(data_set, key).image)
         return Response(content, media_type=media, headers=BROWSER_KEEPS)
 
-    @app.get("/api/data/{data_set}/{key}/thumbnail")
+    @app.get("/api/data/{data_set}/{key}/thumbnail", response_class=Response)
     def small(data_set: str, key: str) -> Response:
         path = studio.record(data_set, key).image
         return Response(thumbnail(path, path.stat().st_mtime_ns), media_type="image/webp", headers=BROWSER_KEEPS)
 
-    @app.get("/api/data/{data_set}/{key}/closeup")
+    @app.get("/api/data/{data_set}/{key}/closeup", response_class=Response)
     def near(data_set: str, key: str) -> Response:
         """A real defect and its surroundings."""
         image, mask = images.read_image(studio.record(data_set, key).image), studio.reference_mask(data_set, key)
@@ -91,7 +91,7 @@ def add_masks(app: FastAPI, studio: Studio) -> None:
         headers = {"content-encoding": "gzip", "x-size": f"{width}x{height}", "x-revision": revision}
         return Response(deflate(mask), media_type=MASK_TYPE, headers={**headers, "cache-control": "no-store"})
 
-    @app.get("/api/masks/{data_set}/{key}")
+    @app.get("/api/masks/{data_set}/{key}", response_class=Response)
     def load(data_set: str, key: str, of: Kind = "masks") -> Response:
         """The painted mask: gzip of a byte per pixel; of an image without one all 0.
 
@@ -113,7 +113,7 @@ def add_masks(app: FastAPI, studio: Studio) -> None:
         saved = studio.store.save_mask(data_set, key, mask, None if revision == "*" else revision, of)
         return {"revision": saved, "pixels": int(mask.sum())}
 
-    @app.post("/api/masks/{data_set}/{key}/import")
+    @app.post("/api/masks/{data_set}/{key}/import", response_class=Response)
     async def take(data_set: str, key: str, request: Request) -> Response:
         """A mask image of the user's own, answered as a mask; white is defect. It is not saved yet."""
         path = studio.out / "work" / f"import-{new_id()}.png"
@@ -132,7 +132,7 @@ def add_masks(app: FastAPI, studio: Studio) -> None:
             )
         return answer(mask)
 
-    @app.post("/api/wand")
+    @app.post("/api/wand", response_class=Response)
     def wand(given: asked.Wand) -> Response:
         """The likeliest defect in a box, as a mask of the whole image."""
         image = images.read_image(studio.record(given.data_set, given.image).image)
@@ -144,7 +144,7 @@ def add_masks(app: FastAPI, studio: Studio) -> None:
         mask[top:bottom, left:right] = boxes.within(image, given.box)
         return answer(mask)
 
-    @app.post("/api/family")
+    @app.post("/api/family", response_class=Response)
     def draw(given: asked.Family) -> Response:
         """A mask of a family, drawn on the object."""
         name = asked.family(given.family, bool(given.reference))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 
 from flawsmith import images
 from flawsmith.datasets.writer import MANIFEST
@@ -109,7 +109,7 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
         settings = {"config": config, "request": given.model_dump(mode="json")}
         return studio.queue.add("fit", f"fit {given.method} to {found.name}", settings).told()
 
-    @app.get("/api/jobs/{id_}/previews/{name:path}")
+    @app.get("/api/jobs/{id_}/previews/{name:path}", response_class=Response)
     def preview(id_: str, name: str) -> FileResponse:
         """A preview of a fit, by a name among those that the job tells."""
         path = studio.queue.get(id_).previews().get(name)
@@ -148,7 +148,7 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
         settings["out"] = str(studio.out / "exports" / f"{id_}.html")
         return studio.queue.add("report", f"report on {job.title}", settings, id_).told()
 
-    @app.get("/api/exports/{id_}")
+    @app.get("/api/exports/{id_}", response_class=Response)
     def download(id_: str) -> FileResponse:
         """The zip file of an export, or the page of a report."""
         for suffix in (".zip", ".html"):

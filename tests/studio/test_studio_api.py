@@ -466,7 +466,7 @@ def test_options_that_could_name_a_file_are_not_offered(page: Page) -> None:
 
 
 def test_no_request_breaks_the_server_or_what_it_says_of_itself(page: Page) -> None:
-    """Every route of the description, with requests that keep to its schema and such that do not, drawn by schemathesis.
+    """Every route that is described, with requests that keep to its schema and others, drawn by schemathesis.
 
     Half of them name a data set and an image that are there: behind them lies most of the code.
     """

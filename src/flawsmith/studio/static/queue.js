@@ -1,7 +1,7 @@
 // The queue: progress, time left, cancel. It is asked for often while something runs, seldom otherwise.
 import { ask, at, element, get, guarded } from "./api.js";
 
-const OFTEN = 400, SELDOM = 3000;  // ms
+const OFTEN = 400, SELDOM = 1500;  // ms
 const known = new Map();  // job -> its status when it was last seen
 let listeners = [], openSet = () => {}, timer = 0, jobs = [];
 

@@ -168,11 +168,9 @@ class Queue:
                 job.result, job.error = told.get("result", {}), told.get("error", "")
                 break
             else:
-                worker.wait()
-                job.error = (
-                    f"The worker process ended (code {worker.returncode}), most likely for want of memory. "
-                    "The studio goes on with a new one; what was finished is kept."
-                )
+                job.error = _ended(worker)
+        except BrokenPipeError:  # before it took the job
+            job.error = _ended(worker)
         except (OSError, ValueError) as error:
             job.error = f"The worker process cannot be reached ({error}); the studio goes on with a new one."
         with self._changed:
@@ -195,6 +193,13 @@ class Queue:
                 curve.append((job.done, float(value)))
                 if len(curve) > POINTS:
                     del curve[1:-1:2]
+
+
+def _ended(worker: subprocess.Popen[str]) -> str:
+    return (
+        f"The worker process ended (code {worker.wait()}), most likely for want of memory. "
+        "The studio goes on with a new one; what was finished is kept."
+    )
 
 
 def new_id() -> str:

@@ -1,8 +1,9 @@
 """Every data set through every format and back: by our readers, and by the public one where it is installed.
 
 For each set and format: images compared, and how many differ in pixels, mask, type, part or caption from the source.
-Public readers: pycocotools (coco), datumaro (datumaro, voc, yolo), supervision (yolo-seg), webdataset, Hugging Face's
-datasets (hf-dataset); "-" where one is not installed. Boxes alone (yolo) are compared by number and place.
+Public readers: pycocotools (coco), datumaro (datumaro, voc, yolo, mvtec), supervision (yolo-seg), labelme, webdataset,
+Hugging Face's datasets (hf-dataset); "-" where one is not installed. Boxes alone (yolo) are compared by number and
+place. labelme imports Qt: set QT_QPA_PLATFORM=offscreen where there is no screen.
 
 Example: python benchmarks/round_trips.py mvtec_ad:data/magnetic_tile mvtec_ad:data/ball_screw
 """
@@ -84,6 +85,25 @@ def datumaro(folder: Path, kind: str) -> Seen:
         yield stem, mask
 
 
+def mvtec(folder: Path) -> Seen:
+    for category in folder.iterdir():
+        if category.is_dir():
+            yield from datumaro(category, "mvtec_segmentation")
+
+
+def labelme(folder: Path) -> Seen:
+    from labelme import LabelFile
+    from labelme.utils import img_data_to_arr, shape_to_mask
+
+    for path in folder.glob("*/*.json"):
+        file = LabelFile(str(path))
+        size = img_data_to_arr(file.image_data).shape[:2]
+        mask = np.zeros(size, dtype=bool)
+        for shape in file.shapes:
+            mask |= shape_to_mask(size, shape["points"], shape["shape_type"])
+        yield path.stem, mask
+
+
 def supervision(folder: Path) -> Seen:
     from supervision import DetectionDataset
 
@@ -117,6 +137,8 @@ PUBLIC: dict[str, Callable[[Path], Seen]] = {
     "voc": lambda folder: datumaro(folder, "voc"),
     "yolo": lambda folder: datumaro(folder, "yolo"),
     "yolo-seg": supervision,
+    "mvtec": mvtec,
+    "labelme": labelme,
     "webdataset": webdataset,
     "hf-dataset": hf_dataset,
 }

@@ -31,13 +31,20 @@ def requests(browser: Any) -> list[str]:
 
 
 def violations(browser: Any) -> list[str]:
-    """What axe-core finds serious or critical, with the elements it finds it in."""
-    browser.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})
-    browser.execute_script(AXE.read_text(encoding="utf-8"))
-    found = browser.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
-    return [
-        f"{one['id']}: {node['html'][:120]} ({node['any'][0]['message'] if node['any'] else ''})"
-        for one in found["violations"]
-        if one["impact"] in ("serious", "critical")
-        for node in one["nodes"]
-    ]
+    """What axe-core finds serious or critical in light and in dark, with the elements it finds it in."""
+    if not browser.execute_script("return window.axe !== undefined"):
+        browser.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})
+        browser.execute_script(AXE.read_text(encoding="utf-8"))
+    told = []
+    for scheme in ("dark", "light"):
+        colours(browser, scheme)
+        found = browser.execute_async_script(
+            "axe.run({resultTypes: ['violations']}).then(arguments[arguments.length - 1])"
+        )
+        told += [
+            f"{scheme}, {one['id']}: {node['html'][:120]} ({node['any'][0]['message'] if node['any'] else ''})"
+            for one in found["violations"]
+            if one["impact"] in ("serious", "critical")
+            for node in one["nodes"]
+        ]
+    return told

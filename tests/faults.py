@@ -492,6 +492,16 @@ MUTATIONS = {
         STUDIO + "with_a_token_nothing_is_answered_without_it": [
             ("no token is asked for", "if self.token is not None and not self._knows(scope, headers):", "if False:")],
     },
+    "studio/app.py": {
+        STUDIO + "no_request_breaks_the_server_or_what_it_says_of_itself": [
+            ("the description hides refusals", "for status in (400, 401,", "for status in (401,"),
+            ("a wrong body is told as a fault of ours", '"utf-8", "replace").decode()}, 422)',
+             '"utf-8", "replace").decode()}, 500)')],
+    },
+    "studio/dials.py": {
+        STUDIO + "dials_of_a_batch_are_those_of_the_command": [
+            ("any setting may be named", "if name not in names:", "if False:")],
+    },
     "studio/offered.py": {
         STUDIO + "options_that_could_name_a_file_are_not_offered": [
             ("texts are offered", 'if not _is_free_text(field)}', "}")],

@@ -19,7 +19,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the studio's extra is absent: pip install 'flawsmith[studio]'")
 
 import fakes
-from browsing import colours, console, requests, violations
+from browsing import console, requests, violations
 from flawsmith import demo, images
 
 LARGE = (2160, 3840)
@@ -31,7 +31,8 @@ class Server:
     def __init__(self, root: Path) -> None:
         self.out = root / "out"
         few = demo.few_defects(root / "demo")
-        fakes.folder_tree(root / "large", good=1, defects={}, size=LARGE, suffix=".png", good_folder="")
+        rows = np.arange(LARGE[0], dtype=np.uint8)[:, None, None]
+        fakes.save(root / "large" / "0.png", np.broadcast_to(rows, (*LARGE, 3)), compress_level=1)
         self.sources = [f"mvtec_ad:{few}", f"folder:{root / 'large'}"]
         self.port = "0"
         self.process: subprocess.Popen[str] | None = None
@@ -142,8 +143,14 @@ class Page:
 
     def file(self) -> Path:
         """Where the open image's mask is saved."""
-        data_set, key = self.at("data-set").get_attribute("value"), self.at("overlay").get_attribute("data-image")
-        return self.server.out / "masks" / data_set / f"{key}.png"
+        data_set, overlay = self.at("data-set").get_attribute("value"), self.at("overlay")
+        of, key = (overlay.get_attribute(f"data-{name}") for name in ("of", "image"))
+        return self.server.out / of / data_set / f"{key}.png"
+
+    def holds(self, count: int) -> np.ndarray:
+        """What the file of the open mask holds, once it has so many pixels."""
+        self.until(lambda: self.at("saved").text == f"Saved, {count} pixels", "it is saved")
+        return images.read_mask(self.file())
 
     def empty(self) -> None:
         """Without a mask, and saved so."""
@@ -194,6 +201,25 @@ def test_from_opening_to_a_kept_defect_in_at_most_five_clicks(studio: Page) -> N
     assert all(address.startswith((studio.server.address, "blob:")) for address in requests(studio.browser))
 
 
+def test_dials_that_are_set_stand_in_the_request(studio: Page) -> None:
+    studio.browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
+    for css, value in (("#dials [aria-label='severity from']", "0.7"), ("#dials select[data-option=place]", "edge"),
+                       ("#batch-dials [aria-label='defects from']", "2")):  # fmt: skip
+        field = studio.all(css)[0]
+        studio.browser.execute_script(
+            "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('change'))", field, value
+        )
+    studio.open()  # a reload keeps them
+    studio.set("batch-count", "2")
+    studio.browser.execute_script("document.getElementById('batch').click()")
+    studio.job("done", "2 x procedural")
+    told = studio.browser.execute_async_script("fetch('/api/jobs').then((answer) => answer.json()).then(arguments[0])")[
+        -1
+    ]["request"]
+    assert told["dials"] == {"severity": [0.7, 0.7], "place": "edge", "defects": [2, 2]}
+    studio.browser.execute_script("localStorage.clear()")
+
+
 def test_strokes_are_undone_and_redone_and_saved(studio: Page) -> None:
     studio.empty()
     studio.drag((-60, -150), (60, -150), (60, -120))
@@ -226,10 +252,32 @@ def test_a_mask_of_4k_is_saved_pixel_for_pixel(studio: Page) -> None:
     studio.drag((-200, 90), (-120, 20), (220, 50))
     sha, count = studio.mask()
     assert count > 500_000
-    studio.until(lambda: studio.at("saved").text == f"Saved, {count} pixels", "it is saved")
-    saved = images.read_mask(studio.file())
+    saved = studio.holds(count)
     assert saved.shape == LARGE and saved.sum() == count
     assert hashlib.sha256(saved.astype(np.uint8).tobytes()).hexdigest() == sha
+
+
+def test_the_mask_of_a_reference_is_painted_and_imported(studio: Page, tmp_path: Path) -> None:
+    studio.set("method", "copypaste")
+    image = studio.at("overlay").get_attribute("data-image")
+    studio.click("reference-mask")
+    studio.until(lambda: studio.at("of-reference").is_displayed(), "its mask is open")
+    own = studio.mask()[1]
+    assert own > 0 and not studio.at("draw").is_enabled()  # the data set's, to be corrected
+    studio.drag((-60, -90), (60, -90), (60, -60))
+    sha, count = studio.mask()
+    saved = studio.holds(count)
+    assert count > own and hashlib.sha256(saved.astype(np.uint8).tobytes()).hexdigest() == sha
+    painted = np.zeros_like(saved)
+    painted[100:150, 90:150] = True
+    studio.at("import").send_keys(str(fakes.save(tmp_path / "own.png", painted)))
+    assert (studio.holds(50 * 60) == painted).all()
+    studio.click("reference-done")
+    studio.until(lambda: studio.at("overlay").get_attribute("data-image") == image, "the image is open again")
+    assert not studio.at("of-reference").is_displayed()
+    studio.click("make")
+    studio.until(lambda: studio.at("results").is_displayed(), "results are shown")
+    assert console(studio.browser) == []
 
 
 def test_painting_by_keyboard_alone(studio: Page) -> None:
@@ -343,6 +391,20 @@ def test_a_picked_folder_becomes_a_data_set(studio: Page, tmp_path: Path) -> Non
     studio.until(lambda: "Checking" not in studio.at("findings").text and studio.at("findings").text, "it is checked")
 
 
+def test_axe_finds_nothing_serious_in_the_studio(studio: Page) -> None:
+    studio.browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
+    found = violations(studio.browser)
+    studio.click("make")
+    studio.until(lambda: studio.at("results").is_displayed(), "results are shown")
+    found += violations(studio.browser)
+    for tab, css in (("review", "#tiles button"), ("queue", "#jobs li"), ("data", "#fit")):
+        studio.click(f"tab-{tab}")
+        studio.until(lambda css=css: [one for one in studio.all(css) if one.is_displayed()], f"{tab} is shown")
+        found += violations(studio.browser)
+    studio.click("keys")
+    assert found + violations(studio.browser) == []
+
+
 def test_a_restart_of_the_server_loses_nothing(studio: Page) -> None:
     studio.empty()
     studio.drag((-60, -150), (60, -150))
@@ -354,19 +416,3 @@ def test_a_restart_of_the_server_loses_nothing(studio: Page) -> None:
     studio.until(lambda: "no answer" not in studio.at("waiting").text, "and again")
     studio.open()
     assert studio.mask() == (painted, count)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious_in_the_studio(studio: Page, scheme: str) -> None:
-    colours(studio.browser, scheme)
-    studio.browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
-    found = violations(studio.browser)
-    studio.click("make")
-    studio.until(lambda: studio.at("results").is_displayed(), "results are shown")
-    found += violations(studio.browser)
-    for tab in ("review", "queue", "data"):
-        studio.click(f"tab-{tab}")
-        time.sleep(0.3)
-        found += violations(studio.browser)
-    studio.click("keys")
-    assert found + violations(studio.browser) == []

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from fastapi.testclient import TestClient
 import fakes
 from flawsmith import datasets, images
 from flawsmith.studio.app import create
+from flawsmith.studio.jobs import Queue
 from flawsmith.studio.store import deflate, inflate
 
 HOSTS = frozenset({"testserver"})
@@ -145,6 +147,41 @@ def test_a_reference_is_imitated_and_named(page: Page) -> None:
     assert json.loads(lines[0])["reference"]["file"].startswith("test/")
 
 
+def test_the_mask_of_a_reference_is_painted_pixel_for_pixel_and_imitated(page: Page, tmp_path: Path) -> None:
+    address = f"/api/masks/{page.data_set}/{page.defect}?of=references"
+
+    def loaded() -> np.ndarray:
+        return np.frombuffer(page.client.get(address).content, np.uint8).reshape(SIZE).astype(bool)
+
+    record = page.client.app.app.state.studio.record(page.data_set, page.defect)  # type: ignore[attr-defined]
+    assert (loaded() == record.load().mask).all()  # before anything is painted: the data set's own
+    painted = square()
+    painted[32:36, 40:44] = False
+    saved = page.client.put(address, content=deflate(painted), headers={**OURS, "X-Revision": ""})
+    assert saved.status_code == 200 and saved.json()["pixels"] == painted.sum()
+    file = page.out / "references" / page.data_set / f"{page.defect}.png"
+    assert (images.read_mask(file) == painted).all() and (loaded() == painted).all()
+    of_the_image = page.client.get(f"/api/masks/{page.data_set}/{page.defect}").content
+    assert not np.frombuffer(of_the_image, np.uint8).any()  # where a defect may come is another mask
+    told = page.client.app.app.state.studio.reference(page.data_set, page.defect)  # type: ignore[attr-defined]
+    assert (images.read_mask(told["mask"]) == painted).all()  # what the worker imitates
+    page.paint(np.ones(SIZE, bool))
+    job = page.wait(page.make(method="copypaste", reference=page.defect, count=1))
+    assert job["status"] == "done" and job["result"]["kept"], job
+    batch = {"data_set": page.data_set, "method": "copypaste", "defect_type": "crack", "count": 2}
+    job = page.wait(page.post("/api/batch", **batch, reference=page.defect))
+    lines = (page.out / "made" / job["id"] / "manifest.jsonl").read_text().splitlines()
+    assert {json.loads(line)["reference"]["file"] for line in lines} == {record.image.name}
+    page.client.put(address, content=deflate(np.zeros(SIZE, bool)), headers={**OURS, "X-Revision": "*"})
+    assert not file.exists() and (loaded() == record.load().mask).all()
+    bare = page.client.post(  # an image that nobody marked a defect in
+        "/api/make",
+        json={"data_set": page.data_set, "image": page.good, "method": "copypaste", "reference": page.good},
+        headers=OURS,
+    )
+    assert bare.status_code == 400 and "paint its mask" in bare.json()["error"]
+
+
 def test_a_batch_is_flawsmith_generate_and_is_reviewed_and_reported(page: Page, tmp_path: Path) -> None:
     job = page.post("/api/batch", data_set=page.data_set, method="procedural", defect_type="scratch", count=3)
     job = page.wait(job)
@@ -154,6 +191,70 @@ def test_a_batch_is_flawsmith_generate_and_is_reviewed_and_reported(page: Page, 
     told = page.wait(page.post(f"/api/report/{job['id']}"))
     assert told["status"] == "done", told
     assert b"<!doctype html>" in page.client.get(f"/api/exports/{told['id']}").content[:200]
+
+
+def test_dials_change_what_is_drawn_and_painted(page: Page) -> None:
+    image = {"data_set": page.data_set, "image": page.good, "family": "blob", "seed": 3}
+
+    def drawn(**dials: Any) -> np.ndarray:
+        content = page.client.post("/api/family", json={**image, "dials": dials}, headers=OURS).content
+        return np.frombuffer(content, np.uint8).reshape(SIZE).astype(bool)
+
+    small, large = (drawn(size=[share, share]).sum() for share in (0.02, 0.08))
+    assert 3 < large / small < 5  # four times the share
+    page.paint(square())
+    jobs = [page.make(count=1, dials={"severity": [level, level]}) for level in (0.1, 0.9)]
+    faint, strong = (page.wait(job) for job in jobs)
+    assert faint["request"]["dials"] == {"severity": [0.1, 0.1]}
+    seen = [page.get(f"/api/sets/{job['id']}")["rows"][0]["scores"]["visibility"] for job in (faint, strong)]
+    assert seen[0] < seen[1]
+
+
+def test_dials_of_a_batch_are_those_of_the_command(page: Page) -> None:
+    dials = {"defects": [2, 2], "untouched": 0.5, "gate": "off", "place": "edge", "severity": 0.8}
+    asked = {"data_set": page.data_set, "method": "procedural", "defect_type": "scratch", "count": 2}
+    job = page.wait(page.post("/api/batch", **asked, dials=dials))
+    assert job["status"] == "done", job["error"]
+    out = page.out / "made" / job["id"]
+    lines = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+    assert {line["severity"] for line in lines} == {0.8} and {len(line["instances"]["defects"]) for line in lines} == {
+        2
+    }
+    told = json.loads((out / "generate.json").read_text())
+    assert "gate" not in told and told["mask_options"] == {"place": "edge"}  # off; a batch's default is normal
+    assert len(list((out / "train" / "good").iterdir())) == 2  # as many as painted ones
+    for wrong in ({"defects": [0, 2]}, {"untouched": 1}, {"roi": "/etc"}, {"size": [0.5, 0.1]}, {"gate": "loud"}):
+        answer = page.client.post("/api/batch", json={**asked, "dials": wrong}, headers=OURS)
+        assert answer.status_code == 400, (wrong, answer.text)
+    one = {**asked, "image": page.good, "dials": {"defects": [2, 2]}}  # several are asked of a batch only
+    assert page.client.post("/api/make", json=one, headers=OURS).status_code == 400
+
+
+def test_a_fit_shows_its_loss_and_previews_and_becomes_a_method(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers", reason="a fit needs flawsmith[diffusion]")
+    own = fakes.mvtec_tree(tmp_path / "data", good=2, defects={"crack": 3}, size=SIZE, test_good=0)
+    with TestClient(create(tmp_path / "out", [f"mvtec_ad:{own}"], [], HOSTS)) as client:
+        page = Page(client, tmp_path / "out")
+        job = page.post("/api/fit", data_set=page.data_set, method="inpaint", name="tiny", steps=2)
+        seen: set[tuple[int, int]] = set()  # points of the curve and previews, while it runs
+        while (told := next(one for one in page.get("/api/jobs") if one["id"] == job["id"]))["status"] == "running" or (
+            told["status"] == "queued"
+        ):
+            seen.add((len(told["curves"].get("widget/crack", {}).get("loss", ())), len(told["previews"])))
+            time.sleep(0.05)
+        assert told["status"] == "done" and told["result"] == {"learned": ["widget/crack"]}, told
+        assert any(points and sheets for points, sheets in seen), seen  # before it is over
+        folder = tmp_path / "out" / "runs" / "tiny" / "train" / "widget-crack"
+        logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert told["curves"]["widget/crack"]["loss"][-1] == [2, logged[-1]["loss"]]
+        assert told["previews"] == ["widget-crack/000001.png", "widget-crack/000002.png"]
+        for name in told["previews"]:
+            content = client.get(f"/api/jobs/{job['id']}/previews/{name}").content
+            assert content == (folder / "previews" / Path(name).name).read_bytes()
+        for odd in ("widget-crack/000003.png", "../../../card.json", "%2e%2e/%2e%2e/card.json"):
+            assert client.get(f"/api/jobs/{job['id']}/previews/{odd}").status_code in (400, 404)
+        offered = client.app.app.state.studio.offered  # type: ignore[attr-defined]
+        assert "run: tiny" in offered.missing()  # described when the page asks next, by a process that imports torch
 
 
 def test_a_check_tells_its_findings(page: Page) -> None:
@@ -240,6 +341,23 @@ def test_the_worker_may_die_and_a_batch_may_be_cancelled(page: Page) -> None:
         assert ("worker process ended" in told["error"]) == (ended == "failed")
         assert page.get(f"/api/sets/{job['id']}")["rows"]  # what was finished is kept
         assert page.wait(page.make(count=1))["status"] == "done"  # and the studio goes on
+
+
+def test_a_worker_that_dies_before_it_takes_a_job_is_told_likewise(tmp_path: Path) -> None:
+    def dead() -> subprocess.Popen[str]:
+        worker = subprocess.Popen([sys.executable], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        worker.kill()
+        worker.wait()
+        return worker
+
+    queue = Queue(tmp_path, dead)
+    job = queue.add("make", "one", {})
+    for _ in range(100):
+        if job.status == "failed":
+            break
+        time.sleep(0.05)
+    queue.close()
+    assert job.status == "failed" and "worker process ended" in job.error
 
 
 def test_a_waiting_job_that_is_cancelled_never_begins(page: Page) -> None:
@@ -365,25 +483,53 @@ def test_options_that_could_name_a_file_are_not_offered(page: Page) -> None:
         assert answer.status_code in (400, 422), (changes, answer.text)
 
 
-def test_no_request_of_any_kind_breaks_the_server(page: Page) -> None:
-    """Every route that the server describes, with odd addresses and bodies."""
-    described = page.client.get("/api/openapi.json").json()["paths"]
-    bodies: list[Any] = [b"", b"[]", b"{}", b'{"a":' * 2000, b'\xff{"data_set":1e999}', b'{"data_set":1e999}']
-    values = ["-1", "ä" * 300, page.data_set]
-    del described["/api/methods"]  # it imports torch, and takes nothing
-    tried = 0
-    for path, methods in described.items():
-        for value, method in itertools.product(values, methods):
-            filled = path
-            for name in ("data_set", "key", "id_", "index", "what", "word", "name", "path", "set_"):
-                filled = filled.replace("{" + name + "}", value)
-            for body in bodies if method != "get" else [None]:
-                answer = page.client.request(
-                    method, filled, content=body, headers={**OURS, "Content-Type": "application/json"}
-                )
-                assert answer.status_code < 500, (method, filled, body, answer.text)
-                tried += 1
-    assert tried > 200 and page.get("/api/state")["version"]
+def test_no_request_breaks_the_server_or_what_it_says_of_itself(page: Page) -> None:
+    """Every route that is described, with requests that keep to its schema and others, drawn by schemathesis.
+
+    Half of them name a data set and an image that are there: behind them lies most of the code.
+    """
+    schemathesis = pytest.importorskip("schemathesis", reason="draws the requests: pip install schemathesis")
+    from hypothesis import HealthCheck, given, settings
+    from hypothesis import strategies as st
+    from schemathesis import GenerationMode, checks
+    from schemathesis.specs.openapi import checks as of_openapi
+
+    chosen = [
+        checks.not_a_server_error,
+        of_openapi.status_code_conformance,
+        of_openapi.content_type_conformance,
+        of_openapi.response_schema_conformance,
+    ]
+    there = {"data_set": page.data_set, "key": page.good, "image": page.good, "method": "perlin"}
+    raw = [b"", b"[]", b'{"a":' * 2000, b'\xff{"data_set":1e999}', b'{"data_set":1e999}']
+    answers: Counter[int] = Counter()
+    modes = st.sampled_from([GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+    described = schemathesis.openapi.from_asgi("/api/openapi.json", page.client.app)
+    for operation in (found.ok() for found in described.get_all_operations()):
+        if operation.path in ("/api/methods", "/api/fit"):  # they import torch
+            continue
+
+        @settings(
+            max_examples=12, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+        )
+        @given(case=modes.flatmap(lambda mode, op=operation: op.as_strategy(generation_mode=mode)), known=st.booleans())
+        def try_it(case: Any, known: bool) -> None:
+            for given_ in (case.path_parameters, case.body):
+                if known and isinstance(given_, dict):
+                    given_.update({name: value for name, value in there.items() if name in given_})
+            answer = case.call(headers=OURS)
+            answers[answer.status_code] += 1
+            case.validate_response(answer, checks=chosen)
+
+        try_it()
+        for body in raw if operation.method in ("post", "put") else ():
+            path = operation.path.format(
+                **dict.fromkeys(("name", "path", "id_", "index", "what", "word", "set_"), "-1"), **there
+            )
+            answer = page.client.request(operation.method, path, content=body, headers=OURS)
+            assert answer.status_code < 500, (operation.path, body, answer.text)
+    assert answers.total() > 200 and answers[200] > 20, answers
     for job in page.get("/api/jobs"):
         if job["status"] in ("queued", "running"):
             page.client.delete(f"/api/jobs/{job['id']}", headers=OURS)
+    assert page.get("/api/state")["version"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
@@ -138,11 +138,8 @@ class Loader:
         return self._heats[shape]
 
     def severity(self, job: Job) -> float | None:
-        """How strong a job's defect is to be: drawn once, between the ends that were asked for."""
-        if self.config.severity is None:
-            return None
-        low, high = self.config.severity
-        return round(low + (high - low) * (hash_seed(job.seed, "severity") % 10_001) / 10_000, 4)
+        """How strong a job's defect is to be."""
+        return severity_of(self.config.severity, job.seed)
 
     def _tile(self, family: str, allowed: np.ndarray, rng: np.random.Generator) -> tuple[slice, slice]:
         """Where a mask is drawn: everywhere, on a large photograph in a random square that meets the object.
@@ -224,6 +221,14 @@ class Loader:
                 mask = np.zeros(allowed.shape, dtype=bool)
                 mask[tile] = drawn
         return Request(normal, mask, job.defect_type, job.caption, reference, seed, warp, others, severity)
+
+
+def severity_of(span: Sequence[float] | None, seed: int) -> float | None:
+    """The severity of the image of a seed: drawn once, between the ends that were asked for."""
+    if span is None:
+        return None
+    low, high = span
+    return round(low + (high - low) * (hash_seed(seed, "severity") % 10_001) / 10_000, 4)
 
 
 def _clear(allowed: np.ndarray, taken: np.ndarray) -> np.ndarray:

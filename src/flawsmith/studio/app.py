@@ -10,8 +10,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 
 from flawsmith.errors import FlawsmithError
+from flawsmith.studio import asked
 from flawsmith.studio.data_routes import add_data, add_masks
 from flawsmith.studio.job_routes import add_jobs
 from flawsmith.studio.security import Guard
@@ -33,7 +35,12 @@ def create(out: Path, sources: list[str], runs: list[Path], hosts: frozenset[str
         studio.queue.close()
 
     app = FastAPI(
-        title="flawsmith studio", lifespan=life, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json"
+        title="flawsmith studio",
+        lifespan=life,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        responses={status: {"model": asked.Refused} for status in (400, 401, 403, 404, 405, 409, 413, 421, 422)},
     )
     app.state.studio = studio
 
@@ -46,6 +53,11 @@ def create(out: Path, sources: list[str], runs: list[Path], hosts: frozenset[str
         """Field and reason; not the input, which may hold what no JSON can (1e999)."""
         told = "; ".join(f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in error.errors()[:5])
         return JSONResponse({"error": told.encode("utf-8", "replace").decode()}, 422)
+
+    @app.exception_handler(HTTPException)
+    async def missing(_: Request, error: HTTPException) -> JSONResponse:
+        """No such address, or none that takes this kind of request."""
+        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
 
     _pages(app)
     add_data(app, studio)

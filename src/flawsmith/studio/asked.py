@@ -18,6 +18,12 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Refused(BaseModel):
+    """What is answered where something cannot be done."""
+
+    error: str
+
+
 class Make(Asked):
     """A few images of one photograph."""
 
@@ -30,7 +36,8 @@ class Make(Asked):
     reference: str = Field("", description="key of a real defect")
     count: int = Field(4, ge=1, le=16)
     seed: int = Field(0, ge=0, lt=2**53)
-    options: dict[str, Any] = Field(default_factory=dict)
+    dials: dict[str, Any] = Field(default_factory=dict, description="see flawsmith.studio.dials")
+    options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
 
 
 class Batch(Asked):
@@ -42,9 +49,11 @@ class Batch(Asked):
     defect_type: str = Field("", max_length=80)
     prompt: str = Short
     family: str = ""
+    reference: str = Field("", description="key of the only real defect to imitate; default: the few-shot support")
     count: int = Field(20, ge=1, le=10_000)
     seed: int = Field(0, ge=0, lt=2**53)
-    options: dict[str, Any] = Field(default_factory=dict)
+    dials: dict[str, Any] = Field(default_factory=dict, description="see flawsmith.studio.dials")
+    options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
 
 
 class Fit(Asked):
@@ -81,6 +90,7 @@ class Family(Asked):
     family: str
     seed: int = Field(0, ge=0, lt=2**53)
     reference: str = ""
+    dials: dict[str, Any] = Field(default_factory=dict, description="of masks, and severity")
 
 
 def family(name: str, has_reference: bool) -> str:

@@ -11,14 +11,15 @@ from fastapi.responses import Response
 import flawsmith
 from flawsmith import images, masks
 from flawsmith.errors import FlawsmithError
+from flawsmith.generation.loading import severity_of
 from flawsmith.masks import boxes
 from flawsmith.records import hash_seed
-from flawsmith.studio import asked
+from flawsmith.studio import asked, dials
 from flawsmith.studio.catalogue import around, shown, thumbnail
 from flawsmith.studio.jobs import new_id
 from flawsmith.studio.offered import LEARNED
 from flawsmith.studio.shared import BROWSER_KEEPS, Studio, body_of
-from flawsmith.studio.store import checked, deflate, inflate
+from flawsmith.studio.store import Kind, deflate, inflate
 
 MASK_TYPE = "application/x-flawsmith-mask"
 
@@ -31,6 +32,7 @@ def add_data(app: FastAPI, studio: Studio) -> None:
             "version": flawsmith.__version__,
             "data_sets": studio.catalogue.listed(),
             "methods": studio.offered.table(),
+            "dials": {"make": dials.schema(dials.OF_ONE), "batch": dials.schema(dials.OF_MANY)},
             "families": [*asked.FAMILIES, *asked.NEEDS_REFERENCE],
             "trainable": list(LEARNED) if studio.offered.learned else [],
             "formats": ["flawsmith", "coco", "yolo", "yolo-seg", "voc", "labelme"],
@@ -46,30 +48,30 @@ def add_data(app: FastAPI, studio: Studio) -> None:
     def listed(data_set: str) -> dict[str, Any]:
         """The images of a data set."""
         found = studio.catalogue.get(data_set)
-        painted = {path.stem for path in (studio.out / "masks" / checked(data_set)).glob("*.png")}
+        painted = studio.store.painted(data_set, "references")
         rows = [
             {"key": key, "name": r.name, "category": r.category, "type": r.defect_type, "good": r.is_good,
-             "has_mask": bool(r.masks), "painted": key in painted}
+             "has_mask": bool(r.masks) or key in painted}
             for key, r in found.records.items()
         ]  # fmt: skip
         return {"id": found.id, "name": found.name, "source": found.source, "images": rows}
 
-    @app.get("/api/data/{data_set}/{key}")
+    @app.get("/api/data/{data_set}/{key}", response_class=Response)
     def image(data_set: str, key: str) -> Response:
         """An image, as a browser can show it, every pixel as it is."""
         content, media = shown(studio.record(data_set, key).image)
         return Response(content, media_type=media, headers=BROWSER_KEEPS)
 
-    @app.get("/api/data/{data_set}/{key}/thumbnail")
+    @app.get("/api/data/{data_set}/{key}/thumbnail", response_class=Response)
     def small(data_set: str, key: str) -> Response:
         path = studio.record(data_set, key).image
         return Response(thumbnail(path, path.stat().st_mtime_ns), media_type="image/webp", headers=BROWSER_KEEPS)
 
-    @app.get("/api/data/{data_set}/{key}/closeup")
+    @app.get("/api/data/{data_set}/{key}/closeup", response_class=Response)
     def near(data_set: str, key: str) -> Response:
         """A real defect and its surroundings."""
-        sample = studio.record(data_set, key).load()
-        return Response(around(sample.image, sample.mask), media_type="image/webp", headers=BROWSER_KEEPS)
+        image, mask = images.read_image(studio.record(data_set, key).image), studio.reference_mask(data_set, key)
+        return Response(around(image, mask), media_type="image/webp", headers={"cache-control": "no-store"})
 
     @app.put("/api/uploads/{name}/{path:path}")
     async def upload(name: str, path: str, request: Request) -> dict[str, Any]:
@@ -89,24 +91,29 @@ def add_masks(app: FastAPI, studio: Studio) -> None:
         headers = {"content-encoding": "gzip", "x-size": f"{width}x{height}", "x-revision": revision}
         return Response(deflate(mask), media_type=MASK_TYPE, headers={**headers, "cache-control": "no-store"})
 
-    @app.get("/api/masks/{data_set}/{key}")
-    def load(data_set: str, key: str) -> Response:
-        """The painted mask: gzip of a byte per pixel; of an image without one all 0."""
+    @app.get("/api/masks/{data_set}/{key}", response_class=Response)
+    def load(data_set: str, key: str, of: Kind = "masks") -> Response:
+        """The painted mask: gzip of a byte per pixel; of an image without one all 0.
+
+        Of a reference without one it is the data set's own.
+        """
         size = images.image_size(studio.record(data_set, key).image)
-        mask, revision = studio.store.mask(data_set, key)
+        mask, revision = studio.store.mask(data_set, key, of)
+        if of == "references" and mask is None:
+            mask = studio.reference_mask(data_set, key)
         return answer(mask if mask is not None and mask.shape == size else np.zeros(size, bool), revision)
 
     @app.put("/api/masks/{data_set}/{key}")
-    async def save(data_set: str, key: str, request: Request) -> dict[str, Any]:
+    async def save(data_set: str, key: str, request: Request, of: Kind = "masks") -> dict[str, Any]:
         """Save a painted mask; the header X-Revision names what was painted over, `*` whatever is there."""
         content = await body_of(request)
         size = images.image_size(studio.record(data_set, key).image)
         mask = inflate(content, size)
         revision = request.headers.get("x-revision", "*")
-        saved = studio.store.save_mask(data_set, key, mask, None if revision == "*" else revision)
+        saved = studio.store.save_mask(data_set, key, mask, None if revision == "*" else revision, of)
         return {"revision": saved, "pixels": int(mask.sum())}
 
-    @app.post("/api/masks/{data_set}/{key}/import")
+    @app.post("/api/masks/{data_set}/{key}/import", response_class=Response)
     async def take(data_set: str, key: str, request: Request) -> Response:
         """A mask image of the user's own, answered as a mask; white is defect. It is not saved yet."""
         path = studio.out / "work" / f"import-{new_id()}.png"
@@ -125,7 +132,7 @@ def add_masks(app: FastAPI, studio: Studio) -> None:
             )
         return answer(mask)
 
-    @app.post("/api/wand")
+    @app.post("/api/wand", response_class=Response)
     def wand(given: asked.Wand) -> Response:
         """The likeliest defect in a box, as a mask of the whole image."""
         image = images.read_image(studio.record(given.data_set, given.image).image)
@@ -137,12 +144,15 @@ def add_masks(app: FastAPI, studio: Studio) -> None:
         mask[top:bottom, left:right] = boxes.within(image, given.box)
         return answer(mask)
 
-    @app.post("/api/family")
+    @app.post("/api/family", response_class=Response)
     def draw(given: asked.Family) -> Response:
         """A mask of a family, drawn on the object."""
         name = asked.family(given.family, bool(given.reference))
         image = images.read_image(studio.record(given.data_set, given.image).image)
-        reference = studio.record(given.data_set, given.reference).load() if given.reference else None
+        reference = studio.reference_sample(given.data_set, given.reference) if given.reference else None
         rng = np.random.default_rng(hash_seed(given.seed, "mask"))
-        mask, _ = masks.draw(name or "blob", masks.foreground(image), rng, reference=reference, image=image)
+        told, of_masks = dials.parted(given.dials, dials.OF_DRAWN)
+        severity = severity_of(dials.checked(told).severity, given.seed)
+        options = masks.mask_options({**of_masks, "severity": severity})
+        mask, _ = masks.draw(name or "blob", masks.foreground(image), rng, options, reference, image)
         return answer(mask)

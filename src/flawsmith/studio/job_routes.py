@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 
 from flawsmith import images
 from flawsmith.datasets.writer import MANIFEST
 from flawsmith.errors import FlawsmithError
-from flawsmith.studio import asked
+from flawsmith.studio import asked, dials
 from flawsmith.studio.jobs import new_id
 from flawsmith.studio.shared import Studio
 from flawsmith.studio.store import checked
+
+PREVIEWS = 5  # of a fit, evenly spaced
 
 
 def add_jobs(app: FastAPI, studio: Studio) -> None:
@@ -35,6 +37,9 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
         if method["references"] != "none" and not given.reference:
             raise FlawsmithError(f"{given.method} imitates a real defect: choose a reference.")
         id_, mask = new_id(), None
+        told, of_masks = dials.parted(given.dials, dials.OF_ONE)
+        config = dials.checked(told)
+        reference = studio.reference(given.data_set, given.reference, given.defect_type)
         painted = None if given.family else studio.store.mask(given.data_set, given.image)[0]
         if painted is not None and painted.any():
             mask = studio.out / "work" / f"{id_}.png"  # as it is now: what is painted later is another job's
@@ -47,8 +52,10 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
             "category": record.category or "product",
             "mask": str(mask) if mask else "",
             "family": given.family,
-            "mask_options": {},
-            "reference": studio.reference(given.data_set, given.reference),
+            "mask_options": of_masks,
+            "severity": config.severity,
+            "gate": config.gate,
+            "reference": reference,
             "options": studio.offered.options(given.method, given.options),
             "request": given.model_dump(mode="json"),
             **{key: getattr(given, key) for key in ("defect_type", "prompt", "count", "seed")},
@@ -61,6 +68,7 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
         found = studio.catalogue.get(given.data_set)
         method = studio.offered.get(given.method)
         id_ = new_id()
+        told, of_masks = dials.parted(given.dials, dials.OF_MANY)
         config = {
             "method": method["told"],
             "normal": found.source,
@@ -71,8 +79,15 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
             "seed": given.seed,
             "prompt": given.prompt or None,
             "mask": asked.family(given.family, method["references"] != "none") or None,
+            "mask_options": of_masks,
             "options": studio.offered.options(given.method, given.options),
+            **told,
         }
+        reference = studio.reference(given.data_set, given.reference, given.defect_type)
+        if reference is not None:
+            config |= {"reference": reference["image"], "reference_mask": reference["mask"]}
+            config["defect"] = config["defect"] or [reference["defect_type"]]
+        dials.checked(config)
         settings = {"config": config, "request": given.model_dump(mode="json")}
         return studio.queue.add("batch", f"{given.count} x {given.method} on {found.name}", settings, id_).told()
 
@@ -90,8 +105,17 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
         out = studio.out / "runs" / given.name
         config: dict[str, Any] = {"method": given.method, "data": found.source, "out": str(out)}
         config |= {"category": given.category or None, "steps": given.steps, "seed": given.seed}
+        config["options"] = {"preview_every": -(-given.steps // PREVIEWS)}
         settings = {"config": config, "request": given.model_dump(mode="json")}
         return studio.queue.add("fit", f"fit {given.method} to {found.name}", settings).told()
+
+    @app.get("/api/jobs/{id_}/previews/{name:path}", response_class=Response)
+    def preview(id_: str, name: str) -> FileResponse:
+        """A preview of a fit, by a name among those that the job tells."""
+        path = studio.queue.get(id_).previews().get(name)
+        if path is None:
+            raise FlawsmithError(f"No preview {name[:80]!r}.")
+        return FileResponse(path, media_type="image/png", headers={"cache-control": "no-store"})
 
     @app.post("/api/export")
     def export(given: asked.Export) -> dict[str, Any]:
@@ -124,7 +148,7 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
         settings["out"] = str(studio.out / "exports" / f"{id_}.html")
         return studio.queue.add("report", f"report on {job.title}", settings, id_).told()
 
-    @app.get("/api/exports/{id_}")
+    @app.get("/api/exports/{id_}", response_class=Response)
     def download(id_: str) -> FileResponse:
         """The zip file of an export, or the page of a report."""
         for suffix in (".zip", ".html"):

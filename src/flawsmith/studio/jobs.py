@@ -23,7 +23,8 @@ from flawsmith.studio.store import ID
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 MOST_WAITING = 200
 REMEMBERED = 500  # finished jobs
-LOSSES = 400  # points of a fit's curve that are kept
+POINTS = 400  # of a fit's curve that are kept
+CURVES = ("loss", "held_out")  # what a fit tells of its steps
 
 
 @dataclass
@@ -40,8 +41,9 @@ class Job:
     what: str = ""
     done: int = 0
     total: int = 0
-    losses: list[tuple[int, float]] = field(default_factory=list)
-    begun: tuple[float, int] | None = None  # clock and `done` when the first progress came
+    # of a fit: by what is learned ("widget/crack") and by CURVES the points (step, value)
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = field(default_factory=dict)
+    begun: tuple[float, int] | None = None  # clock and `done` when the first progress of this part of the work came
 
     def told(self) -> dict[str, Any]:
         """For the page: without what only the worker needs, with the seconds left where they can be known."""
@@ -50,7 +52,16 @@ class Job:
             spent = time.monotonic() - self.begun[0]
             left = round(spent * (self.total - self.done) / (self.done - self.begun[1]))
         fields = {key: value for key, value in asdict(self).items() if key not in ("begun", "settings")}
-        return {**fields, "seconds_left": left, "request": self.settings.get("request", {})}
+        told = {**fields, "seconds_left": left, "request": self.settings.get("request", {})}
+        return {**told, "previews": list(self.previews())}
+
+    def previews(self) -> dict[str, Path]:
+        """What a fit has painted so far to be looked at, "widget-crack/000050.png" -> the file."""
+        if self.kind != "fit":
+            return {}
+        folder = Path(self.settings["config"]["out"]) / "train"
+        found = sorted(folder.glob("*/previews/*.png"))
+        return {f"{path.parts[-3]}/{path.name}": path for path in found if not images.PARTIAL.fullmatch(path.name)}
 
 
 ROW = TypeAdapter(Job)
@@ -166,11 +177,9 @@ class Queue:
                 job.result, job.error = told.get("result", {}), told.get("error", "")
                 break
             else:
-                worker.wait()
-                job.error = (
-                    f"The worker process ended (code {worker.returncode}), most likely for want of memory. "
-                    "The studio goes on with a new one; what was finished is kept."
-                )
+                job.error = _ended(worker)
+        except BrokenPipeError:  # before it took the job
+            job.error = _ended(worker)
         except (OSError, ValueError) as error:
             job.error = f"The worker process cannot be reached ({error}); the studio goes on with a new one."
         with self._changed:
@@ -183,13 +192,23 @@ class Queue:
             self._save()
 
     def _progress(self, job: Job, told: dict[str, Any]) -> None:
+        if told["done"] < job.done or job.begun is None:  # the next part counts from the beginning
+            job.begun = time.monotonic(), told["done"]
         job.what, job.done, job.total = told["what"], told["done"], told["total"]
-        job.begun = job.begun or (time.monotonic(), job.done)
-        loss = told.get("facts", {}).get("loss")
-        if isinstance(loss, (int, float)):
-            job.losses.append((job.done, float(loss)))
-            if len(job.losses) > LOSSES:
-                job.losses = job.losses[::2]
+        for name in CURVES:
+            value = told.get("facts", {}).get(name)
+            if isinstance(value, (int, float)):
+                curve = job.curves.setdefault(job.what, {}).setdefault(name, [])
+                curve.append((job.done, float(value)))
+                if len(curve) > POINTS:
+                    del curve[1:-1:2]
+
+
+def _ended(worker: subprocess.Popen[str]) -> str:
+    return (
+        f"The worker process ended (code {worker.wait()}), most likely for want of memory. "
+        "The studio goes on with a new one; what was finished is kept."
+    )
 
 
 def _row(row: Any) -> Job:

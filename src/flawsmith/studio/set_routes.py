@@ -41,7 +41,7 @@ def add_sets(app: FastAPI, studio: Studio) -> None:
     def one(id_: str) -> dict[str, Any]:
         return told(studio.queue.get(checked(id_)), True)
 
-    @app.get("/api/sets/{id_}/{index}/{what}")
+    @app.get("/api/sets/{id_}/{index}/{what}", response_class=Response)
     def file(id_: str, index: int, what: str) -> Response:
         """An image of a set: `image`, `mask`, `thumbnail`, or `closeup`, the defect and its surroundings."""
         if what not in ("image", "mask", "thumbnail", "closeup"):

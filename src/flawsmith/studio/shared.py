@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fastapi import Request
 
 from flawsmith import images
 from flawsmith.errors import FlawsmithError
-from flawsmith.records import Record
+from flawsmith.records import Record, Sample
 from flawsmith.studio.catalogue import Catalogue
 from flawsmith.studio.jobs import Queue
 from flawsmith.studio.offered import Offered
@@ -38,17 +39,34 @@ class Studio:
     def record(self, data_set: str, key: str) -> Record:
         return self.catalogue.get(data_set).record(key)
 
-    def reference(self, data_set: str, key: str) -> dict[str, Any] | None:
-        """A real defect as the worker takes it; its mask is written, since it may be a region of a file."""
+    def reference_mask(self, data_set: str, key: str) -> np.ndarray:
+        """The mask (H, W) bool painted for a reference, else the data set's own, else an empty one."""
+        record = self.record(data_set, key)
+        painted = self.store.mask(data_set, key, "references")[0]
+        if painted is not None and painted.shape == images.image_size(record.image):
+            return painted
+        return record.load().mask
+
+    def reference_sample(self, data_set: str, key: str, defect_type: str = "") -> Sample:
+        """A reference in pixels; `defect_type` names what the data set holds for good.
+
+        Raises FlawsmithError where nobody knows which pixels are the defect.
+        """
+        record, mask = self.record(data_set, key), self.reference_mask(data_set, key)
+        if not mask.any():
+            raise FlawsmithError(f"{record.name} has no mask, so it is no reference yet: paint its mask.")
+        kind = (defect_type or "defect") if record.is_good else record.defect_type
+        return Sample(images.read_image(record.image), mask, record.category, kind)
+
+    def reference(self, data_set: str, key: str, defect_type: str = "") -> dict[str, Any] | None:
+        """A reference as the worker takes it; its mask is written as it is now, under the name of its content."""
         if not key:
             return None
-        record = self.record(data_set, key)
-        if record.is_good or not record.masks:
-            raise FlawsmithError(f"{record.name} has no mask, so it is no reference: choose a real defect with one.")
-        path = self.out / "work" / f"{checked(data_set)}-{checked(key)}.png"
+        record, sample = self.record(data_set, key), self.reference_sample(data_set, key, defect_type)
+        path = self.out / "work" / f"{checked(data_set)}-{checked(key)}-{images.array_sha(sample.mask)[:12]}.png"
         if not path.is_file():
-            images.write_image(path, record.load().mask)
-        words = {"name": record.name, "category": record.category, "defect_type": record.defect_type}
+            images.write_image(path, sample.mask)
+        words = {"name": record.name, "category": sample.category, "defect_type": sample.defect_type}
         return {**words, "image": str(record.image), "mask": str(path)}
 
 

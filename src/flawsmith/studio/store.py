@@ -7,7 +7,7 @@ import re
 import threading
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from flawsmith.errors import FlawsmithError
 
 ID = re.compile(r"[0-9a-f]{12}")
 DECISIONS = ("keep", "drop", "")
+Kind = Literal["masks", "references"]  # of a painted mask: where a defect may come, or where the real one is
 
 
 class ConflictError(FlawsmithError):
@@ -32,27 +33,31 @@ class Store:
 
     # -- masks ---------------------------------------------------------------------------------------------------------
 
-    def mask_path(self, data_set: str, key: str) -> Path:
-        return self.out / "masks" / checked(data_set) / f"{checked(key)}.png"
+    def mask_path(self, data_set: str, key: str, kind: Kind = "masks") -> Path:
+        return self.out / kind / checked(data_set) / f"{checked(key)}.png"
 
-    def mask(self, data_set: str, key: str) -> tuple[np.ndarray | None, str]:
+    def painted(self, data_set: str, kind: Kind = "masks") -> set[str]:
+        """The keys of the images of a data set that have such a mask."""
+        return {path.stem for path in (self.out / kind / checked(data_set)).glob("*.png")}
+
+    def mask(self, data_set: str, key: str, kind: Kind = "masks") -> tuple[np.ndarray | None, str]:
         """(mask (H, W) bool or None, revision); the revision of no mask is ""."""
-        path = self.mask_path(data_set, key)
+        path = self.mask_path(data_set, key, kind)
         if not path.is_file():
             return None, ""
         mask = images.read_mask(path)
         return mask, images.array_sha(mask)
 
-    def save_mask(self, data_set: str, key: str, mask: np.ndarray, revision: str | None) -> str:
+    def save_mask(self, data_set: str, key: str, mask: np.ndarray, revision: str | None, kind: Kind = "masks") -> str:
         """Save (H, W) bool; an empty one removes the file. `revision`: what was painted over, None = whatever is there.
 
         Returns the new revision. Raises ConflictError where another revision is on disk.
         """
         with self._lock:
-            now = self.mask(data_set, key)[1]
+            now = self.mask(data_set, key, kind)[1]
             if revision is not None and revision != now:
                 raise ConflictError("The mask was changed elsewhere, most likely in another tab.")
-            path = self.mask_path(data_set, key)
+            path = self.mask_path(data_set, key, kind)
             if not mask.any():
                 path.unlink(missing_ok=True)
                 return ""

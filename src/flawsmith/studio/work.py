@@ -18,6 +18,7 @@ from flawsmith.datasets.exports import run as exports
 from flawsmith.datasets.writer import Writer, read_manifest
 from flawsmith.errors import FlawsmithError
 from flawsmith.generation import run as generation
+from flawsmith.generation.loading import severity_of
 from flawsmith.methods.base import Synthesizer
 from flawsmith.methods.samples import Samples
 from flawsmith.records import Progress, Sample
@@ -53,13 +54,14 @@ class Work:
         method = self._method(job["method"])
         image, out = images.read_image(job["image"]), Path(job["out"])
         mask = images.read_mask(job["mask"]) if job["mask"] else job["family"] or None
-        given = {key: job[key] for key in ("defect_type", "prompt", "category", "mask_options")}
+        given = {key: job[key] for key in ("defect_type", "prompt", "category", "mask_options", "gate")}
         reference = _reference(job["reference"])
         kept: list[Sample] = []
         refused: list[str] = []
         for number in range(job["count"]):
             seed = job["seed"] + number
-            made = method(image, mask, n=1, seed=seed, reference=reference, **given, **job["options"])
+            own = {**given, "severity": severity_of(job["severity"], seed)}
+            made = method(image, mask, n=1, seed=seed, reference=reference, **own, **job["options"])
             progress(f"seed {seed}", number + 1, job["count"], {})
             kept += [replace(sample, info={**sample.info, **_origin(job, seed)}) for sample in made]
             refused += [str(sample.info["rejected"]) for sample in made.refused]

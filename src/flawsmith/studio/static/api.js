@@ -15,8 +15,7 @@ export async function ask(path, options = {}) {
   }
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => ({}));
-  const detail = Array.isArray(told.detail) ? told.detail.map((one) => `${one.loc?.at(-1)}: ${one.msg}`).join("; ") : told.detail;
-  const error = new Error(told.error ?? detail ?? `The studio answered ${answer.status}.`);
+  const error = new Error(told.error ?? `The studio answered ${answer.status}.`);
   error.status = answer.status;
   throw error;
 }

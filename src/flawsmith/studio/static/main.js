@@ -71,12 +71,12 @@ at("shown-kind").addEventListener("change", list);
 // -- making ------------------------------------------------------------------------------------------------------
 
 const draw = guarded(async () => {
-  if (!current) return;
+  if (!current || paint.isReference()) return;
   const family = at("family").value, seed = recall("mask-seed", 0);
   remember("mask-seed", seed + 1);
   const asked = form.request();
   const name = family || FAMILY[asked.defect_type] || "blob";
-  await paint.put(ask("/api/family", { method: "POST", json: { data_set: asked.data_set, image: current, family: name, seed, reference: asked.reference } }));
+  await paint.put(ask("/api/family", { method: "POST", json: { data_set: asked.data_set, image: current, family: name, seed, reference: asked.reference, dials: form.maskDials() } }));
   at("family").value = "";  // the painted mask is what is wanted now
   remember("family", "");
   step("mask");
@@ -92,8 +92,8 @@ const make = guarded(async () => {
 });
 
 const batch = guarded(async () => {
-  const { reference, ...asked } = form.request();
-  await queue.watch(await post("/api/batch", { ...asked, count: Number(at("batch-count").value) }));
+  const { reference, ...asked } = form.request(), only = at("batch-reference").checked ? reference : "";
+  await queue.watch(await post("/api/batch", { ...asked, reference: only, dials: form.batchDials(), count: Number(at("batch-count").value) }));
   show("queue");
 });
 
@@ -111,6 +111,14 @@ queue.onReview((job) => {
   remember("review-set", job.id);
   show("review");
 });
+paint.onSave(({ of, image }, pixels) => { if (of === "references" && pixels) form.maskOfReference(image); });
+at("reference-mask").addEventListener("click", guarded(async () => {
+  compare.close();
+  const key = at("reference").value;
+  at("of-reference-name").textContent = images.find((one) => one.key === key).name;
+  await paint.open(at("data-set").value, key, "references");
+}));
+at("reference-done").addEventListener("click", () => openImage(current));
 compare.onDecision((word) => { if (word === "keep") step("keep"); });
 review.onOpen(show);
 data.onUpload(guarded(async (id) => {
@@ -144,7 +152,7 @@ function tour() {
 }
 
 at("tour-end").addEventListener("click", () => { remember("tour-over", true); tour(); });
-paint.onChange(() => { if (paint.currentMask() && !paint.currentMask().empty) step("mask"); });
+paint.onChange(() => { if (!paint.isReference() && paint.currentMask() && !paint.currentMask().empty) step("mask"); });
 
 // -- keys --------------------------------------------------------------------------------------------------------
 
@@ -192,6 +200,7 @@ guarded(async () => {
   fill(at("family"), [["", "painted, or the method's"], ...state.families.map((name) => [name, name])], recall("family", ""));
   fill(at("format"), state.formats.map((name) => [name, name]));
   data.setTrainable(state.trainable);
+  form.setDials(state.dials);
   form.setMethods(state.methods);
   show(recall("tab", "paint"));
   tour();

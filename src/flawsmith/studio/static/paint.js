@@ -9,11 +9,13 @@ const overlay = at("overlay");
 
 let tool = "brush", size = recall("size", 20);
 let stroke = null, corners = [], box = null, held = false, cursor = null;
-let place = null, saving = null, waiting = 0;  // of the mask: {data_set, image}
-let changed = () => {};
+let place = null, saving = null, waiting = 0;  // of the mask: {data_set, image, of}
+let changed = () => {}, kept = () => {};
 
 export const onChange = (listener) => { changed = listener; };
+export const onSave = (listener) => { kept = listener; };
 export const currentMask = () => viewer.mask;
+export const isReference = () => place?.of === "references";
 
 export function choose(name) {
   tool = name;
@@ -33,18 +35,22 @@ export function resize(value) {
 
 // -- opening and saving ------------------------------------------------------------------------------------------
 
-const path = () => `/api/masks/${place.data_set}/${place.image}`;
+const path = ({ data_set, image, of } = place) => `/api/masks/${data_set}/${image}?of=${of}`;
 
-export async function open(data_set, image) {
+export async function open(data_set, image, of = "masks") {  // "references": the mask of a real defect that is imitated
   await save();
-  const [blob, mask] = await Promise.all([
-    ask(`/api/data/${data_set}/${image}`).then((answer) => answer.blob()), Mask.load(`/api/masks/${data_set}/${image}`)]);
+  const wanted = { data_set, image, of };
+  const [blob, mask] = await Promise.all([ask(`/api/data/${data_set}/${image}`).then((answer) => answer.blob()), Mask.load(path(wanted))]);
   const bitmap = await createImageBitmap(blob);
-  place = { data_set, image };
+  place = wanted;
   corners = [];
   box = cursor = null;
   viewer.open(bitmap, mask);
   at("empty").hidden = true;
+  at("of-reference").hidden = !isReference();
+  at("draw").disabled = isReference();
+  at("saved").textContent = "";
+  overlay.dataset.of = of;
   overlay.dataset.image = image;  // what is open, for whoever waits for it
   changed();
 }
@@ -60,10 +66,11 @@ export async function save(force = false) {  // resolves when what is painted is
   clearTimeout(waiting);
   if (saving) await saving;
   if (!place || (at("saved").textContent !== "Not saved yet" && !force)) return;
-  const mask = viewer.mask, to = path();
+  const mask = viewer.mask, to = path(), saved = place;
   at("saved").textContent = "Saving ...";
   saving = mask.save(to, force).then((pixels) => {
     if (at("saved").textContent === "Saving ...") at("saved").textContent = `Saved, ${pixels} pixels`;
+    kept(saved, pixels);
   }).catch((error) => {
     if (error.status !== 409) { at("saved").textContent = "Not saved yet"; throw error; }
     at("saved").textContent = "Changed in another tab";
@@ -80,8 +87,8 @@ async function reload() {
 }
 
 export async function put(promise, add = false) {  // a mask from the server, as one step that can be undone
-  const answer = await promise;
-  if (!place) return;
+  const asked = place, answer = await promise;
+  if (!asked || asked !== place) return;  // another image was opened meanwhile
   viewer.mask.replace(new Uint8Array(await answer.arrayBuffer()), add);
   viewer.drawMask();
   touched();
@@ -143,7 +150,7 @@ const wand = guarded(async (drawn) => {
   const left = Math.max(0, Math.round(Math.min(drawn.x, drawn.x + drawn.w))), right = Math.min(width, Math.round(Math.max(drawn.x, drawn.x + drawn.w)));
   const top = Math.max(0, Math.round(Math.min(drawn.y, drawn.y + drawn.h))), bottom = Math.min(height, Math.round(Math.max(drawn.y, drawn.y + drawn.h)));
   if (right - left < 3 || bottom - top < 3) return;
-  await put(ask("/api/wand", { method: "POST", json: { ...place, box: [top, left, bottom, right] } }), true);
+  await put(ask("/api/wand", { method: "POST", json: { data_set: place.data_set, image: place.image, box: [top, left, bottom, right] } }), true);
 });
 
 overlay.addEventListener("pointerdown", (event) => {
@@ -228,7 +235,7 @@ at("zoom-out").addEventListener("click", () => viewer.zoom(-1));
 at("zoom-fit").addEventListener("click", () => viewer.fit());
 at("import").addEventListener("change", guarded(async (event) => {
   const [file] = event.target.files;
-  if (file && place) await put(ask(`${path()}/import`, { method: "POST", body: file }));
+  if (file && place) await put(ask(`/api/masks/${place.data_set}/${place.image}/import`, { method: "POST", body: file }));
   event.target.value = "";
 }));
 window.addEventListener("beforeunload", (event) => { if (at("saved").textContent === "Not saved yet") event.preventDefault(); });

@@ -1,7 +1,7 @@
 // The queue: progress, time left, cancel. It is asked for often while something runs, seldom otherwise.
 import { ask, at, element, get, guarded } from "./api.js";
 
-const OFTEN = 400, SELDOM = 3000;  // ms
+const OFTEN = 400, SELDOM = 1500;  // ms
 const known = new Map();  // job -> its status when it was last seen
 let listeners = [], openSet = () => {}, timer = 0, jobs = [];
 
@@ -15,15 +15,40 @@ export function left(seconds) {
 
 const WORDS = { queued: "waiting", running: "running", done: "done", failed: "failed", cancelled: "cancelled" };
 
-function curve(losses) {
-  const values = losses.map(([, loss]) => loss), low = Math.min(...values), high = Math.max(...values);
-  const points = losses.map(([, loss], i) => `${100 * i / (losses.length - 1)},${38 - 36 * (loss - low) / (high - low || 1)}`).join(" ");
-  const box = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  for (const [key, value] of Object.entries({ viewBox: "0 0 100 40", preserveAspectRatio: "none", role: "img", "aria-label": `loss from ${values[0].toFixed(4)} to ${values.at(-1).toFixed(4)}` })) box.setAttribute(key, value);
-  const drawn = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
-  drawn.setAttribute("points", points);
-  box.append(drawn);
-  return box;
+// Training loss and, dashed, the loss on what is held out, over the steps of one thing that is learned.
+function curve(name, { loss = [], held_out = [] }) {
+  const all = [...loss, ...held_out], values = all.map(([, value]) => value), low = Math.min(...values), high = Math.max(...values);
+  const last = Math.max(...all.map(([step]) => step)), first = Math.min(...all.map(([step]) => step));
+  const said = `${name}: loss from ${loss[0][1].toFixed(4)} to ${loss.at(-1)[1].toFixed(4)}${held_out.length ? `, held out ${held_out.at(-1)[1].toFixed(4)}` : ""}, step ${last}`;
+  const draw = (tag, attributes) => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    return made;
+  };
+  const box = draw("svg", { viewBox: "0 0 100 40", preserveAspectRatio: "none", role: "img", "aria-label": said });
+  for (const [kind, points] of [["loss", loss], ["held-out", held_out]]) {
+    const at = points.map(([step, value]) => `${100 * (step - first) / (last - first || 1)},${38 - 36 * (value - low) / (high - low || 1)}`);
+    box.append(draw("polyline", { class: kind, points: at.join(" ") }));
+  }
+  return [loss.length > 1 ? box : null, element("span", { class: "soft" }, said)];
+}
+
+const sheets = new Map();  // of a preview and a status: so that asking for the queue again draws no image anew
+
+function sheet(src, alt, status) {
+  const key = `${src} ${status}`;  // the last one is painted again when all is learned
+  if (!sheets.has(key)) sheets.set(key, element("img", { src, alt }));
+  return sheets.get(key);
+}
+
+function previews(job) {  // of each thing that is learned the newest sheet, and links to the earlier ones
+  const folders = Map.groupBy(job.previews, (name) => name.split("/")[0]);
+  return [...folders].map(([folder, names]) => {
+    const link = (name) => `/api/jobs/${job.id}/previews/${name}`, step = (name) => Number(name.match(/(\d+)\.png$/)[1]);
+    return element("figure", { class: "preview" }, sheet(link(names.at(-1)), `what ${folder} paints at step ${step(names.at(-1))}: real, normal, generated, label`, job.status),
+      element("figcaption", { class: "soft" }, `${folder}, step ${step(names.at(-1))} `,
+        ...names.slice(0, -1).flatMap((name) => [element("a", { href: link(name), target: "_blank", rel: "noopener" }, `step ${step(name)}`), " "])));
+  });
 }
 
 function row(job) {
@@ -37,8 +62,8 @@ function row(job) {
       going ? element("button", { type: "button", onclick: guarded(() => cancel(job.id)) }, "Cancel") : null),
     job.status === "running" ? element("progress", { max: job.total || 1, value: job.total ? job.done : 0, "aria-label": job.title }) : null,
     job.status === "running" ? element("span", { class: "soft" }, [job.what, job.total ? `${job.done} of ${job.total}` : "", left(job.seconds_left)].filter(Boolean).join(" · ")) : null,
-    job.losses.length > 1 ? curve(job.losses) : null,
-    job.losses.length ? element("span", { class: "soft" }, `loss ${job.losses.at(-1)[1].toFixed(4)}`) : null,
+    ...Object.entries(job.curves).flatMap(([name, curves]) => (curves.loss ? curve(name, curves) : [])),
+    job.previews.length ? element("div", { class: "previews" }, ...previews(job)) : null,
     job.error ? element("span", { class: "bad" }, job.error) : null,
     refused ? element("span", { class: "soft" }, `Refused: ${refused}`) : null);
 }

@@ -244,6 +244,39 @@ def test_arms_are_paired_resumed_and_judged_in_words(
     assert code == 0 and len(trained) == 13 and results(out)["values"] == content["values"]
 
 
+def test_an_arm_takes_of_each_type_the_method_that_validation_likes(
+    compare: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, learned = segmentation.train, []
+
+    def watched(real, synthetic, *given, **named):
+        synthetic = list(synthetic)
+        if given[1].steps == 6:  # not the few steps of the plan
+            learned.append([(sample.defect_type, images.array_sha(sample.image)) for sample in synthetic])
+        return original(real, synthetic, *given, **named)
+
+    monkeypatch.setattr(segmentation, "train", watched)
+    arguments = ["--arms", "analogy-or-copypaste,copypaste,analogy", "--seeds", "0,1", "--shots", "2"]
+    code, _, err = compare(*arguments)
+    assert code == 0, err
+    content = results(tmp_path / "out")
+    for seed in (0, 1):
+        made = dict(zip(("copypaste", "analogy", "chosen"), learned[3 * seed : 3 * seed + 3], strict=True))
+        liked = {
+            (v["method"].split()[3].strip(","), v["type"]): v["value"]
+            for v in content["values"]
+            if v["key"] == "validation_pixel_AP/light-unet" and v["seed"] == seed
+        }
+        for kind in ("crack", "hole"):
+            best = max(("analogy", "copypaste"), key=lambda name: liked[name, kind] or 0.0)
+            taken = sorted(one for one in made["chosen"] if one[0] == kind)
+            assert taken and taken == sorted(one for one in made[best] if one[0] == kind)
+            assert any(f"seed {seed}, " in note and best in note and kind in note for note in content["notes"])
+    assert compare(*arguments)[0] == 0 and len(learned) == 6 and results(tmp_path / "out")["values"] == content["values"]
+    code, _, err = compare("--arms", "real,copypaste-or-analogy,copypaste", "--seeds", "0")
+    assert code == 2 and "add analogy to --arms" in " ".join(err.split())
+
+
 def test_another_network_takes_the_images_that_are_there(
     compare: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:

@@ -240,7 +240,7 @@ class CompareConfig(JudgingConfig):
     arms: tuple[str, ...] = Field(
         ("real", "copypaste", "perlin", "cutpaste", "nsa", "procedural", "inpaint", "anomalyxfusion", "anomalycontrol"),
         min_length=1,
-        description="real, a method, several with +, or NAME=FOLDER made elsewhere ({seed} in FOLDER is replaced)",
+        description="real, a method, several with + or -or-, or NAME=FOLDER made elsewhere ({seed} is replaced)",
     )
     seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1, description="each redoes support, images, training")
     support: Literal["redrawn", "fixed"] = Field(

@@ -82,6 +82,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="--compare: what to train on, with commas: real (no generated defects), METHOD, METHOD+METHOD, "
+            "METHOD-or-METHOD (of each defect type the one that does better on validation images), "
             "NAME=FOLDER ({seed} in it is replaced). Default: real and every method."
         ),
     ] = None,

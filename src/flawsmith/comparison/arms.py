@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,21 @@ from flawsmith.training import run as training
 from flawsmith.training.settings import settings_of
 
 REAL = "real"
+OR = "-or-"  # between methods of which each defect type takes one
 BY_VALIDATION = "by validation"  # in place of a share: the one of --ratios that validation likes best
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One row: real defects, plus the images of some methods. `folders` names those made elsewhere."""
+    """One row: real defects, plus the images of some methods. `folders` names those made elsewhere.
+
+    chooses: of each defect type only one method's images are taken, see `choice.chosen`.
+    """
 
     name: str
     methods: tuple[str, ...]
     folders: dict[str, str]
+    chooses: bool = False
 
     def label(self, shots: int | str, share: float | str | None = None) -> str:
         """The arm's name in tables, for example "4 real + copypaste, share 0.5"; no share where there is one side."""
@@ -45,15 +50,32 @@ class Arm:
 
 
 def parse(text: str) -> Arm:
-    """Parse "real", "copypaste", "real+copypaste", "copypaste+inpaint" or "NAME=FOLDER". Refuses unknown methods."""
+    """Parse "real", "copypaste", "real+copypaste", "copypaste+inpaint", "copypaste-or-inpaint" or "NAME=FOLDER".
+
+    Refuses unknown methods.
+    """
     if "=" in text:
         name, folder = text.split("=", 1)
         return Arm(name, (name,), {name: folder})
-    methods = tuple(part for part in text.split("+") if part != REAL)
+    text = text.removeprefix("real+")
+    chooses = OR in text
+    methods = tuple(part for part in text.split(OR if chooses else "+") if part != REAL)
     for method in methods:
         if method not in METHODS and ":" not in method:
             raise unknown("Arm", method, (REAL, *METHODS), "(or write NAME=FOLDER)")
-    return Arm(text.removeprefix("real+"), methods, {})
+    return Arm(text, methods, {}, chooses)
+
+
+def check_choices(arms: Sequence[Arm], metrics: Sequence[str]) -> None:
+    """Refuse an arm that chooses between methods of which nothing will be known."""
+    names = [one.name for one in arms]
+    for one in (one for one in arms if one.chooses):
+        lacking = [method for method in one.methods if method not in names]
+        if lacking or "segmentation" not in metrics:
+            raise FlawsmithError(
+                f"Arm {one.name} takes of each defect type the method that did better alone on validation images: "
+                + (f"add {','.join(lacking)} to --arms." if lacking else "add segmentation to --metrics.")
+            )
 
 
 def own_settings(settings: dict[str, Any], method: str) -> dict[str, Any]:
@@ -100,8 +122,8 @@ class Source:
     made: dict[str, list[Record]] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)  # method -> images that look like a judged defect
 
-    def images(self, one: Arm) -> list[Record]:
-        """The generated defect images of an arm."""
+    def images(self, one: Arm, choice: Mapping[str, str] | None = None) -> list[Record]:
+        """The generated defect images of an arm; by a `choice` (defect type -> method) one method's of each type."""
         found: list[Record] = []
         for method in one.methods:
             if method not in self.made:
@@ -114,7 +136,7 @@ class Source:
                 self.left_out[method] = len(alike)
                 refuse_leaks(used_by(out, [record.image for record in records]), self.support, self.division)
                 self.made[method] = records
-            found += self.made[method]
+            found += [r for r in self.made[method] if choice is None or choice.get(r.defect_type) == method]
         if one.methods and not found:
             raise FlawsmithError(f"Arm {one.name} made no image at all: see the reasons in its manifest.jsonl.")
         return found

@@ -20,8 +20,18 @@ from typing import Any
 import numpy as np
 
 from flawsmith import __version__, images
-from flawsmith.comparison import anchors, verdict
-from flawsmith.comparison.arms import BY_VALIDATION, REAL, Arm, Source, check_settings, digest, materialise, parse
+from flawsmith.comparison import anchors, choice, verdict
+from flawsmith.comparison.arms import (
+    BY_VALIDATION,
+    REAL,
+    Arm,
+    Source,
+    check_choices,
+    check_settings,
+    digest,
+    materialise,
+    parse,
+)
 from flawsmith.comparison.tasks import Outcome, Task, run, run_all
 from flawsmith.config import CompareConfig, overlay
 from flawsmith.datasets.lock import PARTIAL, Lock
@@ -35,7 +45,7 @@ from flawsmith.evaluation.detectors.classification import ClassificationConfig
 from flawsmith.evaluation.detectors.encoder import fingerprint
 from flawsmith.evaluation.detectors.segmentation import SegmentationConfig
 from flawsmith.evaluation.protocol import VALIDATION, Division, Real, read_real, use
-from flawsmith.evaluation.results import Ledger, Value, as_values
+from flawsmith.evaluation.results import MEAN, Ledger, Value, as_values
 from flawsmith.evaluation.run import LOOKING, check_metrics, fingerprints
 from flawsmith.methods import METHODS
 from flawsmith.records import Progress, Record, under
@@ -62,6 +72,7 @@ def compare(
     refuse_device(config.device)
     arms = [parse(text) for text in config.arms]
     check_settings(config, arms)
+    check_choices(arms, config.metrics)
     segmenting = heads.settings_of(
         config.segmentation, config.features if "segmentation" in config.metrics else "compact", config.device
     )
@@ -213,15 +224,19 @@ class Run:
         source.data = materialise(source.folder, support, normals)
         values = self._images(identity, source, seed, shots) + self._realism(identity, source, seed, shots)
         asked: list[tuple[Arm, float, Task]] = []
-        for one in self.arms:
-            if not self._fits(one, shots):
-                if one.name not in BASELINES:
-                    notes.append(f"{one.name} needs real defects and has no arm without any.")
-                continue
-            for share in self._shares(one, shots):
-                tasks = self._tasks(identity, one, source, normals, shots, share)
-                asked += [(one, share, task) for task in tasks]
-        self._train([task for *_, task in asked])
+        for chooses in (False, True):  # those that choose ask what the others' networks said
+            turn: list[tuple[Arm, float, Task]] = []
+            for one in (one for one in self.arms if one.chooses == chooses):
+                if not self._fits(one, shots):
+                    if one.name not in BASELINES:
+                        notes.append(f"{one.name} needs real defects and has no arm without any.")
+                    continue
+                for share in self._shares(one, shots):
+                    chosen = self._choice(identity, one, source, shots, share, notes) if chooses else None
+                    tasks = self._tasks(identity, one, source, normals, shots, share, chosen)
+                    turn += [(one, share, task) for task in tasks]
+            self._train([task for *_, task in turn])
+            asked += turn
         notes += self._left_out(identity, source)
         for one, share, task in asked:
             values += self._values(task.part)
@@ -237,7 +252,7 @@ class Run:
         support, test = source.support, [r for r in source.division.test if not r.is_good]
         judge: judging.Judge | None = None
         values: list[Value] = []
-        arms = [one for one in self.arms if self._fits(one, shots) and (one.methods or support)]
+        arms = [one for one in self._shown(shots) if one.methods or support]
         extra = [("anchors", None)] if shots == self.config.shots[0] else []  # the same for every number of shots
         for label, one in [*((one.label(shots), one) for one in arms), *extra]:
             judged = f"{','.join(self.wanted)} {self.extractor.hash}"
@@ -270,7 +285,7 @@ class Run:
         """Whether a probe tells every arm's windows from held-out defects; and of the anchors."""
         if self.extractor is None or "realism" not in self.config.metrics:
             return []
-        arms = [one for one in self.arms if self._fits(one, shots) and (one.methods or source.support)]
+        arms = [one for one in self._shown(shots) if one.methods or source.support]
         looker = anchors.Realism(self.extractor, source, seed)
         values: list[Value] = []
         for label, one in looker.rows([(one.label(shots), one) for one in arms]):
@@ -283,21 +298,45 @@ class Run:
             values += as_values(self.ledger[name]["values"])
         return values
 
+    def _shown(self, shots: int | str) -> list[Arm]:
+        """The arms whose images are looked at: those of one that chooses are other arms'."""
+        return [one for one in self.arms if self._fits(one, shots) and not one.chooses]
+
     def _fits(self, one: Arm, shots: int | str) -> bool:
         """Whether an arm exists for this number of shots; without any, nothing that copies real defects does."""
         own = [m for m in one.methods if m not in one.folders]
         copies = any(resolve(m, METHODS, "Method").references != "none" for m in own)
         return bool(shots) or (bool(one.methods) and not copies)
 
+    def _choice(
+        self, identity: str, one: Arm, source: Source, shots: int | str, share: float, notes: list[str]
+    ) -> dict[str, str]:
+        """The method of each defect type; a pure function of the networks that the part's name tells."""
+        alone = {}
+        for method in one.methods:
+            own = next(other for other in self.arms if other.name == method)
+            named = {what: part for what, _, part in self._named(identity, own, source, shots, share)}
+            alone[method] = self._values(named["segmentation"])
+        found = choice.chosen(source.division.types, alone)
+        notes.append(f"seed {source.seed}, {one.label(shots, share)}: {choice.sentence(found)}.")
+        return found
+
     def _tasks(
-        self, identity: str, one: Arm, source: Source, normals: list[Record], shots: int | str, share: float
+        self,
+        identity: str,
+        one: Arm,
+        source: Source,
+        normals: list[Record],
+        shots: int | str,
+        share: float,
+        chosen: dict[str, str] | None,
     ) -> list[Task]:
         """The networks of one arm and share; images are made for those that the ledger does not hold."""
         label, division = one.label(shots, share), source.division
         real = [] if share == 1 and one.methods else source.support
         found = []
         for _, config, part in self._named(identity, one, source, shots, share):
-            made = source.images(one) if part not in self.ledger else []
+            made = source.images(one, chosen) if part not in self.ledger else []
             sides = [tuple(side) for side in (real, made, normals, division.validation, division.test)]
             found.append(Task(part, label, config, *sides))
         return found
@@ -324,7 +363,7 @@ class Run:
     def _left_out(self, identity: str, source: Source) -> list[str]:
         """A note per method whose images looked like judged ones; a resumed run knows them from the ledger."""
         found = []
-        for one in self.arms:
+        for one in (one for one in self.arms if not one.chooses):
             name = f"{identity}/left out {one.name}{source.stamp(one)}"
             count = sum(source.left_out.get(method, 0) for method in one.methods)
             if count and name not in self.ledger:
@@ -377,7 +416,9 @@ class Run:
                     found = [
                         value for part in self.scored[shots, one.name, share].values() for value in self._values(part)
                     ]
-                    liked.append([v.value for v in found if v.key.startswith(f"{downstream.CHOSEN_BY}/")])
+                    liked.append(
+                        [v.value for v in found if v.key.startswith(f"{downstream.CHOSEN_BY}/") and v.type == MEAN]
+                    )
                 if any(number is None for row in liked for number in row):
                     notes.append(f"{label}: a seed has no real defect to choose the share by.")
                     continue

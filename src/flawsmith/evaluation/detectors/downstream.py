@@ -12,9 +12,9 @@ from flawsmith.evaluation import features
 from flawsmith.evaluation.detectors import classification, frozen, heads, segmentation
 from flawsmith.evaluation.detectors.encoder import fingerprint
 from flawsmith.evaluation.results import MEAN, Value
-from flawsmith.records import Progress, Record, Sample
+from flawsmith.records import GOOD, Progress, Record, Sample
 
-CHOSEN_BY = "validation_pixel_AP"  # mean over the types, on validation images: what weights and shares are chosen by
+CHOSEN_BY = "validation_pixel_AP"  # on validation images, of a type and the mean: what choices are made by
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def segment(
     checked = loaded(validation) if any(not r.is_good for r in validation) else []
     learn = heads.train if config.encoder else segmentation.train
     trained = learn(_lazily(real), _lazily(generated), _lazily(normals), config, checked, progress)
-    tally = segmentation.pooled(segmentation.judge(trained, checked)) if checked else None
-    best = tally.f1max() if tally else None
+    told = segmentation.judge(trained, checked)
+    best = segmentation.pooled(told).f1max()
     judged = segmentation.judge(trained, (record.load() for record in test))
     settings: dict[str, Any] = {
         "steps": config.steps,
@@ -67,6 +67,9 @@ def segment(
             len(checked), len(generated), settings=settings, reason=reason,
         )
     ]  # fmt: skip
+    for kind in dict.fromkeys(name for name in told.types if name != GOOD):
+        ap, count = segmentation.pooled(told, kind).ap(), told.types.count(kind)
+        values.append(Value(f"{CHOSEN_BY}/{config.name}", ap, kind, method, config.seed, count, len(generated)))
     for metric, row in segmentation.table(judged, best[1] if best else None).items():
         for kind, value in row.items():
             counts = sum(kind in ("all", name) for name in judged.types), len(generated)

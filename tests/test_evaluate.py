@@ -272,7 +272,8 @@ def test_an_arm_takes_of_each_type_the_method_that_validation_likes(
             taken = sorted(one for one in made["chosen"] if one[0] == kind)
             assert taken and taken == sorted(one for one in made[best] if one[0] == kind)
             assert any(f"seed {seed}, " in note and best in note and kind in note for note in content["notes"])
-    assert compare(*arguments)[0] == 0 and len(learned) == 6 and results(tmp_path / "out")["values"] == content["values"]
+    assert compare(*arguments)[0] == 0 and len(learned) == 6
+    assert results(tmp_path / "out")["values"] == content["values"]
     code, _, err = compare("--arms", "real,copypaste-or-analogy,copypaste", "--seeds", "0")
     assert code == 2 and "add analogy to --arms" in " ".join(err.split())
 

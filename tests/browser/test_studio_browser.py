@@ -264,6 +264,7 @@ def test_the_mask_of_a_reference_is_painted_and_imported(studio: Page, tmp_path:
     studio.until(lambda: studio.at("of-reference").is_displayed(), "its mask is open")
     own = studio.mask()[1]
     assert own > 0 and not studio.at("draw").is_enabled()  # the data set's, to be corrected
+    assert violations(studio.browser) == []
     studio.drag((-60, -90), (60, -90), (60, -60))
     sha, count = studio.mask()
     saved = studio.holds(count)

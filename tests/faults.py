@@ -498,6 +498,14 @@ MUTATIONS = {
             ("a wrong body is told as a fault of ours", '"utf-8", "replace").decode()}, 422)',
              '"utf-8", "replace").decode()}, 500)')],
     },
+    "studio/shared.py": {
+        STUDIO + "the_mask_of_a_reference_is_painted_pixel_for_pixel_and_imitated": [
+            ("the data set's own mask is imitated", "if painted is not None and", "if False and")],
+    },
+    "studio/jobs.py": {
+        STUDIO + "a_worker_that_dies_before_it_takes_a_job_is_told_likewise": [
+            ("a dead worker is out of reach", "except BrokenPipeError:", "except KeyError:")],
+    },
     "studio/dials.py": {
         STUDIO + "dials_of_a_batch_are_those_of_the_command": [
             ("any setting may be named", "if name not in names:", "if False:")],

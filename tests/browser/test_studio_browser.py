@@ -264,6 +264,7 @@ def test_the_mask_of_a_reference_is_painted_and_imported(studio: Page, tmp_path:
     studio.until(lambda: studio.at("of-reference").is_displayed(), "its mask is open")
     own = studio.mask()[1]
     assert own > 0 and not studio.at("draw").is_enabled()  # the data set's, to be corrected
+    assert violations(studio.browser) == []
     studio.drag((-60, -90), (60, -90), (60, -60))
     sha, count = studio.mask()
     saved = studio.holds(count)
@@ -382,13 +383,19 @@ def test_review_by_keys_and_download(studio: Page) -> None:
 
 def test_a_picked_folder_becomes_a_data_set(studio: Page, tmp_path: Path) -> None:
     folder = fakes.folder_tree(tmp_path / "own parts", good=2, defects={}, suffix=".jpg")
+    (folder / "good" / "copy.jpg").write_bytes((folder / "good" / "IMG_0.jpg").read_bytes())
     studio.click("tab-data")
     studio.at("folder").send_keys(str(folder))
     studio.until(lambda: "own parts" in studio.texts("#data-set option"), "it is listed")
-    studio.until(lambda: len(studio.all("#images button")) == 2, "its images are shown")
+    studio.until(lambda: len(studio.all("#images button")) == 3, "its images are shown")
     studio.click("tab-data")
     studio.click("check")
     studio.until(lambda: "Checking" not in studio.at("findings").text and studio.at("findings").text, "it is checked")
+    found = next(row for row in studio.all("#findings tr") if "copy" in row.text)
+    studio.until(
+        lambda: studio.browser.execute_script("return arguments[0].querySelector('img')?.naturalWidth", found),
+        "the copy is shown",
+    )
 
 
 def test_axe_finds_nothing_serious_in_the_studio(studio: Page) -> None:

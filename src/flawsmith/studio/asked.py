@@ -11,6 +11,8 @@ from flawsmith.errors import FlawsmithError, unknown
 
 FAMILIES = tuple(name for name in masks.MASKS if name not in ("learned", "reference", "varied"))
 NEEDS_REFERENCE = ("reference", "varied")
+# flawsmith: MVTec's layout with prompts and manifest, and nothing divided
+Format = Literal["flawsmith", "coco", "datumaro", "hf-dataset", "labelme", "voc", "webdataset", "yolo", "yolo-seg"]
 Short = Field("", max_length=300)
 
 
@@ -71,7 +73,7 @@ class Export(Asked):
     """The images that were kept, of all sets or of one."""
 
     set: str = ""
-    format: Literal["flawsmith", "coco", "yolo", "yolo-seg", "voc", "labelme"] = "flawsmith"
+    format: Format = "flawsmith"
 
 
 class Wand(Asked):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from fastapi import FastAPI, Request
@@ -35,7 +35,7 @@ def add_data(app: FastAPI, studio: Studio) -> None:
             "dials": {"make": dials.schema(dials.OF_ONE), "batch": dials.schema(dials.OF_MANY)},
             "families": [*asked.FAMILIES, *asked.NEEDS_REFERENCE],
             "trainable": list(LEARNED) if studio.offered.learned else [],
-            "formats": ["flawsmith", "coco", "yolo", "yolo-seg", "voc", "labelme"],
+            "formats": get_args(asked.Format),
         }
 
     @app.get("/api/methods")

@@ -3,8 +3,9 @@ import { ask, at, element, fill, guarded, post, say } from "./api.js";
 import { watch } from "./queue.js";
 
 const IMAGES = /\.(png|jpe?g|bmp|tiff?|webp)$/i;
-let opened = () => {};
+let opened = () => {}, keys = new Map();  // of images by their names, as findings name them
 
+export const setImages = (images) => { keys = new Map(images.map((one) => [one.name, one.key])); };
 export const onUpload = (given) => { opened = given; };
 export const setTrainable = (names) => {
   fill(at("fit-method"), names.map((name) => [name, name]), "anomalyxfusion");
@@ -61,9 +62,10 @@ at("check").addEventListener("click", guarded(async () => {
 export function checked(job) {
   if (job.id !== at("findings").dataset.job) return;
   if (job.status !== "done") { at("findings").textContent = job.error || job.status; return; }
-  const { findings } = job.result;
+  const { findings } = job.result, { data_set } = job.request;
+  const small = (file) => (keys.has(file) ? element("img", { src: `/api/data/${data_set}/${keys.get(file)}/thumbnail`, alt: "", loading: "lazy" }) : null);
   at("findings").replaceChildren(findings.length ? element("table", {}, element("tbody", {}, ...findings.map((one) => element("tr", {},
-    element("td", { class: one.severity === "error" ? "bad" : "" }, one.severity), element("td", {}, one.file), element("td", {}, `${one.reason} ${one.fix}`))))) : "No findings.");
+    element("td", { class: one.severity === "error" ? "bad" : "" }, one.severity), element("td", {}, small(one.file)), element("td", {}, one.file), element("td", {}, `${one.reason} ${one.fix}`))))) : "No findings.");
 }
 
 at("fit").addEventListener("submit", guarded(async (event) => {

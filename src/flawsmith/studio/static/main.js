@@ -40,6 +40,7 @@ const openData = guarded(async (id) => {
   remember("data-set", id);
   images = (await get(`/api/data/${id}`)).images;
   form.setImages(images);
+  data.setImages(images);
   list();
   const wanted = recall("image");
   const first = images.find((one) => one.key === wanted) ?? images.find((one) => one.good) ?? images[0];

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -178,3 +180,19 @@ def test_words_say_what_the_numbers_say() -> None:
     assert verdict.claim({"real": hurts}).startswith("does not help: ")
     assert "A first look: 3 seeds" in verdict.claim({"real": Difference(4.1, 2.2, 6.0, 3)})
     assert "first look" not in verdict.claim({"real": helps})
+
+
+def test_counts_have_one_form_on_disk_and_damaged_ones_are_refused(tmp_path: Path) -> None:
+    """safetensors writes several notes in any order: one of a dozen copies would differ."""
+    whole = Scored(np.arange(6.0).reshape(2, 3), np.ones((2, 3)), ("dent", "good"), ("part 1", "good 1"))
+    for number in range(12):
+        whole.save(tmp_path / f"{number}.safetensors")
+    contents = {path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(contents) == 1
+    again, content = Scored.load(tmp_path / "0.safetensors"), contents.pop()
+    assert np.array_equal(again.positives, whole.positives) and (again.types, again.units) == (whole.types, whole.units)
+    odd = [content[:-1], content[:40], b"", (1 << 40).to_bytes(8, "little") + content[8:], b"\xff" * 8 + content[8:]]
+    for damaged in odd:
+        (tmp_path / "0.safetensors").write_bytes(damaged)
+        with pytest.raises(ValueError):
+            Scored.load(tmp_path / "0.safetensors")

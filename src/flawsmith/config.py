@@ -9,7 +9,16 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from flawsmith import images, inputs
 from flawsmith.errors import FlawsmithError, short, unknown
@@ -79,6 +88,9 @@ class GenerateConfig(Told):
     defect: tuple[str, ...] = Field((), description="defect types to make; default: all the method or data set knows")
     n: int = Field(20, ge=1, le=10_000_000, description="images in total, or per defect type with per_defect")
     per_defect: bool = Field(False, description="count n for each defect type instead of in total")
+    mix: dict[str, Amount] = Field(
+        default_factory=dict, description="shares of the defect types among the images, as weights: crack 3, hole 1"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="same seed, same images")
     prompt: str | None = Field(None, description="caption for every image; steers methods that read text")
     mask: str | None = Field(None, description="mask family (flawsmith.masks.MASKS) or a mask image")
@@ -119,8 +131,18 @@ class GenerateConfig(Told):
         folder and however its paths are spelled.
         """
         place = {"out", "n", "normal", "references_from", "with_normals", "untouched", "device", "memory", "jobs"}
-        later = ("heat", "severity", "defects", "features")  # named only where used: older folders do not hold them
-        unused = {key for key in later if getattr(self, key) == type(self).model_fields[key].default}
+        later = (
+            "mix",
+            "heat",
+            "severity",
+            "defects",
+            "features",
+        )  # named only where used: older folders do not hold them
+        unused = {
+            key
+            for key in later
+            if getattr(self, key) == type(self).model_fields[key].get_default(call_default_factory=True)
+        }
         if self.gate == "off":
             unused.add("gate")
         fields = json.loads(self.model_dump_json(exclude=place | unused))
@@ -135,6 +157,23 @@ class GenerateConfig(Told):
         if isinstance(self.mask_options.get("run"), str):
             fields["mask_options"]["run"] = _run_identity(inputs.home(Path(self.mask_options["run"])))
         return fields
+
+    @field_validator("mix")
+    @classmethod
+    def _shares(cls, mix: dict[str, float], told: ValidationInfo) -> dict[str, float]:
+        """Types of weight 0 are left out."""
+        if mix and not any(mix.values()):
+            raise ValueError("at least one weight must be above 0")
+        if mix and told.data.get("defect"):
+            raise ValueError("the mixture names the types by itself: leave --defect out")
+        if mix and told.data.get("per_defect"):
+            raise ValueError("--per-defect makes the same number of each type: leave one of them out")
+        return {name: weight for name, weight in mix.items() if weight}
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The defect types that were named; none = all that the method or data set knows."""
+        return self.defect or tuple(self.mix)
 
     def gated(self) -> GenerateConfig:
         """With the gate's usual level where none was named."""

@@ -42,6 +42,12 @@ def generate(
     per_defect: Annotated[
         bool | None, typer.Option("--per-defect", help="Make -n images of each defect type, not in total.")
     ] = None,
+    mix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE=W,TYPE=W", help="Shares of the defect types among the images: crack=3,hole=1. Default: equal."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same images. Default 0.")] = None,
     prompt: Annotated[
         str | None, typer.Option(help='Caption; methods that read words paint it: "long thin rusty scratch".')
@@ -161,6 +167,7 @@ def generate(
         "defect": tuple(defect or ()),
         "n": n,
         "per_defect": per_defect,
+        "mix": _weights(mix),
         "seed": seed,
         "prompt": prompt,
         "mask": mask,
@@ -229,6 +236,25 @@ def _span(text: str | None, option: str) -> list[float] | None:
         raise FlawsmithError(f"{option} {short(text)} is no number: give one, or two with a comma between.") from None
     whole = [int(number) if number.is_integer() else number for number in numbers]
     return [whole[0], whole[-1]]
+
+
+def _weights(text: str | None) -> dict[str, float] | None:
+    """ "crack=3,hole=1" as weights by defect type."""
+    from flawsmith.errors import FlawsmithError, short
+
+    if text is None:
+        return None
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = (word.strip() for word in part.rpartition("="))
+        try:
+            weight = float(number)
+        except ValueError:
+            name = ""
+        if not name or name in found:
+            raise FlawsmithError(f"--mix {short(text)} is no list of shares: write each type once, crack=3,hole=1.")
+        found[name] = weight
+    return found
 
 
 def _account(summary: Summary) -> None:

@@ -67,7 +67,19 @@ class Told(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator(
-        *("out", "roi", "heat", "reference", "reference_mask", "mask", "method", "backbone", "features", "seen"),
+        *(
+            "out",
+            "roi",
+            "heat",
+            "from_misses",
+            "reference",
+            "reference_mask",
+            "mask",
+            "method",
+            "backbone",
+            "features",
+            "seen",
+        ),
         check_fields=False,
     )
     @classmethod
@@ -101,6 +113,9 @@ class GenerateConfig(Told):
         None, description="how strong the defects are, 0 (barely visible) to 1: one number or low and high"
     )
     defects: Counts = Field((1, 1), description="defects of an image, 1 to 20: one number or least and most")
+    from_misses: Path | None = Field(
+        None, description="results folder of an evaluation: more is made of what its segmenter missed of validation"
+    )
     untouched: float = Field(0.0, ge=0, lt=1, description="share of photographs without a defect among the images")
     # off here, for what measures a method as it is; the command and `flawsmith.generate` take normal where nobody asks
     gate: Literal["strict", "normal", "off"] = Field("off", description="what quality.Gate refuses and redraws")
@@ -131,18 +146,10 @@ class GenerateConfig(Told):
         folder and however its paths are spelled.
         """
         place = {"out", "n", "normal", "references_from", "with_normals", "untouched", "device", "memory", "jobs"}
-        later = (
-            "mix",
-            "heat",
-            "severity",
-            "defects",
-            "features",
-        )  # named only where used: older folders do not hold them
-        unused = {
-            key
-            for key in later
-            if getattr(self, key) == type(self).model_fields[key].get_default(call_default_factory=True)
-        }
+        # named only where used: older folders do not hold them
+        later = ("mix", "heat", "severity", "defects", "features", "from_misses")
+        given = self.model_dump(exclude_defaults=True)
+        unused = {key for key in later if key not in given}
         if self.gate == "off":
             unused.add("gate")
         fields = json.loads(self.model_dump_json(exclude=place | unused))
@@ -152,6 +159,8 @@ class GenerateConfig(Told):
                 continue
             if fields[key] is not None and Path(fields[key]).is_file():
                 fields[key] = f"{Path(fields[key]).name} {images.file_sha(fields[key])}"
+        if self.from_misses is not None and (self.from_misses / "misses.jsonl").is_file():
+            fields["from_misses"] = f"{self.from_misses.name} {images.file_sha(self.from_misses / 'misses.jsonl')}"
         if (Path(self.method) / "card.json").is_file():
             fields["method"] = _run_identity(Path(self.method))
         if isinstance(self.mask_options.get("run"), str):
@@ -169,6 +178,13 @@ class GenerateConfig(Told):
         if mix and told.data.get("per_defect"):
             raise ValueError("--per-defect makes the same number of each type: leave one of them out")
         return {name: weight for name, weight in mix.items() if weight}
+
+    @field_validator("from_misses")
+    @classmethod
+    def _by_type(cls, results: Path | None, told: ValidationInfo) -> Path | None:
+        if results is not None and told.data.get("per_defect"):
+            raise ValueError("misses decide the shares of the types: leave --per-defect out")
+        return results
 
     @property
     def asked(self) -> tuple[str, ...]:

@@ -86,6 +86,14 @@ def generate(
         str | None,
         typer.Option(metavar="K|LOW,HIGH", help="Defects of an image, each with an id in instances/. Default 1."),
     ] = None,
+    from_misses: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RESULTS",
+            help="Make more of what a detector missed: folder of `flawsmith evaluate --metrics segmentation`. Decides "
+            "shares of types, sizes, places and severity where you give none.",
+        ),
+    ] = None,
     untouched: Annotated[
         float | None, typer.Option(help="Share of untouched photographs among the images, in train/good. Default 0.")
     ] = None,
@@ -176,6 +184,7 @@ def generate(
         "severity": _span(severity, "--severity"),
         "defects": _span(defects, "--defects"),
         "untouched": untouched,
+        "from_misses": from_misses,
         "gate": gate,
         "features": features,
         "reference": reference,

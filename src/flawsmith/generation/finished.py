@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,8 @@ def _line(one: Painted, loader: Loader, synthesizer: Synthesizer) -> dict[str, A
         "options": synthesizer.options.model_dump(mode="json"),
         "flawsmith": __version__,
     }
+    if job.target is not None:
+        line["target"] = asdict(job.target)
     if request.severity is not None:
         line["severity"] = request.severity
     return line

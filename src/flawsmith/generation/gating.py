@@ -33,8 +33,12 @@ def gate(made: Plan, loader: Loader, synthesizer: Synthesizer) -> Gate | None:
         return None
     encoder = None if config.features is None else frozen(config.features)
     dials = loader.mask_options
+    aim = made.jobs.aim
     placed = config.roi is not None or config.heat is not None or dials.place != "anywhere"
-    unasked = settled(placed, dials.size is not None, config.severity is not None, synthesizer.imitates)
+    placed = placed or (aim is not None and aim.aims("place"))
+    sized = dials.size is not None or aim is not None
+    graded = config.severity is not None or (aim is not None and aim.aims("severity"))
+    unasked = settled(placed, sized, graded, synthesizer.imitates)
     return Gate.of(config.gate, _references(made, loader), encoder, unasked)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from flawsmith import captions
 from flawsmith.config import GenerateConfig
+from flawsmith.generation.misses import Aim
 from flawsmith.generation.turns import Turns
 from flawsmith.methods import mask_choice
 from flawsmith.records import Job, Record, hash_seed
@@ -36,10 +37,17 @@ class Jobs(Sequence[Job]):
     """
 
     def __init__(
-        self, config: GenerateConfig, kinds: Sequence[Kind], turns: Turns, total: int, shown: int, trained: bool
+        self,
+        config: GenerateConfig,
+        kinds: Sequence[Kind],
+        turns: Turns,
+        total: int,
+        shown: int,
+        trained: bool,
+        aim: Aim | None = None,
     ) -> None:
         self.config, self.kinds, self.turns, self.total = config, list(kinds), turns, total
-        self.shown, self.trained = shown, trained
+        self.shown, self.trained, self.aim = shown, trained, aim
 
     def __len__(self) -> int:
         return self.total
@@ -88,6 +96,7 @@ class Jobs(Sequence[Job]):
             caption=said,
             seed=hash_seed(config.seed, index),
             others=tuple(record for record in dict.fromkeys(shown[1:]) if record != shown[0]),
+            target=None if self.aim is None else self.aim.target(kind.defect_type, turn),
         )
 
 

@@ -13,6 +13,7 @@ from flawsmith import __version__, captions, datasets, images, inputs
 from flawsmith.config import GenerateConfig
 from flawsmith.datasets.splits import few_shot
 from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.generation import misses
 from flawsmith.generation.jobs import Jobs, Kind
 from flawsmith.generation.turns import Turns
 from flawsmith.methods.base import Synthesizer, read_card
@@ -81,12 +82,16 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         says = synthesizer.default_mask(defect), synthesizer.default_caption(category, defect)
         kinds.append(Kind(category, defect, normals[category], references, *says))
     shown = max(config.references, synthesizer.reference_count)
-    turns = Turns([config.mix.get(defect, 1) for _, defect in pairs])
-    jobs = Jobs(config, kinds, turns, total, shown, synthesizer.learns != "nothing")
+    known = list(dict.fromkeys(record.defect_type for record in records if not record.is_good))
+    aim = misses.aim(config, pairs, known, next(iter(normals.values())))
+    mix = config.mix if aim is None else aim.mix
+    turns = Turns([mix.get(defect, 1) for _, defect in pairs])
+    jobs = Jobs(config, kinds, turns, total, shown, synthesizer.learns != "nothing", aim)
     support = list(dict.fromkeys(record for supported in supports.values() for record in supported if sees_support))
     description = _description(config, synthesizer, records, jobs, support)
     from_here = needs and not own and config.references_from is None
     notes = _notes(synthesizer, records, supports, config.asked) if from_here else []
+    notes += [] if aim is None else aim.told
     return Plan(jobs, description, support, normals, notes, exemplars)
 
 
@@ -135,6 +140,7 @@ def _description(
         "data_set": hashlib.sha256("\n".join(everything).encode()).hexdigest()[:16],
         "types": [[kind.category, kind.defect_type] for kind in jobs.kinds],
         "options": synthesizer.options.model_dump(mode="json"),
+        **({} if jobs.aim is None else {"aim": jobs.aim.describe()}),
         **{key: value for key, value in config.identity().items() if key != "options"},
         "support": {
             **synthesizer.seen(),

@@ -15,6 +15,7 @@ import pytest
 
 import fakes
 from flawsmith import images
+from flawsmith.datasets import writer
 from flawsmith.datasets.writer import Writer
 from written import Run, painted, tree
 
@@ -49,6 +50,46 @@ def test_resume_equals_uninterrupted(run: Run, widget: Path, tmp_path: Path, dam
         fakes.write(tmp_path / "broken" / ".partial" / ".000.png.1.tmp", b"half")
     assert run(*command, tmp_path / "broken")[0] == 0
     assert tree(tmp_path / "whole") == tree(tmp_path / "broken")
+
+
+@pytest.mark.parametrize("damage", ["another size", "lost mask", "empty prompt", "link out"])
+def test_old_lines_count_by_the_sizes_of_their_files(
+    run: Run, widget: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """Of lines before the last RECENT ones no file is read; what is missing or cut is still seen."""
+    monkeypatch.setattr(writer, "RECENT", 2)
+    command = ("generate", "perlin", "--normal", widget, "-n", "6", "--out")
+    assert run(*command, tmp_path / "whole")[0] == 0
+    assert run(*command, tmp_path / "broken")[0] == 0
+    line = json.loads((tmp_path / "broken" / "manifest.jsonl").read_bytes().splitlines()[1])
+    image, mask, prompt = (tmp_path / "broken" / line[key] for key in ("image", "mask", "prompt"))
+    if damage == "another size":
+        image.write_bytes(image.read_bytes()[:-1])
+    elif damage == "lost mask":
+        mask.unlink()
+    elif damage == "empty prompt":
+        prompt.write_bytes(b"")
+    else:
+        fakes.write(tmp_path / "elsewhere.png", "not ours")
+        image.unlink()
+        image.symlink_to(tmp_path / "elsewhere.png")
+        code, _, error = run(*command, tmp_path / "broken")
+        assert code == 2 and "leaves its folder" in error
+        assert (tmp_path / "elsewhere.png").read_text() == "not ours"
+        return
+    code, said, _ = run(*command, tmp_path / "broken")
+    assert code == 0 and "(1 were already there)" in said
+    assert tree(tmp_path / "whole") == tree(tmp_path / "broken")
+
+
+def test_a_prompt_that_a_person_corrected_stays(run: Run, widget: Path, tmp_path: Path) -> None:
+    command = ("generate", "perlin", "--normal", widget, "-n", "3", "--out", tmp_path / "o")
+    assert run(*command)[0] == 0
+    line = json.loads((tmp_path / "o" / "manifest.jsonl").read_bytes().splitlines()[0])
+    (tmp_path / "o" / line["prompt"]).write_text("a better word\n")
+    code, said, _ = run(*command)
+    assert code == 0 and "(3 were already there)" in said
+    assert (tmp_path / "o" / line["prompt"]).read_text() == "a better word\n"
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[bytes]:

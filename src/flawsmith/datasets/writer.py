@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -162,21 +163,31 @@ class Writer:
         if line["status"] != "kept":
             return True
         for key in ("image", "mask"):
-            path = self._inside(line[key])
+            size = self._size(line[key])
             if hashed or f"{key}_bytes" not in line:
-                if not os.path.isfile(path) or images.file_sha(path) != line[f"{key}_sha"]:
+                if size is None or images.file_sha(self.out / line[key]) != line[f"{key}_sha"]:
                     return False
-            elif _size(path) != line[f"{key}_bytes"]:
+            elif size != line[f"{key}_bytes"]:
                 return False
-        return bool(_size(self._inside(line["prompt"])))  # people correct prompts; what a crash leaves is empty
+        return bool(self._size(line["prompt"]))  # people correct prompts; what a crash leaves is empty
 
-    def _inside(self, relative: str) -> str:
-        """`inputs.inside`, which asks the system about every part of a path, once for each folder."""
+    def _size(self, relative: str) -> int | None:
+        """Bytes of a file in the folder, None where there is none. `inputs.inside` asks the system about every part of
+        a path; here that is done once for each folder, and for links.
+        """
         folder, _, name = relative.rpartition("/")
-        if folder not in self._safe or name in ("", ".", "..") or os.path.islink(f"{self.out}/{relative}"):
+        if folder not in self._safe or name in ("", ".", ".."):
             inputs.inside(self.out, relative, MANIFEST)
             self._safe.add(folder)
-        return f"{self.out}/{relative}"
+        path = f"{self.out}/{relative}"
+        try:
+            found = os.lstat(path)
+            if stat.S_ISLNK(found.st_mode):
+                inputs.inside(self.out, relative, MANIFEST)
+                found = os.stat(path)
+        except OSError:
+            return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -212,13 +223,6 @@ class Writer:
             ) from error
         self.hear(line)
         self.count += 1
-
-
-def _size(path: str) -> int | None:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return None
 
 
 def lock(folder: Path) -> int | None:

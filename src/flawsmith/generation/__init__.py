@@ -16,8 +16,10 @@ def generate(
 ) -> Summary:
     """Paint a data set: `flawsmith generate METHOD --normal READER:DIR --out OUT`; the same call again resumes.
 
-    settings: fields of GenerateConfig (`n`, `seed`, `prompt`, `gate`, `severity`, ...); any other is an option
-    of the method. Returns Summary (kept, rejected, reasons, refused, out). Raises FlawsmithError.
+    settings: fields of GenerateConfig (`n`, `seed`, `prompt`, `gate`, `severity`, `jobs`, ...); any other is an option
+    of the method. jobs: worker processes for methods without a neural network (the same bytes for any number); a script
+    that asks for them calls this below `if __name__ == "__main__":`, since each of them imports it.
+    Returns Summary (kept, rejected, reasons, refused, out). Raises FlawsmithError.
     """
     from flawsmith import config
     from flawsmith.generation.run import run

@@ -33,7 +33,7 @@ class Tally:
         """Raises ValueError, KeyError, TypeError or AttributeError for a line that is none, and counts none of it."""
         if line["index"] >= self.n:
             return
-        refused = Counter((line["defect_type"], entry["check"]) for entry in line.get("refused", ()))
+        refused = [(line["defect_type"], entry["check"]) for entry in line.get("refused", ())]
         if line["status"] != "kept":
             reason = line["reason"].split("(")[0].strip()
             self.rejected += 1
@@ -45,7 +45,8 @@ class Tally:
             self.kept += 1
             if changed is not None:
                 self.changed[changed] += 1
-        self.refused.update(refused)
+        for one in refused:
+            self.refused[one] += 1
 
     def repeats(self, one: Finished, made: Plan) -> bool:
         """Whether an image is like one of the last that were kept of its type."""

@@ -130,10 +130,11 @@ class Workers:
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         if self._deaths > DEATHS:
             self.workers.remove(worker)
+            script = "as they do where a Python script asks for jobs elsewhere than below `if __name__ == '__main__':`"
+            why = "most likely for want of memory: give fewer --jobs" if code < 0 else script
             raise FlawsmithError(
-                f"{self._deaths} worker processes ended one after the other ({how}), most likely for want of memory: "
-                "give fewer --jobs. What was finished is kept; the same command resumes. (A Python script that asks "
-                'for jobs calls generate below `if __name__ == "__main__":`.)'
+                f"{self._deaths} worker processes ended one after the other ({how}), {why}. What was finished is kept; "
+                "the same command resumes."
             )
         log.warning("A worker process ended (%s); what it had not finished is painted again.", how)
         self._lost.extend(worker.told)

@@ -118,7 +118,9 @@ class GenerateConfig(Told):
     )
     untouched: float = Field(0.0, ge=0, lt=1, description="share of photographs without a defect among the images")
     # off here, for what measures a method as it is; the command and `flawsmith.generate` take normal where nobody asks
-    gate: Literal["strict", "normal", "off"] = Field("off", description="what quality.Gate refuses and redraws")
+    gate: Literal["strict", "normal", "off"] | str = Field(
+        "off", description="what quality.Gate refuses and redraws: strict, normal, off, or a profile (FILE.json)"
+    )
     features: str | None = Field(None, description="vision model of the gate's realism: a folder or a hub id")
     reference: Path | None = Field(None, description="a photograph of a defect to imitate")
     reference_mask: Path | None = Field(None, description="the defect's mask in the reference")
@@ -154,7 +156,7 @@ class GenerateConfig(Told):
             unused.add("gate")
         fields = json.loads(self.model_dump_json(exclude=place | unused))
         fields["max_redraws"] = self.redraws()
-        for key in ("roi", "heat", "reference", "reference_mask", "mask"):
+        for key in ("roi", "heat", "reference", "reference_mask", "mask", "gate"):
             if key in unused:
                 continue
             if fields[key] is not None and Path(fields[key]).is_file():
@@ -185,6 +187,16 @@ class GenerateConfig(Told):
         if results is not None and told.data.get("per_defect"):
             raise ValueError("misses decide the shares of the types: leave --per-defect out")
         return results
+
+    @field_validator("gate")
+    @classmethod
+    def _level_or_profile(cls, gate: str) -> str:
+        if gate in ("strict", "normal", "off"):
+            return gate
+        file = inputs.home(Path(gate))
+        if not file.is_file():
+            raise ValueError("give strict, normal, off, or a profile that `flawsmith review --refit FILE` wrote")
+        return str(file)
 
     @property
     def asked(self) -> tuple[str, ...]:

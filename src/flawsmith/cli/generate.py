@@ -100,8 +100,9 @@ def generate(
     gate: Annotated[
         str | None,
         typer.Option(
-            help="strict, normal or off: refuse what nobody would see or believe and paint it anew; the refused ones "
-            "stand in refused/. Default normal."
+            metavar="LEVEL|FILE.json",
+            help="strict, normal, off, or limits of your own (flawsmith review --refit): refuse what nobody would see "
+            "or believe and paint it anew; the refused ones stand in refused/. Default normal.",
         ),
     ] = None,
     features: Annotated[

@@ -37,6 +37,9 @@ REPORT = "report/test_report_page.py::test_"
 STUDIO = "studio/test_studio_api.py::test_"
 GATE = "quality/test_gate.py::test_"
 DIALS = "test_dials.py::test_"
+PLAN = "test_plan.py::test_"
+JOBS = "test_workers.py::test_"
+RESUME = "test_resume.py::test_"
 
 # file of src/flawsmith -> guarding test -> (the fault, old text, new text)
 # fmt: off
@@ -578,7 +581,27 @@ MUTATIONS = {
         GATE + "a_copy_is_found_turned_mirrored_and_in_other_light": [
             ("mirrored copies are overlooked", "(*turned, *(np.fliplr(one) for one in turned))", "turned")],
         GATE + "prints_know_an_image_they_were_shown": [
-            ("prints are forgotten", "self._prints.append(one)", "self._prints[:] = [one][:0]")],
+            ("prints are forgotten", "self._count += 1", "self._count += 0")],
+        GATE + "a_brief_print_misses_nothing_that_is_near_and_forgets_the_oldest": [
+            ("brief prints are compared too sharply", "limit = GREY_LIMIT + 1", "limit = GREY_LIMIT / 4"),
+            ("the oldest prints stay", "place = bytes.fromhex(text), self._count % RECENT",
+             "place = bytes.fromhex(text), min(self._count, RECENT - 1)")],
+    },
+    "generation/jobs.py": {
+        PLAN + "the_first_round_shows_every_photograph_and_reference": [
+            ("the first round ends with the shorter walk", "longest = max(", "longest = min(")],
+        PLAN + "each_pass_shows_every_photograph_once_and_in_another_order": [
+            ("every pass in one order", "default_rng([seed, epoch])", "default_rng([seed, 0])")],
+    },
+    "generation/tally.py": {
+        JOBS + "what_repeats_another_image_is_found_whoever_painted_it": [
+            ("repeats are kept", "if one.print is None:", "if True:")],
+    },
+    "datasets/writer.py": {
+        RESUME + "old_lines_count_by_the_sizes_of_their_files": [
+            ("sizes of old files are not asked", "elif size != line", "elif size is None and line"),
+            ("an empty prompt is whole", 'return bool(self._size(line["prompt"]))',
+             'return self._size(line["prompt"]) is not None')],
     },
     "quality/labels.py": {
         GATE + "a_label_loses_what_did_not_change_and_nothing_else": [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,7 @@ def load(path: Path) -> dict[str, float | None]:
     for name, limit in limits.items():
         if name not in CHECKS:
             raise unknown("Check", str(name), CHECKS, f"in {path}")
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float))):
+        number = isinstance(limit, (int, float)) and not isinstance(limit, bool) and math.isfinite(limit)
+        if limit is not None and not number:
             raise FlawsmithError(f"{path}: the limit of {name} is {short(limit)}; give a number, or null for none.")
     return {name: None if limit is None else float(limit) for name, limit in limits.items()}

@@ -29,9 +29,8 @@ from flawsmith.records import Record, Target
 FILE, RESULTS = "misses.jsonl", "results.json"
 NEAR = 1.25  # factor by which a size may differ from the missed defect's
 SLIGHT = 0.05  # missed share below which a defect counts as found whole
-LEAST = (
-    0.1  # weight of a type that is not missed, over that of the most missed one: a detector forgets what never comes
-)
+# weight of a type that is not missed over that of the most missed one: a detector forgets what never comes
+LEAST = 0.1
 FAINT = 10.8  # grey levels of severity 0, see `compose.at_severity`
 LOOKED_AT = 6  # good photographs that are compared to know whether products lie alike
 

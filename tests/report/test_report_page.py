@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -102,9 +103,21 @@ def test_every_kept_image_is_in_it_with_its_origin_and_nearest_real_defect(made:
     assert "Do as you like &amp; tell &lt;nobody&gt;." in text
 
 
-def test_the_same_folder_gives_the_same_bytes(made: Path, tmp_path: Path) -> None:
-    for name in "ab":
-        written(tmp_path / name, made)
+@pytest.mark.parametrize("late", range(6))
+def test_the_same_folder_gives_the_same_bytes_whichever_image_is_decoded_last(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: int
+) -> None:
+    lines = [json.loads(line) for line in (made / "manifest.jsonl").read_text().splitlines()]
+    decode = generated.Generated.pixels
+
+    def pixels(run: generated.Generated, line: dict) -> tuple:
+        if line["index"] == lines[late]["index"]:
+            time.sleep(0.1)
+        return decode(run, line)
+
+    written(tmp_path / "a", made)
+    monkeypatch.setattr(generated.Generated, "pixels", pixels)
+    written(tmp_path / "b", made)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 

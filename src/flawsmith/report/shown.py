@@ -86,14 +86,14 @@ def enter(
     told: Callable[[int], None],
 ) -> tuple[Measures, Measures]:
     """Enter a run's images into `shown`; returns the measures of (generated, real) defects."""
-    taken = set(shown.pool)
+    shown_by: dict[str, int] = {}  # photograph -> the first line it belongs to: not left to the race of the threads
+    for index, line in enumerate(lines):
+        shown_by.setdefault(line["normal"].get("sha", ""), index)
+    firsts = {index for sha, index in shown_by.items() if sha not in shown.pool}
 
-    def one(line: dict[str, Any]) -> _One:
-        image, mask, normal = run.pixels(line)
-        sha = line["normal"].get("sha", "")
-        first = normal is not None and sha not in taken
-        taken.add(sha)
-        bare = thumbnails.plain(normal, level) if first and normal is not None else ""
+    def one(index: int) -> _One:
+        image, mask, normal = run.pixels(lines[index])
+        bare = thumbnails.plain(normal, level) if index in firsts and normal is not None else ""
         measured = measures.measure(image, mask)
         return _One(strips(image, mask, normal, level), bare, normal is not None, measured, image.shape[1::-1])
 
@@ -104,7 +104,7 @@ def enter(
         pictures.append(thumbnails.zoomed([sample.image], sample.mask, level))
     found: list[_One] = []
     with ThreadPoolExecutor(WORKERS) as pool:
-        for count, looked in enumerate(pool.map(one, lines), start=1):
+        for count, looked in enumerate(pool.map(one, range(len(lines))), start=1):
             found.append(looked)
             told(count)
     alike = measures.nearest([looked.measured for looked in found], truth)

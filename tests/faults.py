@@ -37,6 +37,10 @@ REPORT = "report/test_report_page.py::test_"
 STUDIO = "studio/test_studio_api.py::test_"
 GATE = "quality/test_gate.py::test_"
 DIALS = "test_dials.py::test_"
+MIXTURE = "test_mixture.py::test_"
+MISSES = "test_misses.py::test_"
+MISSED = "evaluation/test_missed.py::test_"
+REFIT = "quality/test_refit.py::test_"
 PLAN = "test_plan.py::test_"
 JOBS = "test_workers.py::test_"
 RESUME = "test_resume.py::test_"
@@ -651,6 +655,31 @@ MUTATIONS = {
             ("brief prints are compared too sharply", "limit = GREY_LIMIT + 1", "limit = GREY_LIMIT / 4"),
             ("the oldest prints stay", "place = bytes.fromhex(text), self._count % RECENT",
              "place = bytes.fromhex(text), min(self._count, RECENT - 1)")],
+    },
+    "generation/turns.py": {
+        MIXTURE + "every_prefix_holds_each_share_to_within_one": [
+            ("always the kind that is furthest behind", "(1 - least - behind[kind]) / weights[kind]", "-weights[kind]"),
+            ("kinds are dealt before their time", "if by >= least]", "if by > -9]")],
+    },
+    "generation/misses.py": {
+        MISSES + "types_come_by_their_missed_share_and_what_is_found_still_comes": [
+            ("more of what was found", "return 1 - self.found", "return self.found"),
+            ("what is not missed never comes", "LEAST = 0.1", "LEAST = 0.0001")],
+        MISSES + "severity_is_what_makes_found_ones_as_faint_as_missed_ones": [
+            ("missed and found change places", "(one.found < 0.5) == missed", "(one.found < 0.5) != missed")],
+        MISSES + "results_that_cannot_be_planned_by_are_refused": [
+            ("test images are planned by", "if one.sha in tested:", "if False:")],
+    },
+    "evaluation/misses.py": {
+        MISSED + "a_row_says_what_was_found_and_what_the_defect_is_like": [
+            ("the threshold itself does not count", "levels[mask] <= level", "levels[mask] < level"),
+            ("of all pixels, not the defect's", "(levels[mask] <= level).mean()", "(levels <= level).mean()")],
+    },
+    "quality/profile.py": {
+        REFIT + "two_limits_one_of_them_from_below_are_recovered_together": [
+            ("all checks are bad above", "sign = -1 if CHECKS[name].below else 1", "sign = 1")],
+        REFIT + "of_noise_little_is_learned": [
+            ("kept images cost nothing", "- 10 * np.maximum(0, wrong - WRONGLY)", "+ wrong")],
     },
     "generation/jobs.py": {
         PLAN + "the_first_round_shows_every_photograph_and_reference": [

@@ -9,7 +9,16 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from flawsmith import images, inputs
 from flawsmith.errors import FlawsmithError, short, unknown
@@ -58,7 +67,19 @@ class Told(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator(
-        *("out", "roi", "heat", "reference", "reference_mask", "mask", "method", "backbone", "features", "seen"),
+        *(
+            "out",
+            "roi",
+            "heat",
+            "from_misses",
+            "reference",
+            "reference_mask",
+            "mask",
+            "method",
+            "backbone",
+            "features",
+            "seen",
+        ),
         check_fields=False,
     )
     @classmethod
@@ -79,6 +100,9 @@ class GenerateConfig(Told):
     defect: tuple[str, ...] = Field((), description="defect types to make; default: all the method or data set knows")
     n: int = Field(20, ge=1, le=10_000_000, description="images in total, or per defect type with per_defect")
     per_defect: bool = Field(False, description="count n for each defect type instead of in total")
+    mix: dict[str, Amount] = Field(
+        default_factory=dict, description="shares of the defect types among the images, as weights: crack 3, hole 1"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="same seed, same images")
     prompt: str | None = Field(None, description="caption for every image; steers methods that read text")
     mask: str | None = Field(None, description="mask family (flawsmith.masks.MASKS) or a mask image")
@@ -89,9 +113,14 @@ class GenerateConfig(Told):
         None, description="how strong the defects are, 0 (barely visible) to 1: one number or low and high"
     )
     defects: Counts = Field((1, 1), description="defects of an image, 1 to 20: one number or least and most")
+    from_misses: Path | None = Field(
+        None, description="results folder of an evaluation: more is made of what its segmenter missed of validation"
+    )
     untouched: float = Field(0.0, ge=0, lt=1, description="share of photographs without a defect among the images")
     # off here, for what measures a method as it is; the command and `flawsmith.generate` take normal where nobody asks
-    gate: Literal["strict", "normal", "off"] = Field("off", description="what quality.Gate refuses and redraws")
+    gate: Literal["strict", "normal", "off"] | str = Field(
+        "off", description="what quality.Gate refuses and redraws: strict, normal, off, or a profile (FILE.json)"
+    )
     features: str | None = Field(None, description="vision model of the gate's realism: a folder or a hub id")
     reference: Path | None = Field(None, description="a photograph of a defect to imitate")
     reference_mask: Path | None = Field(None, description="the defect's mask in the reference")
@@ -122,23 +151,61 @@ class GenerateConfig(Told):
         folder and however its paths are spelled.
         """
         place = {"out", "n", "normal", "references_from", "with_normals", "untouched", "device", "memory", "jobs"}
-        later = ("heat", "severity", "defects", "features")  # named only where used: older folders do not hold them
-        unused = {key for key in later if getattr(self, key) == type(self).model_fields[key].default}
+        # named only where used: older folders do not hold them
+        later = ("mix", "heat", "severity", "defects", "features", "from_misses")
+        given = self.model_dump(exclude_defaults=True)
+        unused = {key for key in later if key not in given}
         if self.gate == "off":
             unused.add("gate")
         fields = json.loads(self.model_dump_json(exclude=place | unused))
         fields["max_redraws"] = self.redraws()
         fields["runtime"] = None if self.runtime == "torch" else self.runtime
-        for key in ("roi", "heat", "reference", "reference_mask", "mask"):
+        for key in ("roi", "heat", "reference", "reference_mask", "mask", "gate"):
             if key in unused:
                 continue
             if fields[key] is not None and Path(fields[key]).is_file():
                 fields[key] = f"{Path(fields[key]).name} {images.file_sha(fields[key])}"
+        if self.from_misses is not None and (self.from_misses / "misses.jsonl").is_file():
+            fields["from_misses"] = f"{self.from_misses.name} {images.file_sha(self.from_misses / 'misses.jsonl')}"
         if (Path(self.method) / "card.json").is_file():
             fields["method"] = _run_identity(Path(self.method))
         if isinstance(self.mask_options.get("run"), str):
             fields["mask_options"]["run"] = _run_identity(inputs.home(Path(self.mask_options["run"])))
         return fields
+
+    @field_validator("mix")
+    @classmethod
+    def _shares(cls, mix: dict[str, float], told: ValidationInfo) -> dict[str, float]:
+        """Types of weight 0 are left out."""
+        if mix and not any(mix.values()):
+            raise ValueError("at least one weight must be above 0")
+        if mix and told.data.get("defect"):
+            raise ValueError("the mixture names the types by itself: leave --defect out")
+        if mix and told.data.get("per_defect"):
+            raise ValueError("--per-defect makes the same number of each type: leave one of them out")
+        return {name: weight for name, weight in mix.items() if weight}
+
+    @field_validator("from_misses")
+    @classmethod
+    def _by_type(cls, results: Path | None, told: ValidationInfo) -> Path | None:
+        if results is not None and told.data.get("per_defect"):
+            raise ValueError("misses decide the shares of the types: leave --per-defect out")
+        return results
+
+    @field_validator("gate")
+    @classmethod
+    def _level_or_profile(cls, gate: str) -> str:
+        if gate in ("strict", "normal", "off"):
+            return gate
+        file = inputs.home(Path(gate))
+        if not file.is_file():
+            raise ValueError("give strict, normal, off, or a profile that `flawsmith review --refit FILE` wrote")
+        return str(file)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The defect types that were named; none = all that the method or data set knows."""
+        return self.defect or tuple(self.mix)
 
     def gated(self) -> GenerateConfig:
         """With the gate's usual level where none was named."""

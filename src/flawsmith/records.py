@@ -177,6 +177,20 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Target:
+    """A real defect that an image is to be like, as far as no dial says otherwise.
+
+    image: its name. size: shares of the object's area. place: the centre, x and y as shares of the image. severity: see
+    `Request`. Each None where it is left alone.
+    """
+
+    image: str
+    size: tuple[float, float] | None = None
+    place: tuple[float, float] | None = None
+    severity: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class Job:
     """One image to make, in words: one line of the plan. `mask` is a name in MASKS or an image's path."""
 
@@ -188,6 +202,7 @@ class Job:
     caption: str
     seed: int
     others: tuple[Record, ...] = ()  # further references, for methods that blend several
+    target: Target | None = None
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,12 @@ def generate(
     per_defect: Annotated[
         bool | None, typer.Option("--per-defect", help="Make -n images of each defect type, not in total.")
     ] = None,
+    mix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE=W,TYPE=W", help="Shares of the defect types among the images: crack=3,hole=1. Default: equal."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same images. Default 0.")] = None,
     prompt: Annotated[
         str | None, typer.Option(help='Caption; methods that read words paint it: "long thin rusty scratch".')
@@ -80,14 +86,23 @@ def generate(
         str | None,
         typer.Option(metavar="K|LOW,HIGH", help="Defects of an image, each with an id in instances/. Default 1."),
     ] = None,
+    from_misses: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RESULTS",
+            help="Make more of what a detector missed: folder of `flawsmith evaluate --metrics segmentation`. Decides "
+            "shares of types, sizes, places and severity where you give none.",
+        ),
+    ] = None,
     untouched: Annotated[
         float | None, typer.Option(help="Share of untouched photographs among the images, in train/good. Default 0.")
     ] = None,
     gate: Annotated[
         str | None,
         typer.Option(
-            help="strict, normal or off: refuse what nobody would see or believe and paint it anew; the refused ones "
-            "stand in refused/. Default normal."
+            metavar="LEVEL|FILE.json",
+            help="strict, normal, off, or limits of your own (flawsmith review --refit): refuse what nobody would see "
+            "or believe and paint it anew; the refused ones stand in refused/. Default normal.",
         ),
     ] = None,
     features: Annotated[
@@ -162,6 +177,7 @@ def generate(
         "defect": tuple(defect or ()),
         "n": n,
         "per_defect": per_defect,
+        "mix": _weights(mix),
         "seed": seed,
         "prompt": prompt,
         "mask": mask,
@@ -170,6 +186,7 @@ def generate(
         "severity": _span(severity, "--severity"),
         "defects": _span(defects, "--defects"),
         "untouched": untouched,
+        "from_misses": from_misses,
         "gate": gate,
         "features": features,
         "reference": reference,
@@ -231,6 +248,25 @@ def _span(text: str | None, option: str) -> list[float] | None:
         raise FlawsmithError(f"{option} {short(text)} is no number: give one, or two with a comma between.") from None
     whole = [int(number) if number.is_integer() else number for number in numbers]
     return [whole[0], whole[-1]]
+
+
+def _weights(text: str | None) -> dict[str, float] | None:
+    """ "crack=3,hole=1" as weights by defect type."""
+    from flawsmith.errors import FlawsmithError, short
+
+    if text is None:
+        return None
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = (word.strip() for word in part.rpartition("="))
+        try:
+            weight = float(number)
+        except ValueError:
+            name = ""
+        if not name or name in found:
+            raise FlawsmithError(f"--mix {short(text)} is no list of shares: write each type once, crack=3,hole=1.")
+        found[name] = weight
+    return found
 
 
 def _account(summary: Summary) -> None:

@@ -38,7 +38,7 @@ from flawsmith.datasets.lock import PARTIAL, Lock
 from flawsmith.datasets.splits import few_shot
 from flawsmith.diffusion.devices import refuse_device
 from flawsmith.errors import FlawsmithError
-from flawsmith.evaluation import features, results
+from flawsmith.evaluation import features, misses, results
 from flawsmith.evaluation import judge as judging
 from flawsmith.evaluation.detectors import downstream, expected, frozen, heads, one_class
 from flawsmith.evaluation.detectors.classification import ClassificationConfig
@@ -111,7 +111,10 @@ def compare(
             "verdicts": sentences,
             "leaks": [],
             "notes": notes,
+            "tested": misses.tested(divisions.values()),
         }
+        if "segmentation" in config.metrics:
+            misses.write(config.out, whole.missed)
         told = [*sentences, *(f"Note: {note}" for note in notes)]
         results.write(config.out, values, about, ["", *(f"- {sentence}" for sentence in told)])
     return results.with_means(values), told
@@ -148,6 +151,7 @@ class Run:
     progress: Progress | None
     scored: dict[tuple[int | str, str, float | str], dict[int, str]] = field(default_factory=dict)  # seed -> part
     alone: dict[tuple[int | str, str, float | str], dict[int, str]] = field(default_factory=dict)  # the same, one-class
+    missed: list[dict[str, Any]] = field(default_factory=list)  # what every segmenter misses of validation
     done: int = 0
 
     def total(self) -> int:
@@ -240,6 +244,7 @@ class Run:
         notes += self._left_out(identity, source)
         for one, share, task in asked:
             values += self._values(task.part)
+            self.missed += self.ledger[task.part].get("misses", [])
             if task.what != "classification":
                 told = self.scored if task.what == "segmentation" else self.alone
                 told.setdefault((shots, one.name, share), {})[seed] = task.part
@@ -390,7 +395,8 @@ class Run:
         if outcome.scored is not None:
             # before the ledger: a line never promises what is not there
             outcome.scored.save(self._counts(task.part), self.config.out / PARTIAL)
-        self.ledger.add(task.part, {"values": [asdict(value) for value in outcome.values]})
+        missed = {"misses": outcome.misses} if task.what == "segmentation" else {}
+        self.ledger.add(task.part, {"values": [asdict(value) for value in outcome.values], **missed})
         self._count(1)
 
     def _count(self, more: int) -> None:

@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -46,20 +47,23 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A task's values; of a detector of pixels also what the bootstrap needs of the test set."""
+    """A task's values; of a detector of pixels also what the bootstrap needs of the test set, of a segmenter what it
+    misses of the validation defects.
+    """
 
     values: list[Value]
     scored: verdict.Scored | None = None
+    misses: list[dict[str, Any]] = field(default_factory=list)
 
 
 def run(task: Task, progress: Progress | None = None) -> Outcome:
     """Train and test one network."""
-    started, scored = time.perf_counter(), None
+    started, scored, misses = time.perf_counter(), None, list[dict[str, Any]]()
     sides = task.validation, task.test
     units = [f"{r.defect_type}/{r.group or r.name}" for r in task.test]
     if isinstance(task.config, SegmentationConfig):
         done = downstream.segment(task.real, task.generated, task.normals, *sides, task.config, task.label, progress)
-        values = done.values
+        values, misses = done.values, done.misses
         scored = verdict.coarsen(done.judged, units)
     elif isinstance(task.config, one_class.OneClassConfig):
         found = one_class.run(task.real, task.generated, task.normals, *sides, task.config, task.label, progress)
@@ -68,7 +72,7 @@ def run(task: Task, progress: Progress | None = None) -> Outcome:
         values = downstream.classify(task.real, task.generated, *sides, task.config, task.label, progress)
     seconds = round(time.perf_counter() - started, 1)
     values.append(Value(f"seconds/{task.what}", seconds, "", task.label, task.config.seed))
-    return Outcome(values, scored)
+    return Outcome(values, scored, misses)
 
 
 def run_all(tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Outcome]]:

@@ -94,6 +94,15 @@ def apply(out: Path, verdicts: dict[str, tuple[str, str]]) -> Reviewed:
     return Reviewed(len(known) - dropped, dropped, len(changed))
 
 
+def scores(out: Path) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    """What the gate's checks scored of the images that are kept and of those that are dropped, where it scored them."""
+    found: dict[str, list[dict[str, float]]] = {"kept": [], "dropped": []}
+    for line in read_manifest(out):
+        if _reviewable(line) and line.get("checks"):
+            found[line["status"]].append(line["checks"])
+    return found["kept"], found["dropped"]
+
+
 def _reviewable(line: dict[str, Any]) -> bool:
     return line["status"] in ("kept", "dropped") and "image" in line
 

@@ -7,7 +7,7 @@ and images that look alike (`datasets.leaks`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -136,6 +136,7 @@ class Used:
     defects: dict[str, str]  # seen by the generator: training list and references
     normals: dict[str, str]  # painted on
     images: tuple[Path, ...]  # the generated images themselves
+    misses: dict[str, str] = field(default_factory=dict)  # by whose misses the images were planned
 
 
 def used_by(folder: Path, paths: Iterable[Path]) -> Used:
@@ -145,10 +146,12 @@ def used_by(folder: Path, paths: Iterable[Path]) -> Used:
     """
     defects: dict[str, str] = {}
     normals: dict[str, str] = {}
+    missed: dict[str, str] = {}
     if (folder / CONFIG).is_file():
         try:
-            listed = inputs.parse_json((folder / CONFIG).read_text(encoding="utf-8")).get("support", {})
-            defects |= {str(sha): str(name) for name, sha in listed.items()}
+            told = inputs.parse_json((folder / CONFIG).read_text(encoding="utf-8"))
+            defects |= {str(sha): str(name) for name, sha in told.get("support", {}).items()}
+            missed |= {str(sha): str(name) for name, sha in told.get("aim", {}).get("seen", {}).items()}
         except (OSError, ValueError, AttributeError) as error:
             raise FlawsmithError(f"{folder / CONFIG} is damaged ({error}): generate the images again.") from error
     if (folder / MANIFEST).is_file():
@@ -156,14 +159,15 @@ def used_by(folder: Path, paths: Iterable[Path]) -> Used:
             normals[line["normal"]["sha"]] = line["normal"]["file"]
             if line.get("reference"):
                 defects[line["reference"]["sha"]] = line["reference"]["file"]
-    return Used(defects, normals, tuple(paths))
+    return Used(defects, normals, tuple(paths), missed)
 
 
 def refuse_leaks(used: Used, records: Sequence[Record], division: Division) -> None:
     """Raise FlawsmithError when an image to be judged by was used to make the generated ones, naming up to five.
 
-    By file: its content is in the training list, among the references, painted on, or among the generated images. By
-    group: it shows a part that one of those shows. By look: it nearly equals a support defect or a generated image.
+    By file: its content is in the training list, among the references, painted on, or among the generated images; or it
+    is tested on, and the images were planned by how it was missed. By group: it shows a part that one of those shows.
+    By look: it nearly equals a support defect or a generated image.
     """
     judging = [*division.test, *division.validation]
     shas = {record.image: images.file_sha(record.image) for record in (*records, *judging)}
@@ -177,6 +181,8 @@ def refuse_leaks(used: Used, records: Sequence[Record], division: Division) -> N
             found.append(f"{record.name}, used as {spent[shas[record.image]]} (same file)")
         elif record.group in groups:
             found.append(f"{record.name} and {groups[record.group]} (same group {record.group!r})")
+    planned = [record for record in division.test if shas[record.image] in used.misses]
+    found += [f"{record.name}, by whose misses the images were planned (same file)" for record in planned]
     defects = [record for record in judging if not record.is_good]
     sources = [
         (record.name, record.image)

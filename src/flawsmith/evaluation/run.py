@@ -21,7 +21,7 @@ from flawsmith.datasets.splits import around, few_shot
 from flawsmith.datasets.writer import MANIFEST
 from flawsmith.diffusion.devices import refuse_device
 from flawsmith.errors import FlawsmithError, unknown
-from flawsmith.evaluation import features, results
+from flawsmith.evaluation import features, misses, results
 from flawsmith.evaluation import judge as judging
 from flawsmith.evaluation.detectors import downstream, exporting, frozen, heads, one_class, paper
 from flawsmith.evaluation.detectors.classification import ClassificationConfig
@@ -76,11 +76,18 @@ def evaluate(
     identity = _identity(config, folder, generated, division, extractor)
     with Lock(config.out):
         ledger = Ledger(config.out)
+        missed: list[dict[str, Any]] = []
 
-        def part(name: str, make: Callable[[], list[Value]]) -> list[Value]:
+        def part(name: str, make: Callable[[], list[Value] | downstream.Segmented]) -> list[Value]:
             if f"{identity}/{name}" not in ledger:
-                ledger.add(f"{identity}/{name}", {"values": [asdict(value) for value in make()]})
-            return as_values(ledger[f"{identity}/{name}"]["values"])
+                made, more = make(), dict[str, Any]()
+                if isinstance(made, downstream.Segmented):
+                    more = {"misses": made.misses}
+                    made = made.values
+                ledger.add(f"{identity}/{name}", {"values": [asdict(value) for value in made], **more})
+            entry = ledger[f"{identity}/{name}"]
+            missed.extend(entry.get("misses", ()))
+            return as_values(entry["values"])
 
         root = datasets.parse_source(config.real)[1]
         values = part("labels", lambda: [*labels.judge(folder, root), *labels.repeats(generated)])
@@ -97,6 +104,8 @@ def evaluate(
             config, division, generated, segmenting, classifying, papers, part, progress, notes, encoders
         )
         about = _about(config, command, identity, extractor, division, notes)
+        if trained:
+            misses.write(config.out, missed)
         results.write(config.out, values, about, notes)
     return results.with_means(values), notes
 
@@ -179,6 +188,7 @@ def _about(
         },
         "leaks": [],
         "notes": notes,
+        "tested": misses.tested([division]),
     }
 
 
@@ -204,7 +214,7 @@ def _downstream(
     segmenting: SegmentationConfig,
     classifying: ClassificationConfig,
     papers: paper.PaperConfig,
-    part: Callable[[str, Callable[[], list[Value]]], list[Value]],
+    part: Callable[[str, Callable[[], list[Value] | downstream.Segmented]], list[Value]],
     progress: Progress | None,
     notes: list[str],
     encoders: dict[str, str],
@@ -223,7 +233,7 @@ def _downstream(
         elif "segmentation" in config.metrics:
             chosen = overlay(segmenting, {"seed": seed}, "Segmentation")
 
-            def run(chosen: SegmentationConfig = chosen, keep: bool = seed == config.seeds[0]) -> list[Value]:
+            def run(chosen: SegmentationConfig = chosen, keep: bool = seed == config.seeds[0]) -> downstream.Segmented:
                 found = downstream.segment(
                     *(*sides, division.normals, division.validation, division.test),
                     config=chosen,
@@ -231,7 +241,7 @@ def _downstream(
                 )
                 if keep:  # the first seed's network is the one a line may use
                     exporting.save_segmenter(found.trained, config.out, found.threshold)
-                return found.values
+                return found
 
             values += part(f"segmentation {seed}{fingerprint(segmenting.encoder)}", run)
         if "classification" in config.metrics:

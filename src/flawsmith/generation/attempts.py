@@ -118,7 +118,8 @@ class Attempts:
         return done
 
     def _further(self, job: Job, turn: int) -> Job:
-        return variant(self.made, replace(job, seed=hash_seed(job.seed, "defect", turn)), turn)
+        target = None if job.target is None else replace(job.target, place=None)  # beside the first, not on it
+        return variant(self.made, replace(job, seed=hash_seed(job.seed, "defect", turn), target=target), turn)
 
 
 def _on_object(sample: Sample, product: np.ndarray) -> Sample:

@@ -64,7 +64,7 @@ class Blocks:
         painted = attempts.paint(self.made.jobs[start:end])
         finished = []
         while painted:  # its pixels are gone before the next one is encoded
-            finished.append(finish(painted.pop(0), self.made.description, self.loader, self.synthesizer, watch))
+            finished.append(finish(painted.pop(0), self.made, self.loader, self.synthesizer, watch))
         return finished
 
 

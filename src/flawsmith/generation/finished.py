@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from flawsmith.datasets.leaks import Print
 from flawsmith.generation import gating
 from flawsmith.generation.attempts import Painted
 from flawsmith.generation.loading import Loader
+from flawsmith.generation.planning import Plan
 from flawsmith.methods.base import Synthesizer
 from flawsmith.quality import repeats
 from flawsmith.quality.watch import Watch
@@ -31,9 +32,7 @@ class Finished:
     print: Print | None
 
 
-def finish(
-    one: Painted, description: dict[str, Any], loader: Loader, synthesizer: Synthesizer, watch: Watch | None
-) -> Finished:
+def finish(one: Painted, made: Plan, loader: Loader, synthesizer: Synthesizer, watch: Watch | None) -> Finished:
     """Encode an image and put into words how it was made."""
     line = _line(one, loader, synthesizer)
     if "rejected" in one.sample.info:
@@ -42,14 +41,14 @@ def finish(
         return Finished(line, None, None, others, None)
     index = one.job.index
     image, mask = images.encode_png(one.sample.image), images.encode_png(one.sample.mask)
-    line["image"] = place(description, index, "test", ".png")
-    line["mask"] = place(description, index, "ground_truth", "_mask.png")
-    line["prompt"] = place(description, index, "prompt", ".txt")
+    line["image"] = place(made, index, "test", ".png")
+    line["mask"] = place(made, index, "ground_truth", "_mask.png")
+    line["prompt"] = place(made, index, "prompt", ".txt")
     line["image_sha"], line["mask_sha"] = images.bytes_sha(image), images.bytes_sha(mask)
     line["image_bytes"], line["mask_bytes"] = len(image), len(mask)
     others = {}
     if one.ids is not None:
-        name = place(description, index, "instances", ".png")
+        name = place(made, index, "instances", ".png")
         others[name] = images.encode_png(one.ids)
         line["instances"] = {"file": name, "defects": one.instances}
     if watch is None:
@@ -60,12 +59,12 @@ def finish(
     return Finished(line, image, mask, others, own)
 
 
-def place(description: dict[str, Any], index: int, folder: str, ending: str) -> str:
+def place(made: Plan, index: int, folder: str, ending: str) -> str:
     """The path of a file of image `index` in the data set: its type's folder below `folder`, its number, `ending`."""
-    turn, kind = divmod(index, len(description["types"]))
-    category, defect = description["types"][kind]
-    start = f"{category}/" if description["several_categories"] else ""
-    return f"{start}{folder}/{defect}/{turn:0{description['digits']}d}{ending}"
+    number, turn = made.jobs.turns.at(index)
+    kind = made.jobs.kinds[number]
+    start = f"{kind.category}/" if made.description["several_categories"] else ""
+    return f"{start}{folder}/{kind.defect_type}/{turn:0{made.description['digits']}d}{ending}"
 
 
 def _line(one: Painted, loader: Loader, synthesizer: Synthesizer) -> dict[str, Any]:
@@ -95,6 +94,8 @@ def _line(one: Painted, loader: Loader, synthesizer: Synthesizer) -> dict[str, A
         "options": synthesizer.options.model_dump(mode="json"),
         "flawsmith": __version__,
     }
+    if job.target is not None:
+        line["target"] = asdict(job.target)
     if request.severity is not None:
         line["severity"] = request.severity
     return line

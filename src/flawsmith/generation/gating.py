@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from flawsmith.generation.loading import Loader
 from flawsmith.generation.planning import Plan
 from flawsmith.methods.base import Synthesizer
-from flawsmith.quality import Gate
-from flawsmith.quality.gate import Encoder, settled
+from flawsmith.quality import Gate, profile
+from flawsmith.quality.gate import LEVELS, Encoder, Level, settled
 from flawsmith.quality.known import MANY
 from flawsmith.quality.watch import Watch
 from flawsmith.records import Record, Sample
@@ -33,9 +33,16 @@ def gate(made: Plan, loader: Loader, synthesizer: Synthesizer) -> Gate | None:
         return None
     encoder = None if config.features is None else frozen(config.features)
     dials = loader.mask_options
+    aim = made.jobs.aim
     placed = config.roi is not None or config.heat is not None or dials.place != "anywhere"
-    unasked = settled(placed, dials.size is not None, config.severity is not None, synthesizer.imitates)
-    return Gate.of(config.gate, _references(made, loader), encoder, unasked)
+    placed = placed or (aim is not None and aim.aims("place"))
+    sized = dials.size is not None or aim is not None
+    graded = config.severity is not None or (aim is not None and aim.aims("severity"))
+    unasked = settled(placed, sized, graded, synthesizer.imitates)
+    if config.gate in LEVELS:
+        return Gate.of(cast(Level, config.gate), _references(made, loader), encoder, unasked)
+    limits = profile.load(Path(config.gate))
+    return Gate.of("normal", _references(made, loader), encoder, unasked, limits, Path(config.gate).name)
 
 
 def frozen(source: str | Path) -> Encoder:
@@ -67,7 +74,7 @@ def enter(watch: Watch, line: dict[str, Any], sample: Sample, changed: Sequence[
         if content is not None:
             entry["thumbnail"] = f"{REFUSED}/{line['index']:05d}-{number}.png"
             thumbnails[entry["thumbnail"]] = content
-    line["gate"] = watch.gate.level
+    line["gate"] = watch.gate.profile or watch.gate.level
     line["checks"] = sample.info.get("checks", {})
     line["refused"] = refused
     line["changed"] = list(changed)

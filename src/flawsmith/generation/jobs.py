@@ -11,6 +11,8 @@ import numpy as np
 
 from flawsmith import captions
 from flawsmith.config import GenerateConfig
+from flawsmith.generation.misses import Aim
+from flawsmith.generation.turns import Turns
 from flawsmith.methods import mask_choice
 from flawsmith.records import Job, Record, hash_seed
 
@@ -30,11 +32,22 @@ class Kind:
 class Jobs(Sequence[Job]):
     """Job i is a pure function of the configuration and i; it does not depend on how many there are.
 
-    shown: references of each job. trained: whether the method learned from the data, whose captions it then knows.
+    turns: which kind each image is of. shown: references of each job. trained: whether the method learned from the
+    data, whose captions it then knows.
     """
 
-    def __init__(self, config: GenerateConfig, kinds: Sequence[Kind], total: int, shown: int, trained: bool) -> None:
-        self.config, self.kinds, self.total, self.shown, self.trained = config, list(kinds), total, shown, trained
+    def __init__(
+        self,
+        config: GenerateConfig,
+        kinds: Sequence[Kind],
+        turns: Turns,
+        total: int,
+        shown: int,
+        trained: bool,
+        aim: Aim | None = None,
+    ) -> None:
+        self.config, self.kinds, self.turns, self.total = config, list(kinds), turns, total
+        self.shown, self.trained, self.aim = shown, trained, aim
 
     def __len__(self) -> int:
         return self.total
@@ -48,13 +61,17 @@ class Jobs(Sequence[Job]):
             return [self[i] for i in range(*index.indices(self.total))]
         if not -self.total <= index < self.total:
             raise IndexError(index)
-        turn, place = divmod(index % self.total, len(self.kinds))
+        place, turn = self.turns.at(index % self.total)
         return self._job(index % self.total, turn, self.kinds[place])
 
     def first_round(self) -> list[Job]:
-        """As many as it takes for every photograph and reference that any job has to have come."""
-        longest = max(len(found) for kind in self.kinds for found in (kind.normals, kind.references))
-        return self[: longest * len(self.kinds)]
+        """Of each kind as many as it takes for every photograph and reference that any job has to have come."""
+        found = []
+        for place, kind in enumerate(self.kinds):
+            longest = max(len(kind.normals), len(kind.references))
+            turns = range(min(longest, self.turns.count(place, self.total)))
+            found += [self.turns.index(place, turn) for turn in turns]
+        return [self[index] for index in sorted(found)]
 
     def _job(self, index: int, turn: int, kind: Kind) -> Job:
         """The image that is number `turn` of its kind: its photograph, references, mask family, words."""
@@ -79,6 +96,7 @@ class Jobs(Sequence[Job]):
             caption=said,
             seed=hash_seed(config.seed, index),
             others=tuple(record for record in dict.fromkeys(shown[1:]) if record != shown[0]),
+            target=None if self.aim is None else self.aim.target(kind.defect_type, turn),
         )
 
 

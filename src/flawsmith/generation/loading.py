@@ -16,11 +16,12 @@ import numpy as np
 from flawsmith import captions, compose, images, masks
 from flawsmith.config import GenerateConfig
 from flawsmith.errors import FlawsmithError
-from flawsmith.records import Job, Record, Request, Sample, hash_seed
+from flawsmith.records import Job, Record, Request, Sample, Target, hash_seed
 from flawsmith.registry import resolve
 
 CACHE_BYTES = 192 << 20  # decoded photographs kept between jobs; one larger than this is not kept at all
 LARGE = 24 << 20  # pixels of a photograph that is handled in parts
+SPREAD = 1 / 12  # of the image's sides: how far from the place of a missed defect others are laid, s.d.
 TILE = 2048  # side of the square of a large photograph in which a mask is drawn
 
 State = tuple[int, int, int]  # of a file: when it was written, its size, its number
@@ -128,10 +129,13 @@ class Loader:
             raise FlawsmithError(f"{what} {path} is empty: paint white where the defect may sit.")
         return mask
 
-    def heat(self, shape: tuple[int, ...]) -> np.ndarray | None:
-        """The heat map at a photograph's size, (H, W) float32; None where none was given."""
+    def heat(self, shape: tuple[int, ...], target: Target | None = None) -> np.ndarray | None:
+        """The heat map at a photograph's size, (H, W) float32; None where none was given.
+
+        Without one it is a bell around the place of a `target`: of all jobs together the density of those places.
+        """
         if self.config.heat is None:
-            return None
+            return None if target is None or target.place is None else _bell(shape, target.place)
         if shape not in self._heats:
             grey = images.read_image(self.config.heat).mean(axis=2).astype(np.float32)
             self._heats[shape] = cv2.resize(grey, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
@@ -139,20 +143,22 @@ class Loader:
 
     def severity(self, job: Job) -> float | None:
         """How strong a job's defect is to be."""
-        return severity_of(self.config.severity, job.seed)
+        return severity_of(self.config.severity or (None if job.target is None else job.target.severity), job.seed)
 
-    def _tile(self, family: str, allowed: np.ndarray, rng: np.random.Generator) -> tuple[slice, slice]:
+    @staticmethod
+    def _tile(
+        family: str, allowed: np.ndarray, rng: np.random.Generator, options: masks.MaskOptions, heated: bool
+    ) -> tuple[slice, slice]:
         """Where a mask is drawn: everywhere, on a large photograph in a random square that meets the object.
 
         A crack as long as a 100-megapixel plate is no defect, and its window would not fit in memory. A real mask has
         its own size; whoever asks for a size or a place means the whole object.
         """
-        options = self.mask_options
         if (
             allowed.size <= LARGE
             or family in ("reference", "varied")
             or options.size is not None
-            or self.config.heat is not None
+            or heated
             or options.place != "anywhere"
         ):
             return slice(None), slice(None)
@@ -165,11 +171,16 @@ class Loader:
         left = min(max(0, int(columns[pick]) * step - TILE // 2), max(0, allowed.shape[1] - TILE))
         return slice(top, top + TILE), slice(left, left + TILE)
 
-    def _options(self, reference: Sample | None, pixels: int, severity: float | None) -> masks.MaskOptions:
+    def _options(
+        self, reference: Sample | None, pixels: int, severity: float | None, target: Target | None
+    ) -> masks.MaskOptions:
         """The dials; for a cropped reference its enlargement is that of the whole photograph."""
-        if severity is not None and self.mask_options.severity is None:
-            return self._scaled(self.mask_options.model_copy(update={"severity": severity}), reference, pixels)
-        return self._scaled(self.mask_options, reference, pixels)
+        options = self.mask_options
+        if target is not None and options.size is None:
+            options = options.model_copy(update={"size": target.size})
+        if severity is not None and options.severity is None:
+            options = options.model_copy(update={"severity": severity})
+        return self._scaled(options, reference, pixels)
 
     @staticmethod
     def _scaled(options: masks.MaskOptions, reference: Sample | None, pixels: int) -> masks.MaskOptions:
@@ -208,12 +219,12 @@ class Loader:
             if self.mask_run is not None:
                 mask = self._learned_mask(job, allowed, rng)
                 return Request(normal, mask, job.defect_type, job.caption, reference, seed, None, others, severity)
-            tile = self._tile(job.mask, allowed, rng)
-            options = self._options(reference, allowed.size, severity)
+            options = self._options(reference, allowed.size, severity, job.target)
+            heat = self.heat(allowed.shape, job.target)
+            tile = self._tile(job.mask, allowed, rng, options, heat is not None)
             if job.mask == "component" and options.colour is None:  # "the red part is missing" means a red one
                 said = captions.parse(job.caption, job.normal.category).colour or None
                 options = options.model_copy(update={"colour": said})
-            heat = self.heat(allowed.shape)
             heat = None if heat is None else heat[tile]
             drawn, warp = masks.draw(job.mask, allowed[tile], rng, options, reference, image[tile], others, heat)
             mask = drawn
@@ -229,6 +240,15 @@ def severity_of(span: Sequence[float] | None, seed: int) -> float | None:
         return None
     low, high = span
     return round(low + (high - low) * (hash_seed(seed, "severity") % 10_001) / 10_000, 4)
+
+
+def _bell(shape: tuple[int, ...], place: tuple[float, float]) -> np.ndarray:
+    """A bell of a twelfth of the image's side around a place (x, y) in shares of it, (H, W) float32, nowhere 0."""
+    rows, columns = (
+        np.exp(-0.5 * (((np.arange(side) + 0.5) / side - middle) / SPREAD) ** 2)
+        for side, middle in zip(shape, place[::-1], strict=True)
+    )
+    return (np.outer(rows, columns) + 1e-6).astype(np.float32)
 
 
 def _clear(allowed: np.ndarray, taken: np.ndarray) -> np.ndarray:

@@ -13,7 +13,9 @@ from flawsmith import __version__, captions, datasets, images, inputs
 from flawsmith.config import GenerateConfig
 from flawsmith.datasets.splits import few_shot
 from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.generation import misses
 from flawsmith.generation.jobs import Jobs, Kind
+from flawsmith.generation.turns import Turns
 from flawsmith.methods.base import Synthesizer, read_card
 from flawsmith.records import GOOD, Job, Record, Region, hash_seed
 
@@ -80,11 +82,16 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         says = synthesizer.default_mask(defect), synthesizer.default_caption(category, defect)
         kinds.append(Kind(category, defect, normals[category], references, *says))
     shown = max(config.references, synthesizer.reference_count)
-    jobs = Jobs(config, kinds, total, shown, synthesizer.learns != "nothing")
+    known = list(dict.fromkeys(record.defect_type for record in records if not record.is_good))
+    aim = misses.aim(config, pairs, known, next(iter(normals.values())))
+    mix = config.mix if aim is None else aim.mix
+    turns = Turns([mix.get(defect, 1) for _, defect in pairs])
+    jobs = Jobs(config, kinds, turns, total, shown, synthesizer.learns != "nothing", aim)
     support = list(dict.fromkeys(record for supported in supports.values() for record in supported if sees_support))
-    description = _description(config, synthesizer, records, pairs, total, support)
+    description = _description(config, synthesizer, records, jobs, support)
     from_here = needs and not own and config.references_from is None
-    notes = _notes(synthesizer, records, supports, config.defect) if from_here else []
+    notes = _notes(synthesizer, records, supports, config.asked) if from_here else []
+    notes += [] if aim is None else aim.told
     return Plan(jobs, description, support, normals, notes, exemplars)
 
 
@@ -116,23 +123,24 @@ def _description(
     config: GenerateConfig,
     synthesizer: Synthesizer,
     records: Sequence[Record],
-    pairs: list[tuple[str, str]],
-    total: int,
+    jobs: Jobs,
     support: list[Record],
 ) -> dict[str, Any]:
     """What `generate.json` records: every decision, and by checksum what the decisions were made from."""
     everything = sorted(f"{record.name} {record.image.stat().st_size}" for record in records)
     regions = {mask.source for record in records for mask in record.masks if isinstance(mask, Region)}
     everything += sorted(images.file_sha(source) for source in regions)
+    most = max(jobs.turns.count(place, len(jobs)) for place in range(len(jobs.kinds)))
     return {
         "flawsmith": __version__,
         "source": config.normal,
-        "n": total,
-        "digits": max(3, len(str(max(0, (total - 1) // len(pairs))))),
+        "n": len(jobs),
+        "digits": max(3, len(str(most - 1))),
         "several_categories": len({record.category for record in records}) > 1,
         "data_set": hashlib.sha256("\n".join(everything).encode()).hexdigest()[:16],
-        "types": [list(pair) for pair in pairs],
+        "types": [[kind.category, kind.defect_type] for kind in jobs.kinds],
         "options": synthesizer.options.model_dump(mode="json"),
+        **({} if jobs.aim is None else {"aim": jobs.aim.describe()}),
         **{key: value for key, value in config.identity().items() if key != "options"},
         "support": {
             **synthesizer.seen(),
@@ -192,8 +200,8 @@ def _pairs(
         needs = synthesizer.references != "none"
         kind = captions.parse(config.prompt).kind if config.prompt else ""
         names: Sequence[str]
-        if config.defect:
-            names = config.defect
+        if config.asked:
+            names = config.asked
             for name in names:
                 if needs and not own and name not in in_data:
                     raise unknown("Defect", name, in_data, f"in {config.normal}")
@@ -246,7 +254,7 @@ def _own_reference(config: GenerateConfig, category: str) -> Record | None:
             "--reference-mask, a black image of the same size that is white on the defect, or let one be proposed "
             "with --reference-mask auto."
         )
-    defect = config.defect[0] if config.defect else "defect"
+    defect = config.asked[0] if config.asked else "defect"
     record = Record(
         image=config.reference,
         category=category,

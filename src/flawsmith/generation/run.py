@@ -61,10 +61,11 @@ def prepare(config: GenerateConfig, progress: Progress | None = None) -> tuple[P
             "leave out one of them."
         )
     Writer.check(config.out, made.description)
-    _check_sources(made.jobs.first_round(), made.exemplars, loader, synthesizer, progress)
+    first = made.jobs.first_round()
+    _check_sources(first, made.exemplars, loader, synthesizer, progress)
     loader.request(made.jobs[0])
-    for defect in config.defect:  # a name of the user's own may mean nothing to the method: one try, nothing written
-        job = next((job for job in made.jobs[: len(made.jobs.kinds)] if job.defect_type == defect), None)
+    for defect in config.asked:  # a name of the user's own may mean nothing to the method: one try, nothing written
+        job = next((job for job in first if job.defect_type == defect), None)
         if job and synthesizer.learns == "nothing" and defect not in (synthesizer.types(job.normal.category) or defect):
             synthesizer.generate([loader.request(job)])
     return made, synthesizer, loader
@@ -123,19 +124,21 @@ def run(config: GenerateConfig, progress: Progress | None = None) -> Summary:
         if resumed < total:
             blocks = Blocks(made, loader, synthesizer, gating.gate(made, loader, synthesizer))
             with executors.choose(blocks, total - resumed) as painters:
-                _paint(writer, tally, painters, blocks.starts(resumed), progress)
+                _paint(writer, made, tally, painters, blocks.starts(resumed), progress)
     refused = dict(sorted(tally.refused.items()))
     counts = tally.kept, tally.rejected, resumed, dict(tally.reasons), made.notes, refused, dict(tally.changed)
     return Summary(config.out, *counts)
 
 
-def _paint(writer: Writer, tally: Tally, painters: Executor, starts: Sequence[int], progress: Progress | None) -> None:
+def _paint(
+    writer: Writer, made: Plan, tally: Tally, painters: Executor, starts: Sequence[int], progress: Progress | None
+) -> None:
     """Write the images of the blocks in order; one that repeats another is painted again first."""
     for block in painters.blocks(starts):
         while block:  # an image's bytes are gone before the next block's come
             one, repeated = block.pop(0), list[int]()
             if one.line["index"] >= writer.count:
-                while tally.repeats(one, writer.description):
+                while tally.repeats(one, made):
                     repeated.append(one.line["redraws"])
                     one = painters.again(one.line["index"], repeated)
                 writer.write(one.line, one.image, one.mask, one.others)

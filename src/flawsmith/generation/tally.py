@@ -10,6 +10,7 @@ from typing import Any
 from flawsmith import images
 from flawsmith.datasets.leaks import Print, near
 from flawsmith.generation.finished import Finished, place
+from flawsmith.generation.planning import Plan
 from flawsmith.quality.repeats import Prints, print_of
 from flawsmith.records import Sample
 
@@ -47,13 +48,13 @@ class Tally:
         for one in refused:
             self.refused[one] += 1
 
-    def repeats(self, one: Finished, description: dict[str, Any]) -> bool:
+    def repeats(self, one: Finished, made: Plan) -> bool:
         """Whether an image is like one of the last that were kept of its type."""
         if one.print is None:
             return False
         prints = self._prints[one.line["category"], one.line["defect_type"]]
         return any(
-            near([one.print], [_written(self.out, *(place(description, index, *where) for where in FILES))])
+            near([one.print], [_written(self.out, *(place(made, index, *where) for where in FILES))])
             for index in prints.maybe(one.print)
         )
 

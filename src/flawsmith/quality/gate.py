@@ -34,7 +34,9 @@ class Check:
     below: bool = False
 
     def refuses(self, score: float, level: Level) -> bool:
-        limit = self.limit(level)
+        return self.beyond(score, self.limit(level))
+
+    def beyond(self, score: float, limit: float) -> bool:
         return score < limit if self.below else score > limit
 
     def limit(self, level: Level) -> float:
@@ -82,13 +84,16 @@ class Gate:
     """Judges samples at a level. `known`: (category, defect type) -> what its real defects tell.
 
     `encoder`: windows -> (N, D) features of a frozen vision model, for the check "features". `unasked`: checks that
-    refuse nothing, since what they ask was settled by the user; see `settled`.
+    refuse nothing, since what they ask was settled by the user; see `settled`. `limits`: of one's own in place of the
+    level's, None for a check that refuses nothing; `profile`: the name of the file that they come from.
     """
 
     level: Level
     known: Mapping[tuple[str, str], Known] = field(default_factory=dict)
     encoder: Encoder | None = None
     unasked: frozenset[str] = frozenset()
+    limits: Mapping[str, float | None] = field(default_factory=dict)
+    profile: str = ""
     _features: dict[int, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -102,6 +107,8 @@ class Gate:
         references: Sequence[Sample] = (),
         encoder: Encoder | None = None,
         unasked: frozenset[str] = frozenset(),
+        limits: Mapping[str, float | None] | None = None,
+        profile: str = "",
     ) -> Gate:
         """A gate that learns from real defects with masks, of any products and types."""
         kinds: dict[str, dict[str, list[Sample]]] = {}
@@ -109,7 +116,7 @@ class Gate:
             if one.mask.any():
                 kinds.setdefault(one.category, {}).setdefault(one.defect_type, []).append(one)
         known = {(c, kind): told for c, found in kinds.items() for kind, told in learn(found).items()}
-        return cls(level, known, encoder, unasked)
+        return cls(level, known, encoder, unasked, limits or {}, profile)
 
     def judge(
         self,
@@ -158,9 +165,9 @@ class Gate:
         ordered = {name: round(float(scores[name]), 4) for name in CHECKS if name in scores}
         for name, score in ordered.items():
             check = CHECKS[name]
-            if name not in self.unasked and check.refuses(score, self.level):
+            limit = self.limits.get(name, check.limit(self.level))
+            if name not in self.unasked and limit is not None and check.beyond(score, limit):
                 sign = "<" if check.below else ">"
-                limit = check.limit(self.level)
                 reason = f"{name}: {check.says} ({score:.2f} {sign} {limit:g})"
                 return Verdict(sample, ordered, Refusal(name, score, limit, reason))
         return Verdict(sample, ordered)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from flawsmith.evaluation import features
+from flawsmith.evaluation import features, misses
 from flawsmith.evaluation.detectors import classification, frozen, heads, segmentation
 from flawsmith.evaluation.detectors.encoder import fingerprint
 from flawsmith.evaluation.results import MEAN, Value
@@ -19,12 +19,16 @@ CHOSEN_BY = "validation_pixel_AP"  # on validation images, of a type and the mea
 
 @dataclass(frozen=True)
 class Segmented:
-    """A segmenter, what it said of the test set, its values, and the threshold that validation chose (or None)."""
+    """A segmenter, what it said of the test set, its values, and the threshold that validation chose (or None).
+
+    misses: what it found of each validation defect at that threshold, see `misses.of`.
+    """
 
     trained: segmentation.Trained
     judged: segmentation.Judged
     values: list[Value]
     threshold: float | None
+    misses: list[dict[str, Any]] = field(default_factory=list)
 
 
 def loaded(records: Iterable[Record]) -> list[Sample]:
@@ -51,6 +55,7 @@ def segment(
     trained = learn(_lazily(real), _lazily(generated), _lazily(normals), config, checked, progress)
     told = segmentation.judge(trained, checked)
     best = segmentation.pooled(told).f1max()
+    missed = misses.of(validation, checked, told, best[1], method, config.seed) if best else []
     judged = segmentation.judge(trained, (record.load() for record in test))
     settings: dict[str, Any] = {
         "steps": config.steps,
@@ -78,7 +83,7 @@ def segment(
             values.append(
                 Value(key, value, kind, method, config.seed, *counts, settings=settings, reason=missing or reason)
             )
-    return Segmented(trained, judged, values, segmentation.scores.probability(best[1]) if best else None)
+    return Segmented(trained, judged, values, segmentation.scores.probability(best[1]) if best else None, missed)
 
 
 def _lazily(records: Sequence[Record]) -> Iterable[Sample]:

@@ -1,5 +1,6 @@
-"""Which method suits which defect type, asked of validation images: an arm such as "copypaste-or-analogy".
+"""What validation images decide: the share of generated defects, and which method suits which defect type.
 
+The latter is an arm such as "copypaste-or-analogy".
 Methods are good at different types: a texture can be synthesised in a new shape, a lead that is cut off cannot. Test
 images have no say in the choice, and each seed makes its own.
 """
@@ -7,9 +8,17 @@ images have no say in the choice, and each seed makes its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from flawsmith.comparison.arms import BY_VALIDATION
 from flawsmith.evaluation.detectors.downstream import CHOSEN_BY
-from flawsmith.evaluation.results import Value
+from flawsmith.evaluation.results import MEAN, Value
+
+if TYPE_CHECKING:
+    from flawsmith.comparison.run import Run
 
 
 def chosen(types: Sequence[str], alone: Mapping[str, Sequence[Value]]) -> dict[str, str]:
@@ -31,3 +40,33 @@ def sentence(choice: Mapping[str, str]) -> str:
     """The choice in words: "analogy for break; copypaste for blowhole, crack"."""
     methods = sorted(set(choice.values()))
     return "; ".join(f"{m} for {', '.join(kind for kind in choice if choice[kind] == m)}" for m in methods)
+
+
+def by_validation(whole: Run, notes: list[str]) -> list[Value]:
+    """For every arm of several shares one more row: the share whose validation scores are best in the mean of all
+    seeds, the same for each of them.
+
+    Test images are not asked; of equal scores the first share is taken. Where a seed has no validation defect,
+    the arm has no such row and `notes` says so.
+    """
+    values: list[Value] = []
+    for one in whole.arms:
+        for shots in whole.config.shots:
+            shares = [share for share in whole.shares(one, shots) if (shots, one.name, share) in whole.scored]
+            if len(shares) < 2:
+                continue
+            label, liked = one.label(shots, BY_VALIDATION), []
+            for share in shares:
+                found = [
+                    value for part in whole.scored[shots, one.name, share].values() for value in whole.values(part)
+                ]
+                liked.append([v.value for v in found if v.key.startswith(f"{CHOSEN_BY}/") and v.type == MEAN])
+            if any(number is None for row in liked for number in row):
+                notes.append(f"{label}: a seed has no real defect to choose the share by.")
+                continue
+            best = shares[int(np.argmax(np.mean(np.array(liked, float), axis=1)))]
+            taken = whole.scored[shots, one.name, best]
+            values += [replace(value, method=label) for part in taken.values() for value in whole.values(part)]
+            whole.scored[shots, one.name, BY_VALIDATION] = taken
+            notes.append(f"{label}: validation chose {best:g}.")
+    return values

@@ -9,10 +9,9 @@ number of shots. Reference: docs/evaluation.md, "Does it help?".
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from flawsmith import __version__, images
-from flawsmith.comparison import anchors, choice, verdict
+from flawsmith.comparison import choice, looks, verdict
+from flawsmith.comparison import plan as planned
 from flawsmith.comparison.arms import (
-    BY_VALIDATION,
     REAL,
     Arm,
     Source,
@@ -40,12 +39,12 @@ from flawsmith.diffusion.devices import refuse_device
 from flawsmith.errors import FlawsmithError
 from flawsmith.evaluation import features, misses, results
 from flawsmith.evaluation import judge as judging
-from flawsmith.evaluation.detectors import downstream, expected, frozen, heads, one_class
+from flawsmith.evaluation.detectors import frozen, heads, one_class
 from flawsmith.evaluation.detectors.classification import ClassificationConfig
 from flawsmith.evaluation.detectors.encoder import fingerprint
 from flawsmith.evaluation.detectors.segmentation import SegmentationConfig
 from flawsmith.evaluation.protocol import VALIDATION, Division, Real, read_real, use
-from flawsmith.evaluation.results import MEAN, Ledger, Value, as_values
+from flawsmith.evaluation.results import Ledger, Value, as_values
 from flawsmith.evaluation.run import LOOKING, check_metrics, fingerprints
 from flawsmith.methods import METHODS
 from flawsmith.records import Progress, Record, under
@@ -88,13 +87,13 @@ def compare(
         ledger = Ledger(config.out)
         whole = Run(config, arms, segmenting, classifying, detecting, encoders, wanted, extractor, ledger, progress)
         if announce:
-            announce(whole.plan(divisions))
+            announce(planned.plan(whole, divisions))
         values: list[Value] = []
         notes: list[str] = []
         for seed in config.seeds:  # outermost, so that a stopped comparison holds whole pairs
             for shots in config.shots:
                 values += whole.part(divisions[seed], seed, shots, notes)
-        values += whole.by_validation(notes)
+        values += choice.by_validation(whole, notes)
         if config.support == "fixed" and len(config.seeds) > 1:
             notes.append(
                 "All seeds learn from one support: the intervals do not speak of other real defects to learn from."
@@ -157,7 +156,7 @@ class Run:
     def total(self) -> int:
         """How many networks will be trained, all seeds, shots and shares together."""
         each = sum(
-            len(self._shares(one, shots)) for shots in self.config.shots for one in self.arms if self._fits(one, shots)
+            len(self.shares(one, shots)) for shots in self.config.shots for one in self.arms if self.fits(one, shots)
         )
         return (
             each
@@ -165,13 +164,13 @@ class Run:
             * len({"segmentation", "classification", one_class.NAME} & set(self.config.metrics))
         )
 
-    def _shares(self, one: Arm, shots: int | str) -> tuple[float, ...]:
+    def shares(self, one: Arm, shots: int | str) -> tuple[float, ...]:
         """The shares of generated defects; without generated or without real ones there is nothing to share."""
         if one.methods and shots:
             return self.config.ratios
         return (1.0,) if one.methods else (0.0,)
 
-    def _begin(self, division: Division, seed: int, shots: int | str) -> tuple[str, Source, list[Record]]:
+    def begin(self, division: Division, seed: int, shots: int | str) -> tuple[str, Source, list[Record]]:
         """The identity of one seed and number of shots, where its images come from, and its normal photographs."""
         drawn = self.config.drawn(seed)
         support = support_of(division, shots, drawn)
@@ -181,44 +180,9 @@ class Run:
         folder = self.config.out / "work" / f"seed{seed}-{shots}-{identity[:8]}"
         return identity, Source(self.config, folder, folder, division, support, seed, self.progress), normals
 
-    def plan(self, divisions: dict[int, Division]) -> str:
-        """What there is to do, for people: networks, how many of them are there already, and how long the others take.
-
-        A network's time is the mean of those that this results folder holds, or else that of a few steps.
-        """
-        left, known = 0, []
-        for (seed, division), shots in itertools.product(divisions.items(), self.config.shots):
-            identity, source, normals = self._begin(division, seed, shots)
-            for one in (one for one in self.arms if self._fits(one, shots)):
-                for share in self._shares(one, shots):
-                    for what, _, part in self._named(identity, one, source, shots, share):
-                        left += part not in self.ledger
-                        found = self._values(part) if part in self.ledger else []
-                        known += [v.value for v in found if v.key == f"seconds/{what}" and v.value is not None]
-        axes = [one.name for one in self.arms], divisions, self.config.shots, self.config.ratios
-        names = zip(("arms", "seeds", "shots", "shares"), (", ".join(map(str, axis)) for axis in axes), strict=True)
-        told = f"Plan: {'; '.join(f'{name} {axis}' for name, axis in names)}: {self.total()} networks"
-        if not left:
-            return f"{told}, all of them there."
-        each = float(np.mean(known)) if known else None
-        if each is None and "segmentation" in self.config.metrics:
-            made = self.config.images * len(division.types) if any(one.methods for one in self.arms) else 0
-            judged = len(division.test) + len(division.validation) * (1 + self.segmenting.looks)
-            defects = [record for record in division.support if record.masks]
-            sizes = len(source.support), made, len(normals)
-            each = expected.seconds(self.segmenting, sizes, judged, defects, normals)
-        there = f", {self.total() - left} of them there" if left < self.total() else ""
-        if each is None:
-            return f"{told}{there}."
-        minutes = left * each / self.config.jobs / 60
-        return (
-            f"{told}{there}. Training takes about {minutes:.0f} minutes ({each:.0f} s a network, {self.config.jobs} "
-            "at a time); making the images comes on top, minutes for each method that is fitted."
-        )
-
     def part(self, division: Division, seed: int, shots: int | str, notes: list[str]) -> list[Value]:
         """All arms of one seed and number of shots."""
-        identity, source, normals = self._begin(division, seed, shots)
+        identity, source, normals = self.begin(division, seed, shots)
         support, types = source.support, division.types
         if shots not in (0, "third"):
             for kind in types:
@@ -226,16 +190,16 @@ class Run:
                 if count < int(shots):
                     notes.append(f"seed {seed}: {kind} offers {count} of {shots} shots, a third of it being set aside.")
         source.data = materialise(source.folder, support, normals)
-        values = self._images(identity, source, seed, shots) + self._realism(identity, source, seed, shots)
+        values = looks.metrics(self, identity, source, seed, shots) + looks.realism(self, identity, source, seed, shots)
         asked: list[tuple[Arm, float, Task]] = []
         for chooses in (False, True):  # those that choose ask what the others' networks said
             turn: list[tuple[Arm, float, Task]] = []
             for one in (one for one in self.arms if one.chooses == chooses):
-                if not self._fits(one, shots):
+                if not self.fits(one, shots):
                     if one.name not in BASELINES:
                         notes.append(f"{one.name} needs real defects and has no arm without any.")
                     continue
-                for share in self._shares(one, shots):
+                for share in self.shares(one, shots):
                     chosen = self._choice(identity, one, source, shots, share, notes) if chooses else None
                     tasks = self._tasks(identity, one, source, normals, shots, share, chosen)
                     turn += [(one, share, task) for task in tasks]
@@ -243,71 +207,18 @@ class Run:
             asked += turn
         notes += self._left_out(identity, source)
         for one, share, task in asked:
-            values += self._values(task.part)
+            values += self.values(task.part)
             self.missed += self.ledger[task.part].get("misses", [])
             if task.what != "classification":
                 told = self.scored if task.what == "segmentation" else self.alone
                 told.setdefault((shots, one.name, share), {})[seed] = task.part
         return values
 
-    def _images(self, identity: str, source: Source, seed: int, shots: int | str) -> list[Value]:
-        """Generation metrics of every arm's images, and of the anchors: held-out defects, photographs untouched."""
-        if self.extractor is None or not self.wanted:
-            return []
-        support, test = source.support, [r for r in source.division.test if not r.is_good]
-        judge: judging.Judge | None = None
-        values: list[Value] = []
-        arms = [one for one in self._shown(shots) if one.methods or support]
-        extra = [("anchors", None)] if shots == self.config.shots[0] else []  # the same for every number of shots
-        for label, one in [*((one.label(shots), one) for one in arms), *extra]:
-            judged = f"{','.join(self.wanted)} {self.extractor.hash}"
-            name = f"{identity}/images {judged} {label}{source.stamp(one)}"
-            if name not in self.ledger:
-                if self.progress:
-                    self.progress(f"seed {seed}, {label}: images", 0, 1, {})
-                made = (source.images(one) if one.methods else support) if one else []
-                judge = judge or judging.Judge(
-                    self.extractor, support or source.division.support, test, self.wanted, seed
-                )
-                # The arm of real defects alone shows what copying every one of them would score.
-                found = (
-                    judge.values(made, label) if one else self._anchors(judge, source, arms, [r.group for r in test])
-                )
-                self.ledger.add(name, {"values": [asdict(value) for value in found]})
-            values += as_values(self.ledger[name]["values"])
-        return values
-
-    @staticmethod
-    def _anchors(judge: judging.Judge, source: Source, arms: list[Arm], parts: list[str]) -> list[Value]:
-        values = anchors.held_out(judge, parts)
-        painted = next((m for one in arms for m in one.methods if m not in one.folders), None)
-        if painted is not None:
-            roots = [source.data, source.data.parent]
-            values += judge.values(anchors.untouched(source.out(painted), roots), "untouched")
-        return values
-
-    def _realism(self, identity: str, source: Source, seed: int, shots: int | str) -> list[Value]:
-        """Whether a probe tells every arm's windows from held-out defects; and of the anchors."""
-        if self.extractor is None or "realism" not in self.config.metrics:
-            return []
-        arms = [one for one in self._shown(shots) if one.methods or source.support]
-        looker = anchors.Realism(self.extractor, source, seed)
-        values: list[Value] = []
-        for label, one in looker.rows([(one.label(shots), one) for one in arms]):
-            name = f"{identity}/realism {self.extractor.hash} {label}{source.stamp(one)}"
-            if name not in self.ledger:
-                if self.progress:
-                    self.progress(f"seed {seed}, {label}: realism", 0, 1, {})
-                found = looker.values(label, one)
-                self.ledger.add(name, {"values": [asdict(value) for value in found]})
-            values += as_values(self.ledger[name]["values"])
-        return values
-
-    def _shown(self, shots: int | str) -> list[Arm]:
+    def shown(self, shots: int | str) -> list[Arm]:
         """The arms whose images are looked at: those of one that chooses are other arms'."""
-        return [one for one in self.arms if self._fits(one, shots) and not one.chooses]
+        return [one for one in self.arms if self.fits(one, shots) and not one.chooses]
 
-    def _fits(self, one: Arm, shots: int | str) -> bool:
+    def fits(self, one: Arm, shots: int | str) -> bool:
         """Whether an arm exists for this number of shots; without any, nothing that copies real defects does."""
         own = [m for m in one.methods if m not in one.folders]
         copies = any(resolve(m, METHODS, "Method").references != "none" for m in own)
@@ -320,8 +231,8 @@ class Run:
         alone = {}
         for method in one.methods:
             own = next(other for other in self.arms if other.name == method)
-            named = {what: part for what, _, part in self._named(identity, own, source, shots, share)}
-            alone[method] = self._values(named["segmentation"])
+            named = {what: part for what, _, part in self.named(identity, own, source, shots, share)}
+            alone[method] = self.values(named["segmentation"])
         found = choice.chosen(source.division.types, alone)
         notes.append(f"seed {source.seed}, {one.label(shots, share)}: {choice.sentence(found)}.")
         return found
@@ -340,13 +251,13 @@ class Run:
         label, division = one.label(shots, share), source.division
         real = [] if share == 1 and one.methods else source.support
         found = []
-        for _, config, part in self._named(identity, one, source, shots, share):
+        for _, config, part in self.named(identity, one, source, shots, share):
             made = source.images(one, chosen) if part not in self.ledger else []
             sides = [tuple(side) for side in (real, made, normals, division.validation, division.test)]
             found.append(Task(part, label, config, *sides))
         return found
 
-    def _named(
+    def named(
         self, identity: str, one: Arm, source: Source, shots: int | str, share: float
     ) -> list[tuple[str, Any, str]]:
         """What is trained for one arm and share, with its settings and its name in the ledger."""
@@ -404,38 +315,7 @@ class Run:
         if self.progress and more:
             self.progress(TOTAL, self.done, self.total(), {})
 
-    def by_validation(self, notes: list[str]) -> list[Value]:
-        """For every arm of several shares one more row: the share whose validation scores are best in the mean of all
-        seeds, the same for each of them.
-
-        Test images are not asked; of equal scores the first share is taken. Where a seed has no validation defect,
-        the arm has no such row and `notes` says so.
-        """
-        values: list[Value] = []
-        for one in self.arms:
-            for shots in self.config.shots:
-                shares = [share for share in self._shares(one, shots) if (shots, one.name, share) in self.scored]
-                if len(shares) < 2:
-                    continue
-                label, liked = one.label(shots, BY_VALIDATION), []
-                for share in shares:
-                    found = [
-                        value for part in self.scored[shots, one.name, share].values() for value in self._values(part)
-                    ]
-                    liked.append(
-                        [v.value for v in found if v.key.startswith(f"{downstream.CHOSEN_BY}/") and v.type == MEAN]
-                    )
-                if any(number is None for row in liked for number in row):
-                    notes.append(f"{label}: a seed has no real defect to choose the share by.")
-                    continue
-                best = shares[int(np.argmax(np.mean(np.array(liked, float), axis=1)))]
-                taken = self.scored[shots, one.name, best]
-                values += [replace(value, method=label) for part in taken.values() for value in self._values(part)]
-                self.scored[shots, one.name, BY_VALIDATION] = taken
-                notes.append(f"{label}: validation chose {best:g}.")
-        return values
-
-    def _values(self, part: str) -> list[Value]:
+    def values(self, part: str) -> list[Value]:
         return as_values(self.ledger[part]["values"])
 
     # -- what the bootstrap needs --------------------------------------------------------------------------------------

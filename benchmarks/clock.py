@@ -2,7 +2,9 @@
 
 The command runs in a process of its own, with a clock around the functions in STAGES; a stage's time is without that of
 the stages inside it. Judge by processor seconds where other work shares the machine. Windows and passes of the denoiser
-are counted beside. A second run of the same command finds the files in the system's cache; the first may not.
+are counted beside. Blocks of a learned method do not overlap here, since stages that run at once cannot be told apart;
+workers (`--jobs`) are not seen into. A second run of the same command finds the files in the system's cache; the first
+may not.
 
 Example: python benchmarks/clock.py generate inpaint --normal mvtec_ad:DIR --prompt "a scratch" --mask scratch -n 16
 """
@@ -34,7 +36,7 @@ STAGES = {
     "codec, pasting back": ["flawsmith.methods.diffusion.synthesizer:DiffusionSynthesizer._paint"],
     "contrast and labels": ["flawsmith.methods.diffusion.synthesizer:DiffusionSynthesizer.generate"],
     "PNG": ["flawsmith.images:encode_png"],
-    "manifest and files": ["flawsmith.generation.run:_write"],
+    "manifest and files": ["flawsmith.datasets.writer:Writer.write"],
     "training: batches drawn": [
         "flawsmith.training.windows:FewShotWindows.batch",
         "flawsmith.training.fitting:TypeWindows.batch",
@@ -114,6 +116,7 @@ def child(report: Path, arguments: list[str]) -> None:
         if name.startswith("flawsmith") and getattr(module, "resolve", None) is plain:
             module.resolve = resolve  # type: ignore[attr-defined]
     clock.wrap()
+    sys.modules["flawsmith.generation.executors"].OVERLAPPED = 0  # type: ignore[attr-defined]
     sys.argv = ["flawsmith", *arguments]
     code: Any = 0
     try:

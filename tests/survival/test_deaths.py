@@ -158,9 +158,10 @@ def good(widget: Path) -> Iterator[Path]:
     return iter(sorted((widget / "train/good").iterdir()))
 
 
+@pytest.mark.parametrize("made", [3, 6])  # of four photographs: before and after each has been painted on
 @pytest.mark.parametrize("how", ["gone", "changed"])
 def test_a_source_image_that_goes_or_changes_mid_run_stops_it_and_put_back_it_resumes(
-    config: GenerateConfig, widget: Path, whole: dict[str, bytes], how: str
+    config: GenerateConfig, widget: Path, whole: dict[str, bytes], how: str, made: int
 ) -> None:
     kept = {path: path.read_bytes() for path in good(widget)}
 
@@ -172,10 +173,10 @@ def test_a_source_image_that_goes_or_changes_mid_run_stops_it_and_put_back_it_re
                 fakes.save(path, fakes.photo(70 + number, (72, 96)))
 
     with pytest.raises(FlawsmithError, match="does not exist" if how == "gone" else "has changed since") as refused:
-        generation.run(config, after(3, damage))
+        generation.run(config, after(made, damage))
     assert any(str(path) in str(refused.value) for path in kept)
     found = tree(config.out)
-    assert found["manifest.jsonl"].count(b"\n") == 3
+    assert found["manifest.jsonl"].count(b"\n") == made
     assert not [name for name, content in found.items() if content != whole[name] and name != "manifest.jsonl"]
     for path, content in kept.items():
         path.write_bytes(content)

@@ -110,6 +110,13 @@ def test_without_a_judge_all_steps_are_done_and_no_loss_is_claimed(
     assert len(lines) == 3 and not any("held_out" in line for line in lines)
     code, out, _ = run("show", tmp_path / "run")
     assert code == 0 and "held-out loss" in out
+    card = json.loads((tmp_path / "run/card.json").read_text())
+    card["learned"]["widget/hole"] |= {"held_out": {}, "stopped": None}
+    del card["learned"]["widget/hole"]["steps"]  # a stranger's card may say anything
+    (tmp_path / "run/card.json").write_text(json.dumps(card))
+    assert run("show", tmp_path / "run")[0] == 0
+    code, out, err = run("train", "inpaint", *common, *given)
+    assert code == 0 and "widget/hole" in out, err
 
 
 def test_a_type_with_only_empty_masks_is_refused_by_name(folder: Path, tmp_path: Path, run: small.Run) -> None:

@@ -62,10 +62,10 @@ def _show_run(run: Path) -> None:
         {
             "defect": key,
             "file": entry["file"],
-            "steps": entry["steps"],
-            "held-out loss": "-" if entry["held_out"] is None else f"{entry['held_out']:.4f}",
+            "steps": entry.get("steps", "-"),
+            "held-out loss": f"{entry['held_out']:.4f}" if isinstance(entry.get("held_out"), float) else "-",
             "real defects seen": len(entry["support"]),
-            "stopped": entry["stopped"],
+            "stopped": entry.get("stopped", "-"),
         }
         for key, entry in card.get("learned", {}).items()
     ]

@@ -96,8 +96,9 @@ def train(
 
         card = training.train(settings, tell)
     for key, entry in card["learned"].items():
-        loss = "nothing held out" if entry["held_out"] is None else f"held-out loss {entry['held_out']:.4f}"
-        typer.echo(f"{key}: {entry['steps']} steps, {loss} ({entry['stopped']})")
+        held_out = entry.get("held_out")  # of an entry that was there before, a stranger's word
+        loss = f"held-out loss {held_out:.4f}" if isinstance(held_out, float) else "nothing held out"
+        typer.echo(f"{key}: {entry.get('steps', '?')} steps, {loss} ({entry.get('stopped', 'it is not said why')})")
     typer.echo(f"Use it: flawsmith generate {settings.out} --normal {settings.data} -n 20 --out generated")
 
 

@@ -24,7 +24,9 @@ class Grief(base.Synthesizer):
     imitates = False
 
     class Options(base.Options):
-        how: str = Field("raise", description="raise, exit (of a worker) or once (a worker exits, the next does not)")
+        how: str = Field(
+            "raise", description="raise, odd (what cannot be sent), exit (of a worker) or once (the next does not exit)"
+        )
         bad: int = Field(7, ge=1, description="every such seed")
         note: str = Field("", description="file that says that a worker has ended")
 
@@ -40,6 +42,8 @@ class Grief(base.Synthesizer):
         if request.seed % options.bad == 0:
             if options.how == "raise":
                 raise FlawsmithError(f"No grief for seed {request.seed}.")
+            if options.how == "odd":
+                raise ValueError("an odd grief", lambda: None)
             ended = Path(options.note).exists()
             if multiprocessing.parent_process() is not None and not (options.how == "once" and ended):
                 Path(options.note).touch()

@@ -110,6 +110,11 @@ def test_an_error_in_a_worker_is_the_error_of_the_run(widget: Path, tmp_path: Pa
     assert said[0] == said[1] and written[0] == written[1] and "manifest.jsonl" in written[0]
 
 
+def test_an_error_that_cannot_be_sent_is_told_all_the_same(widget: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="an odd grief"):
+        generation.run(asked(widget, tmp_path / "o", method="odd_method:Grief", options={"how": "odd"}, jobs=2))
+
+
 @POSIX
 def test_ctrl_c_ends_the_workers_and_the_run_resumes(run: Run, widget: Path, tmp_path: Path) -> None:
     command = ["generate", "perlin", "--normal", str(widget), "--gate", "normal", "-n", "150", "--jobs", "2", "--out"]

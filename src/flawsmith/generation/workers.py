@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from pickle import PicklingError
 
 import cv2
 
@@ -157,6 +156,8 @@ def _serve(pipe: Connection, made: Blocks) -> None:
             found = Failure(error, traceback.format_exc())
         try:
             pipe.send((start, found))
-        except (TypeError, AttributeError, PicklingError):  # an error of somebody else's that cannot be sent
-            assert isinstance(found, Failure)
+        except Exception:
+            if not isinstance(found, Failure):
+                raise
+            # an error of somebody else's that cannot be sent as it is
             pipe.send((start, Failure(RuntimeError(str(found.error)), found.where)))

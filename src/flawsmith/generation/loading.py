@@ -156,7 +156,7 @@ class Loader:
         """
         if (
             allowed.size <= LARGE
-            or family in ("reference", "varied")
+            or family in masks.REAL
             or options.size is not None
             or heated
             or options.place != "anywhere"

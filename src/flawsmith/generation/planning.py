@@ -16,6 +16,8 @@ from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.generation import misses
 from flawsmith.generation.jobs import Jobs, Kind
 from flawsmith.generation.turns import Turns
+from flawsmith.masks import REAL
+from flawsmith.masks.structure import EXEMPLARS, GOODS, is_structure
 from flawsmith.methods.base import Synthesizer, read_card
 from flawsmith.records import GOOD, Job, Record, Region, hash_seed
 
@@ -67,20 +69,25 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
     total = config.n * len(pairs) if config.per_defect else config.n
     needs = synthesizer.references != "none"
     # A painter that happens to share a type's name with the data set must not be recorded as having seen its defects.
-    sees_support = needs or synthesizer.learns != "nothing" or config.mask in ("reference", "varied")
+    sees_support = needs or synthesizer.learns != "nothing" or config.mask in REAL
     if config.references_from is not None and not sees_support:
         raise FlawsmithError(f"{synthesizer.name} reads no references: leave references_from out.")
     if config.references > 1 and synthesizer.references != "many":
         raise FlawsmithError(f"{synthesizer.name} reads one reference per image, not {config.references}.")
     kinds: list[Kind] = []
+    whole: list[str] = []
     exemplars: dict[tuple[str, str], list[Record]] = {}
     for category, defect in pairs:
         references = [own] if own else [r for r in supports[category] if sees_support and r.defect_type == defect]
         if needs and not references and len(kinds) < total:
             raise FlawsmithError(_no_reference(config, synthesizer, category, defect))
         exemplars[category, defect] = references
-        says = synthesizer.default_mask(defect), synthesizer.default_caption(category, defect)
-        kinds.append(Kind(category, defect, normals[category], references, *says))
+        mask = synthesizer.default_mask(defect)
+        if config.mask is None and mask == "varied" and _is_structure(references, normals[category]):
+            mask = "whole"
+            whole.append(f"{category}/{defect}")
+        says = synthesizer.default_caption(category, defect)
+        kinds.append(Kind(category, defect, normals[category], references, mask, says))
     shown = max(config.references, synthesizer.reference_count)
     known = list(dict.fromkeys(record.defect_type for record in records if not record.is_good))
     aim = misses.aim(config, pairs, known, next(iter(normals.values())))
@@ -89,10 +96,25 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
     jobs = Jobs(config, kinds, turns, total, shown, synthesizer.learns != "nothing", aim)
     support = list(dict.fromkeys(record for supported in supports.values() for record in supported if sees_support))
     description = _description(config, synthesizer, records, jobs, support)
+    if whole:
+        description["structure"] = whole
     from_here = needs and not own and config.references_from is None
     notes = _notes(synthesizer, records, supports, config.asked) if from_here else []
     notes += [] if aim is None else aim.told
+    if whole:
+        notes.append(
+            f"{', '.join(whole)}: these defects change the product's own structure, so they keep their real shapes, "
+            "nearly where they were (--mask varied gives them new ones)."
+        )
     return Plan(jobs, description, support, normals, notes, exemplars)
+
+
+def _is_structure(references: Sequence[Record], normals: Sequence[Record]) -> bool:
+    """Whether the defects of a type have the product's shape; of few images that are spread over the data set."""
+    if not references or not normals:
+        return False
+    spread = [normals[len(normals) * number // GOODS] for number in range(min(GOODS, len(normals)))]
+    return is_structure([record.load() for record in references[:EXEMPLARS]], [r.load().image for r in spread])
 
 
 def variant(made: Plan, job: Job, *parts: Any) -> Job:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from flawsmith import captions
 from flawsmith import images as pixels
 from flawsmith import masks as families
 from flawsmith.errors import FlawsmithError
+from flawsmith.masks.structure import is_structure
 from flawsmith.methods import mask_choice
 from flawsmith.methods.samples import Samples
 from flawsmith.quality.gate import Gate, Level, settled
@@ -211,6 +213,12 @@ class OnArrays:
         kind = captions.parse(prompt).kind if prompt else ""
         types = (defect_type or kind,) if defect_type or kind else self.types(category) or (self.name,)
 
+        @cache
+        def family_of(kind: str, imitates: bool) -> str:
+            chosen = mask_choice.choose(self.default_mask(kind), kind, imitates, prompt)
+            alike = [one for one in references if one.defect_type == kind]
+            return "whole" if chosen == "varied" and is_structure(alike, [n.image for n in normals]) else chosen
+
         def request(place: int, redraw: int) -> Request:
             normal, ground = normals[place % len(normals)], grounds[place % len(normals)]
             own = references[place % len(references)] if references else None
@@ -220,7 +228,7 @@ class OnArrays:
             if given:
                 mask = given[place % len(given)]
             else:
-                family = masks or mask_choice.choose(self.default_mask(kind), kind, own is not None, prompt)
+                family = masks or family_of(kind, own is not None)
                 rng = np.random.default_rng(hash_seed(now, "mask"))
                 mask, warp = families.draw(family, ground, rng, dials, own, normal.image, heat=heat)
             others = tuple(r for r in references if r is not own) if self.references == "many" else ()

@@ -37,7 +37,7 @@ class Watch:
         if said is not None or not sample.mask.any():
             self._note(place, attempt, request, _check_of(str(said)), None, None, str(said), sample)
             return sample
-        verdict = self.gate.judge(sample, request, product, self.copies)
+        verdict = self.gate.judge(sample, request, product, self.copies or sample.info.get("carried", False))
         judged = verdict.sample
         scores = dict(judged.info.get("scores", {}))
         if judged is not sample:  # the label was shrunk

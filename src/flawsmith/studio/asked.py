@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from flawsmith import masks
 from flawsmith.errors import FlawsmithError, unknown
 
-FAMILIES = tuple(name for name in masks.MASKS if name not in ("learned", "reference", "varied"))
+FAMILIES = tuple(name for name in masks.MASKS if name not in {"learned", *masks.REAL})
 NEEDS_REFERENCE = ("reference", "varied")
 # flawsmith: MVTec's layout with prompts and manifest, and nothing divided
 Format = Literal["flawsmith", "coco", "datumaro", "hf-dataset", "labelme", "voc", "webdataset", "yolo", "yolo-seg"]

@@ -23,7 +23,7 @@ from flawsmith.methods.analogy.exemplars import RING, Exemplar, grown, ring
 from flawsmith.methods.analogy.field import RADIUS, Side, Weights, synthesise
 from flawsmith.methods.analogy.guidance import gain, guides, shading, signed_distance, surroundings
 from flawsmith.methods.analogy.strips import Strip, is_thin
-from flawsmith.methods.classic.copypaste import is_artwork
+from flawsmith.methods.classic.copypaste import CopyPaste, CopyPasteOptions, is_artwork
 from flawsmith.records import Request, Sample
 
 NEAR = 64  # pixels around an exemplar that are looked at
@@ -61,6 +61,9 @@ class Analogy(base.Synthesizer):
         rng: np.random.Generator,
         options: Any,
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        if request.warp is not None:  # the real defect's own shape, moved: its pixels come with it
+            carried, facts = CopyPaste().paint(normal, mask, request, area, rng, CopyPasteOptions())
+            return carried, {"carried": True, **facts}
         chosen = self._choose(mask, request, rng, options)
         scales = [enlargement(request.mask.size / one.info["whole"]) for one in chosen]
         return analogy(normal, mask, chosen, rng, options, scales)

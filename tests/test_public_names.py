@@ -24,7 +24,7 @@ def test_tables() -> None:
     }
     assert set(MASKS) == {
         *("blob", "box", "polygon", "perlin", "scratch", "crack", "spots"),
-        *("component", "learned", "reference", "varied", "whole"),
+        *("component", "learned", "reference", "varied"),
     }
     assert set(METHODS) == {
         *("analogy", "anomalycontrol", "anomalyxfusion", "copypaste", "cutpaste", "inpaint", "nsa", "perlin"),

@@ -84,7 +84,7 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         exemplars[category, defect] = references
         mask = synthesizer.default_mask(defect)
         if config.mask is None and mask == "varied" and _is_structure(references, normals[category]):
-            mask = "whole"
+            mask = "reference"
             whole.append(f"{category}/{defect}")
         says = synthesizer.default_caption(category, defect)
         kinds.append(Kind(category, defect, normals[category], references, mask, says))
@@ -103,8 +103,8 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
     notes += [] if aim is None else aim.told
     if whole:
         notes.append(
-            f"{', '.join(whole)}: these defects change the product's own structure, so they keep their real shapes, "
-            "nearly where they were (--mask varied gives them new ones)."
+            f"{', '.join(whole)}: these defects change the product's own structure, so they keep their real shapes "
+            "and are carried whole (--mask varied gives them new ones)."
         )
     return Plan(jobs, description, support, normals, notes, exemplars)
 

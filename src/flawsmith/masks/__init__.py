@@ -1,9 +1,9 @@
 """Where a defect sits and what shape it has: seeded mask families on the object, and real masks moved elsewhere.
 
 `foreground` finds the object, `draw` puts a mask on it. A family is a function of `shapes` with the signature
-`(rng, area, elongation) -> (h, w) bool`; "package.module:function" is accepted where a name is. Five names are no
-families of shapes: "reference" moves a real mask, "varied" reshapes it first, "whole" leaves it nearly where it was,
-"component" takes a part of the product, "learned" is a run's model.
+`(rng, area, elongation) -> (h, w) bool`; "package.module:function" is accepted where a name is. Four names are no
+families of shapes: "reference" moves a real mask, "varied" reshapes it first, "component" takes a part of the
+product, "learned" is a run's model.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import cv2
 import numpy as np
@@ -37,14 +36,11 @@ MASKS: dict[str, str] = {
     "spots": "flawsmith.masks:spot",
     "reference": "flawsmith.masks:move",
     "varied": "flawsmith.masks:move",
-    "whole": "flawsmith.masks:move",
     "component": "flawsmith.masks:component",
     "learned": "flawsmith.diffusion.mask_model:LearnedMasks",
 }
 
-REAL = {"reference", "varied", "whole"}  # families that start from a real mask
-# Of "whole", where nothing else is asked: as images differ in which the product lies in one place.
-WHOLE: dict[str, Any] = {"spread": 0.1, "rotate": 4.0, "flip": False, "scale": (0.95, 1.05), "bend": 0.05}
+REAL = {"reference", "varied"}  # families that start from a real mask
 
 __all__ = [
     "MASKS", "Ground", "MaskOptions", "Warp", "blob", "box", "component", "crack", "draw", "enlargement", "foreground",
@@ -70,10 +66,9 @@ def draw(
     `name` is a key of MASKS or "package.module:function". "reference" moves the real mask of `reference` and also
     returns the Warp that did it; given the normal photograph `image` (H, W, 3) uint8, it prefers places whose
     surroundings look like the reference's. "varied" gives that mask a new shape first, mixed with those of `others`,
-    and keeps to where the real ones were (`options.spread`). "whole" moves it like "reference", but no further than
-    images of one product differ, unless a dial says so (`WHOLE`). "component" needs `image`. `heat` (H, W), 0 or more,
-    is how likely the defect's centre is to lie at each pixel; it takes the place of `options.place` and `spread`.
-    Raises FlawsmithError for an unknown name, an empty area, or a missing reference or photograph.
+    and keeps to where the real ones were (`options.spread`). "component" needs `image`. `heat` (H, W), 0 or more, is
+    how likely the defect's centre is to lie at each pixel; it takes the place of `options.place` and `spread`. Raises
+    FlawsmithError for an unknown name, an empty area, or a missing reference or photograph.
     """
     if name not in MASKS and ":" not in name:
         raise unknown("Mask", name, MASKS)
@@ -85,11 +80,8 @@ def draw(
                 "--reference and --reference-mask, or choose another family "
                 f"({', '.join(sorted(set(MASKS) - REAL))})."
             )
-        if name == "whole":
-            unset = {dial: value for dial, value in WHOLE.items() if dial not in options.model_fields_set}
-            options = options.model_copy(update=unset)
-        mask, warp = move(reference, ground, rng, options, image, others if name == "varied" else None)
-        return mask, None if name == "varied" else warp
+        mask, warp = move(reference, ground, rng, options, image, None if name == "reference" else others)
+        return mask, warp if name == "reference" else None
     if name == "component":
         if image is None:
             raise FlawsmithError("Mask 'component' needs the photograph whose component it takes.")

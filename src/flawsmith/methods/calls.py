@@ -217,7 +217,7 @@ class OnArrays:
         def family_of(kind: str, imitates: bool) -> str:
             chosen = mask_choice.choose(self.default_mask(kind), kind, imitates, prompt)
             alike = [one for one in references if one.defect_type == kind]
-            return "whole" if chosen == "varied" and is_structure(alike, [n.image for n in normals]) else chosen
+            return "reference" if chosen == "varied" and is_structure(alike, [n.image for n in normals]) else chosen
 
         def request(place: int, redraw: int) -> Request:
             normal, ground = normals[place % len(normals)], grounds[place % len(normals)]

@@ -534,7 +534,7 @@ MUTATIONS = {
             ("the taper's energy stays in", " / np.square(taper).sum()", ""),
             ("the finest band last", "+ FLOOR)[::-1])", "+ FLOOR))")],
     },
-    "evaluation/detectors/neighbours.py": {
+    "evaluation/detectors/one_class/neighbours.py": {
         ONE_CLASS + "distances_are_those_of_brute_force": [
             ("neighbours without the weights", "scaled = memory * weights", "scaled = memory")],
         ONE_CLASS + "a_coreset_takes_one_of_each_heap_and_covers_better_than_chance": [

@@ -534,7 +534,14 @@ MUTATIONS = {
             ("the taper's energy stays in", " / np.square(taper).sum()", ""),
             ("the finest band last", "+ FLOOR)[::-1])", "+ FLOOR))")],
     },
-    "evaluation/detectors/neighbours.py": {
+    "evaluation/detectors/loop.py": {
+        "evaluation/test_loop.py::test_of_the_looks_the_best_is_kept_of_equals_the_later": [
+            ("of equal looks the first is kept", "learnt.found[step] >= best", "learnt.found[step] > best"),
+            ("looks over all the steps", "half = steps // 2", "half = 0")],
+        "evaluation/test_loop.py::test_a_loss_goes_down_and_every_step_is_averaged_and_told": [
+            ("no step is taken", "    optimiser.step()", "    pass")],
+    },
+    "evaluation/detectors/one_class/neighbours.py": {
         ONE_CLASS + "distances_are_those_of_brute_force": [
             ("neighbours without the weights", "scaled = memory * weights", "scaled = memory")],
         ONE_CLASS + "a_coreset_takes_one_of_each_heap_and_covers_better_than_chance": [

@@ -15,8 +15,10 @@ import fakes  # noqa: E402
 from flawsmith.comparison import run as comparison  # noqa: E402
 from flawsmith.config import CompareConfig  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
-from flawsmith.evaluation.detectors import neighbours, one_class, segmentation  # noqa: E402
-from flawsmith.evaluation.detectors.one_class import Detector, OneClassConfig, Patches  # noqa: E402
+from flawsmith.evaluation.detectors import one_class, segmentation  # noqa: E402
+from flawsmith.evaluation.detectors.one_class import OneClassConfig, neighbours, thresholds  # noqa: E402
+from flawsmith.evaluation.detectors.one_class.memory import centred  # noqa: E402
+from flawsmith.evaluation.detectors.one_class.neighbours import Detector, Patches  # noqa: E402
 from flawsmith.evaluation.metrics import scores  # noqa: E402
 from flawsmith.evaluation.protocol import read_real  # noqa: E402
 
@@ -98,14 +100,14 @@ def test_thresholds_by_hand() -> None:
     defect = [np.where(spot, 0.9, one) for one in normal[:5]]
     held = judged([float(one.max()) for one in normal], ["good"] * 20, normal, [none] * 20)
     found = judged([0.9, 0.9, 0.9, 0.9, 0.35], ["hole"] * 5, defect, [spot] * 5)
-    image, level = one_class.by_normals(held)
+    image, level = thresholds.by_normals(held)
     assert image == pytest.approx(np.quantile(held.image_scores, 0.95))
     tally = segmentation.pooled(held)
     assert tally.negatives[: level + 1].sum() <= 0.005 * tally.negatives.sum() < tally.negatives[: level + 2].sum() + 5
-    image, level = one_class.by_defects(held, found)
+    image, level = thresholds.by_defects(held, found)
     assert image == 0.9 and segmentation.pooled(found).iou(level) == pytest.approx(1)
-    assert one_class.f1(found, 0.9)["hole"] == pytest.approx(2 * 4 / (4 + 5))
-    assert one_class.f1(held, 0.0)["all"] is None
+    assert thresholds.f1(found, 0.9)["hole"] == pytest.approx(2 * 4 / (4 + 5))
+    assert thresholds.f1(held, 0.0)["all"] is None
 
 
 def test_a_map_is_a_half_where_a_normal_image_is_in_the_middle() -> None:
@@ -115,7 +117,7 @@ def test_a_map_is_a_half_where_a_normal_image_is_in_the_middle() -> None:
         for _ in range(5)
     ]
     memory = torch.randn(30, 3, generator=generator)
-    detector = one_class.centred(Detector(memory, torch.full((3,), 1 / 3)), patches)
+    detector = centred(Detector(memory, torch.full((3,), 1 / 3)), patches)
     medians = [float(np.median(detector.scored(one))) for one in patches]
     assert np.median(medians) == pytest.approx(0.5, abs=1e-6)
     assert min(detector.scored(one).min() for one in patches) >= 0

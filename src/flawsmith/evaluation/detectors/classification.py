@@ -20,6 +20,7 @@ from flawsmith import images
 from flawsmith.config import SETTINGS, Count, Rate, Share, Whole
 from flawsmith.diffusion import tensors
 from flawsmith.errors import FlawsmithError
+from flawsmith.evaluation.detectors import loop
 from flawsmith.evaluation.features import Preprocessing
 from flawsmith.evaluation.features import load as load_extractor
 from flawsmith.records import Progress, Sample
@@ -80,37 +81,34 @@ def train(
         model, name, preprocessing = _network(config, len(types))
         model.to(config.device).train()
         rate = config.learning_rate * (1 if config.network == SMALL else 0.1)
-        optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=config.steps)
         usable = [sample for sample in validation if sample.defect_type in types]
-        half = config.steps // 2
-        looks = {half + round((config.steps - half) * (i + 1) / config.looks) for i in range(config.looks)}
-        best: tuple[float, dict[str, Tensor]] = (-1.0, {})
-        found: dict[int, float] = {}
-        for step in range(1, config.steps + 1):
+
+        def loss() -> Tensor:
             picked = [_draw(pools, types, config, rng) for _ in range(config.batch_size)]
             x = _batch([image for image, _ in picked], preprocessing, config.device)
             y = torch.tensor([label for _, label in picked], device=config.device)
             with torch.autocast(torch.device(config.device).type, torch.bfloat16):
                 logits = model(pixel_values=x).logits
-            loss = nn.functional.cross_entropy(logits.float(), y)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            if usable and step in looks:
-                now = Classifier(model.eval(), name, types, preprocessing, "", config)
-                right = [kind == sample.defect_type for kind, sample in zip(predict(now, usable), usable, strict=True)]
-                found[step] = float(np.mean(right))
-                if found[step] >= best[0]:
-                    best = (found[step], {k: v.detach().clone() for k, v in model.state_dict().items()})
-                model.train()
-            if progress:
-                progress("", step, config.steps, {})
-    if found:
-        model.load_state_dict(best[1])
-    selected = "val-selected" if found else "last"
-    return Classifier(model.eval(), name, types, preprocessing, selected, config, found)
+            return nn.functional.cross_entropy(logits.float(), y)
+
+        def judge() -> float:
+            now = Classifier(model.eval(), name, types, preprocessing, "", config)
+            right = [kind == sample.defect_type for kind, sample in zip(predict(now, usable), usable, strict=True)]
+            model.train()
+            return float(np.mean(right))
+
+        learnt = loop.learn(
+            loss,
+            torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4),
+            config.steps,
+            judge,
+            lambda: {key: value.detach().clone() for key, value in model.state_dict().items()},
+            loop.looks_of(config.steps, config.looks) if usable else (),
+            progress=progress,
+        )
+    if learnt.weights:
+        model.load_state_dict(learnt.weights)
+    return Classifier(model.eval(), name, types, preprocessing, learnt.selected, config, learnt.found)
 
 
 def _network(config: ClassificationConfig, count: int) -> tuple[Any, str, Preprocessing]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from flawsmith.config import overlay
 from flawsmith.diffusion.compact import SHIPPED
 from flawsmith.errors import FlawsmithError
-from flawsmith.evaluation.detectors import pyramid, segmentation, views
+from flawsmith.evaluation.detectors import loop, pyramid, segmentation, views
 from flawsmith.evaluation.detectors.encoder import fingerprint
 from flawsmith.evaluation.detectors.segmentation import SegmentationConfig, Trained
 from flawsmith.records import Progress, Sample
@@ -72,45 +72,54 @@ def train(
     model.measure([own[0].maps or model.encoder.seen(own[0].image) for own in seen[2]])
     pools = [views.by_type(group, own) for group, own in zip(shrunk[:2], seen[:2], strict=True)]
     plans = [views.plan_of(pools, seen[2], config, np.random.default_rng([start, n])) for n in range(config.heads)]
-    groups = [{"params": list(model.heads.parameters()), "lr": config.learning_rate}]
-    if tuned:
-        rate = config.learning_rate * config.encoder_rate
-        groups.append({"params": list(model.encoder.parameters()), "lr": rate})
-    optimiser = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-    rates = [float(group["lr"]) for group in optimiser.param_groups]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=config.steps)
-    learnt = [weight for group in optimiser.param_groups for weight in group["params"]]
-    means = [weight.detach().clone() for weight in learnt]
-    best: tuple[float, int, list[Tensor]] = (-1.0, config.steps, means)
+    optimiser = _optimiser(model, config)
+    parameters = [weight for group in optimiser.param_groups for weight in group["params"]]
+    means = [weight.detach().clone() for weight in parameters]
     defects = [sample for sample in validation if sample.mask.any()]
     good = [sample for sample in validation if not sample.mask.any()]
-    looks = segmentation.looks_of(config) if defects else set()
-    found: dict[int, float] = {}
-    for step in range(1, config.steps + 1):
-        loss = torch.zeros((), device=config.device)
-        for head, plan in zip(model.heads, plans, strict=True):
-            maps, truth = views.batch(plan[step - 1], config.device)
+    batches = zip(*plans, strict=True)
+
+    def loss() -> Tensor:
+        whole = torch.zeros((), device=config.device)
+        for head, picked in zip(model.heads, next(batches), strict=True):
+            maps, truth = views.batch(picked, config.device)
             known = model.standardised(model.encoder(maps[0]) if tuned else maps)
-            loss = loss + segmentation.loss_of(head(known), truth)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        schedule.step()
+            whole = whole + segmentation.loss_of(head(known), truth)
+        return whole
+
+    def average(step: int) -> None:
         # A moving average over a twentieth of the steps, from their second half on.
         share = min(0.5, 20 / config.steps) if config.averaged and step > config.steps // 2 else 1.0
-        for mean, now in zip(means, learnt, strict=True):
+        for mean, now in zip(means, parameters, strict=True):
             mean.lerp_(now.detach(), share)
-        if step in looks:
-            kept = _exchange(learnt, means)
-            value = segmentation.pixel_ap(Trained(model, "", step, config), defects, good)
-            _exchange(learnt, kept)
-            found[step] = value["mean"] or 0.0
-            if found[step] >= best[0]:  # of equals the later: it has learnt longer
-                best = (found[step], step, [mean.clone() for mean in means])
-        if progress:
-            progress("", step, config.steps, {})
-    _exchange(learnt, best[2])
-    return Trained(model.requires_grad_(False), "val-selected" if found else "last", best[1], config, found)
+
+    def judge() -> float:
+        kept = _exchange(parameters, means)
+        value = segmentation.pixel_ap(Trained(model, "", 0, config), defects, good)
+        _exchange(parameters, kept)
+        return value["mean"] or 0.0
+
+    learnt = loop.learn(
+        loss,
+        optimiser,
+        config.steps,
+        judge,
+        lambda: [mean.clone() for mean in means],
+        loop.looks_of(config.steps, config.looks) if defects else (),
+        average,
+        progress,
+    )
+    _exchange(parameters, learnt.weights or means)
+    return Trained(model.requires_grad_(False), learnt.selected, learnt.step, config, learnt.found)
+
+
+def _optimiser(model: pyramid.Segmenter, config: SegmentationConfig) -> torch.optim.Optimizer:
+    """Of the heads, and at its own rate of the encoder where that is tuned."""
+    groups = [{"params": list(model.heads.parameters()), "lr": config.learning_rate}]
+    if config.encoder_rate > 0:
+        rate = config.learning_rate * config.encoder_rate
+        groups.append({"params": list(model.encoder.parameters()), "lr": rate})
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
 
 
 def _exchange(weights: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:

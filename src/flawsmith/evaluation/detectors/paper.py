@@ -19,6 +19,7 @@ from flawsmith import images
 from flawsmith.config import SETTINGS, Count, Rate, Whole
 from flawsmith.diffusion import tensors
 from flawsmith.errors import FlawsmithError
+from flawsmith.evaluation.detectors import loop
 from flawsmith.evaluation.detectors.networks import UNet
 from flawsmith.evaluation.detectors.segmentation import Judged, table
 from flawsmith.evaluation.metrics import scores
@@ -88,10 +89,7 @@ def run(
             y = tensors.from_masks([s.mask for s in picked]).to(config.device)
             with torch.autocast(torch.device(config.device).type, torch.bfloat16):
                 logits = model(x)
-            loss = focal(logits.float(), y)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
+            loop.descend(focal(logits.float(), y), optimiser)
         schedule.step()
         last = {name: {"all": row["all"]} for name, row in table(_judge(model.eval(), judged_on, config)).items()}
         total = sum(last[name]["all"] or 0.0 for name in SUM)

@@ -19,6 +19,7 @@ from flawsmith.config import SETTINGS, Count, Rate, Share, Whole
 from flawsmith.diffusion import tensors
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.evaluation import features
+from flawsmith.evaluation.detectors import loop
 from flawsmith.evaluation.detectors.networks import MULTIPLE, NETWORKS
 from flawsmith.evaluation.metrics import scores
 from flawsmith.records import GOOD, Progress, Sample
@@ -151,48 +152,37 @@ def train(
         model: nn.Module = NETWORKS[config.network]()
     model.to(config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=config.steps)
     # A moving average over a twentieth of the steps: less spread between seeds than single weights.
     decay = 1 - 1 / max(2.0, config.steps / 20)
     averaged = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay), use_buffers=True
     )
-    usable = [sample for sample in validation if sample.mask.any()]
-    looks = looks_of(config) if usable else set()
-    best: tuple[float, int, dict[str, Tensor]] = (-1.0, config.steps, {})
-    found: dict[int, float] = {}
+    result = averaged.module.eval()
+    defects = [sample for sample in validation if sample.mask.any()]
+    clean = [sample for sample in validation if not sample.mask.any()]
     model.train()
-    for step in range(1, config.steps + 1):
+
+    def loss() -> Tensor:
         crops = [_crop(_draw(pools, good, config, rng), config.crop, rng) for _ in range(config.batch_size)]
         x = tensors.from_images([c[0] for c in crops]).to(config.device, memory_format=torch.channels_last)
         y = tensors.from_masks([c[1] for c in crops]).to(config.device)
         with torch.autocast(torch.device(config.device).type, torch.bfloat16):
             logits = model(x)
-        loss = loss_of(logits.float(), y)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        if step > config.steps // 2:
-            averaged.update_parameters(model)
-        if step in looks:
-            now = averaged.module.eval()
-            value = pixel_ap(Trained(now, "", step, config), usable, [s for s in validation if not s.mask.any()])
-            found[step] = value["mean"] or 0.0
-            if found[step] >= best[0]:  # of equals the later: it has learnt longer
-                best = (found[step], step, {k: v.detach().clone() for k, v in now.state_dict().items()})
-        if progress:
-            progress("", step, config.steps, {})
-    result = averaged.module.eval()
-    if found:
-        result.load_state_dict(best[2])
-    return Trained(result, "val-selected" if found else "last", best[1], config, found)
+        return loss_of(logits.float(), y)
 
-
-def looks_of(config: SegmentationConfig) -> set[int]:
-    """The steps at which validation is looked at: evenly spaced over the second half, the last among them."""
-    half = config.steps // 2
-    return {half + round((config.steps - half) * (i + 1) / config.looks) for i in range(config.looks)}
+    learnt = loop.learn(
+        loss,
+        optimiser,
+        config.steps,
+        lambda: pixel_ap(Trained(result, "", 0, config), defects, clean)["mean"] or 0.0,
+        lambda: {name: value.detach().clone() for name, value in result.state_dict().items()},
+        loop.looks_of(config.steps, config.looks) if defects else (),
+        lambda step: averaged.update_parameters(model) if step > config.steps // 2 else None,
+        progress,
+    )
+    if learnt.weights:
+        result.load_state_dict(learnt.weights)
+    return Trained(result, learnt.selected, learnt.step, config, learnt.found)
 
 
 def _by_type(items: Sequence[Shrunk]) -> dict[str, list[Shrunk]]:

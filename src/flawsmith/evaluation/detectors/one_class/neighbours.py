@@ -1,7 +1,7 @@
 """The mathematics of a one-class detector: how far a patch is from every normal one, in channels that are weighed.
 
 Reference: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022 (memory, greedy coreset,
-nearest neighbour). Ours: a weight per channel, which can be learnt from defects. Used by `one_class.py`.
+nearest neighbour). Ours: a weight per channel, which can be learnt from defects.
 """
 
 from __future__ import annotations

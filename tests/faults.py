@@ -553,6 +553,9 @@ MUTATIONS = {
             ("the share is turned round", "[1 - share, share]", "[share, 1 - share]")],
     },
     "datasets/regions.py": {
+        ANNOTATED + "objects_in_vocs_colours_without_a_palette_are_counted": [
+            ("colours are grey levels", "numbered(np.asarray(opened.convert(\"RGB\")))",
+             "np.asarray(opened.convert(\"L\"))")],
         ANNOTATED + "fill_counts_pixel_centres": [
             ("polygons half a pixel to the right", "(x1 - x0) - 0.5)", "(x1 - x0))"),
             ("polygons overlap by adding, not by turns", "np.cumsum(crossed, axis=1) % 2",

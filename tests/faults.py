@@ -31,6 +31,7 @@ FROZEN = "evaluation/test_frozen.py::test_"
 ANNOTATED = "datasets/test_annotated.py::test_"
 EXPORTS = "datasets/test_exports.py::test_"
 CAPTIONING = "datasets/test_captioning.py::test_"
+LOCO = "datasets/test_mvtec_loco.py::test_"
 TOOLS = "datasets/test_annotation_tools.py::test_"
 MEND = "datasets/test_mend.py::test_"
 REPORT = "report/test_report_page.py::test_"
@@ -559,12 +560,37 @@ MUTATIONS = {
             ("the share is turned round", "[1 - share, share]", "[share, 1 - share]")],
     },
     "datasets/regions.py": {
+        ANNOTATED + "objects_in_vocs_colours_without_a_palette_are_counted": [
+            ("colours are grey levels", "numbered(np.asarray(opened.convert(\"RGB\")))",
+             "np.asarray(opened.convert(\"L\"))")],
         ANNOTATED + "fill_counts_pixel_centres": [
             ("polygons half a pixel to the right", "(x1 - x0) - 0.5)", "(x1 - x0))"),
             ("polygons overlap by adding, not by turns", "np.cumsum(crossed, axis=1) % 2",
              "np.cumsum(crossed, axis=1)")],
         ANNOTATED + "compressed_run_lengths_of_cocos_own_tools": [
             ("runs are no differences", "runs[-2] if len(runs) > 2 else 0", "0")],
+    },
+    "datasets/mvtec_loco.py": {
+        LOCO + "saturation_is_read_and_every_file_is_a_defect_of_its_own": [
+            ("every defect saturates by its pixels", "entry.saturation_threshold, entry.relative_saturation,",
+             "entry.saturation_threshold, False,"),
+            ("the table is not read", "if not path.is_file():", "if path.is_file():")],
+        LOCO + "a_table_that_cannot_be_meant_is_refused_by_file_and_entry": [
+            ("a level twice passes", "if entry.pixel_value in found:", "if False:")],
+    },
+    "datasets/exports/mvtec.py": {
+        LOCO + "an_export_keeps_levels_files_and_the_table": [
+            ("masks lose their levels", "images.brightest(images.read_image(mask))", "part"),
+            ("no table", "            if known:\n", "            if not known:\n")],
+        LOCO + "two_sets_that_score_a_level_differently_are_not_joined": [
+            ("the first table wins", "if known.setdefault(one.level, one) != one:",
+             "if known.setdefault(one.level, one) is None:")],
+    },
+    "evaluation/detectors/saturated.py": {
+        LOCO + "a_few_pixels_find_a_defect_that_may_be_marked_anywhere": [
+            ("thresholds are not scaled", "enough * float(small.sum()) / float(region.sum())", "enough"),
+            ("good images do not count", "sum(tallies.values(), good).aupro",
+             "sum(tallies.values(), scores.empty()).aupro")],
     },
     "datasets/exports/outlines.py": {
         EXPORTS + "outlines_give_exactly_the_same_pixels_back": [

@@ -64,12 +64,31 @@ class Region(ABC):
 
 
 @dataclass(frozen=True)
+class Saturation:
+    """From how many pixels on a defect counts as found whole: of all defects whose mask has this grey level.
+
+    `threshold` is a number of pixels, or where `relative` the share of the defect's own. `name` is the kind of defect,
+    finer than the defect type. Source: MVTec LOCO's `defects_config.json`.
+    """
+
+    level: int
+    threshold: float
+    relative: bool
+    name: str = ""
+
+    def pixels(self, area: int) -> float:
+        """For a defect of `area` pixels; never more than it has."""
+        return self.threshold * area if self.relative else min(self.threshold, area)
+
+
+@dataclass(frozen=True)
 class Record:
     """One photograph of a data set as a reader found it: paths and words, no pixels.
 
     `masks` may hold several files or regions (one per defect); their union is the mask. `group` names the physical part
     or shot series: records of one group never stand on both sides of a split. `root` is the data set's folder, so
-    that manifests can hold relative paths. `any_level`: every non-zero pixel of a mask is defect.
+    that manifests can hold relative paths. `any_level`: every non-zero pixel of a mask is defect. `saturation`: of
+    the grey levels of its mask images, where the data set says how its defects are scored.
     """
 
     image: Path
@@ -81,6 +100,7 @@ class Record:
     group: str = ""
     root: Path = Path()
     any_level: bool = False
+    saturation: tuple[Saturation, ...] = ()
 
     @property
     def is_good(self) -> bool:
@@ -129,6 +149,23 @@ class Record:
                     f"{size[1]} x {size[0]}: export the mask again at the image's size."
                 )
             yield self.defect_type, part
+
+    def saturated(self, size: tuple[int, int]) -> Iterator[tuple[np.ndarray, float]]:
+        """((H, W) bool, pixels) of every defect, and from how many pixels on it counts as found whole.
+
+        A grey level of a mask image that `saturation` lists is a defect of its own; anything else needs all its pixels.
+        Raises FlawsmithError as `parts`.
+        """
+        for mask, (_, part) in zip(self.masks, self.parts(size, lambda: images.read_image(self.image)), strict=True):
+            left = part
+            levels = None if isinstance(mask, Region) else images.brightest(images.read_image(mask))
+            for kind in self.saturation if levels is not None else ():
+                found = part & (levels == kind.level)
+                if found.any():
+                    yield found, kind.pixels(int(found.sum()))
+                    left = left & ~found
+            if left.any():
+                yield left, float(left.sum())
 
     def marks_something(self) -> bool:
         """Whether its masks hold a pixel; the photograph itself is not decoded unless a mask depends on it."""

@@ -7,12 +7,14 @@ from functools import partial
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import fakes
 import fakes_annotated as painted
 from flawsmith import datasets, images
 from flawsmith.datasets import regions
 from flawsmith.datasets.check import check
+from flawsmith.datasets.exports.voc import PALETTE
 from flawsmith.errors import FlawsmithError
 from flawsmith.masks import boxes
 
@@ -113,6 +115,17 @@ def test_splits_come_from_folders_names_and_lists(tmp_path):
     painted.yolo_tree(tmp_path / "yolo")
     (tmp_path / "yolo/train").rename(tmp_path / "yolo/test")
     assert {record.split for record in datasets.read("yolo", tmp_path / "yolo")} == {"test"}
+
+
+def test_objects_in_vocs_colours_without_a_palette_are_counted(tmp_path):
+    truth = painted.voc_tree(tmp_path)
+    numbers = np.arange(256, dtype=np.uint8)[None]
+    shown = np.array([PALETTE[3 * number : 3 * number + 3] for number in range(256)], np.uint8)[None]
+    assert np.array_equal(regions.numbered(shown), numbers)
+    for path in (tmp_path / "SegmentationObject").iterdir():
+        fakes.save(path, np.asarray(Image.open(path).convert("RGB")))
+    for record in datasets.read("voc", tmp_path):
+        assert np.array_equal(record.load().mask, truth[record.image.name][1])
 
 
 def test_compressed_run_lengths_of_cocos_own_tools():

@@ -1,4 +1,4 @@
-"""What CVAT, Datumaro and Label Studio can say beyond plain shapes; and files that Datumaro itself has written."""
+"""What CVAT, Datumaro and Label Studio can say beyond plain shapes."""
 
 from __future__ import annotations
 
@@ -216,18 +216,6 @@ def test_refused_by_file_and_entry(tmp_path, case, run):
     assert run("check", f"{reader}:{tmp_path}")[0] == 2
 
 
-def test_packed_runs_agree_with_label_studios_own_tool():
-    brush = pytest.importorskip("label_studio_converter.brush", reason="label-studio-converter is not installed")
-    rng = np.random.default_rng(0)
-    for size in ((3, 5), (48, 64), (1, 1)):
-        mask = np.repeat((rng.random(size) < 0.5).ravel(), 4).astype(np.uint8) * 255
-        packed = bytes(brush.encode_rle(mask))
-        assert np.array_equal(label_studio.unpack(packed, mask.size), mask)
-        assert np.array_equal(brush.decode_rle(painted.packed_runs(mask)), mask)  # the fake is one, too
-    with pytest.raises(ValueError, match="ends too early"):
-        label_studio.unpack(packed[:-1], 4)
-
-
 def test_single_values_and_runs_are_unpacked():
     # 5 values of 8 bits: two single ones (1, 2), then a run of three 7s; lengths of 2 bits
     bits = f"{5:032b}" + f"{7:05b}" + f"{1:04b}" * 4
@@ -238,36 +226,3 @@ def test_single_values_and_runs_are_unpacked():
     for wrong, count in ((packed, 4), (packed[:-1], 5), (packed[:9], 5)):
         with pytest.raises(ValueError, match=r"size|early"):
             label_studio.unpack(wrong, count)
-
-
-@pytest.mark.parametrize("reader", ["datumaro", "cvat", "coco"])
-def test_what_datumaro_writes_is_read(tmp_path, reader):
-    dm = pytest.importorskip("datumaro", reason="datumaro is not installed: it needs an environment of its own")
-    from datumaro.components.annotation import Ellipse, Mask, Polygon
-    from datumaro.components.media import Image
-
-    hole, crack = painted.rectangle(painted.HOLE), painted.rectangle(painted.CRACK)
-    outline = Polygon(painted.corners(painted.HOLE), label=0, group=1)
-    marked = {"good": [], "hole": [outline], "both": [Mask(hole, label=0, group=1), Mask(crack, label=1, group=2)]}
-    if reader in ("datumaro", "cvat"):
-        marked["round"] = [Ellipse(18, 12, 42, 28, label=1)]
-
-    def picture(number):
-        return fakes.photo(number)[..., ::-1].copy()
-
-    items = [
-        dm.DatasetItem(name, subset="train", media=Image.from_numpy(data=picture(number)), annotations=shapes)
-        for number, (name, shapes) in enumerate(marked.items())
-    ]
-    whole = dm.Dataset.from_iterable(items, categories=["hole", "crack"])
-    whole.export(str(tmp_path), {"coco": "coco_instances"}.get(reader, reader), save_media=True)
-    assert datasets.parse_source(tmp_path)[0] == reader
-    records = {record.image.stem: record for record in datasets.read(reader, tmp_path)}
-    truth = {"good": np.zeros_like(hole), "hole": hole, "both": hole | crack}
-    assert set(records) == set(marked) and {record.split for record in records.values()} == {"train"}
-    for name, mask in truth.items():
-        found = records[name].load().mask
-        assert records[name].is_proposed or np.array_equal(found, mask), name
-    assert set(records["both"].labels) == {"hole", "crack"} and records["good"].is_good
-    if reader == "datumaro":
-        assert close(records["round"].load().mask, disc(30, 20, 12, 8))

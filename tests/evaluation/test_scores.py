@@ -98,6 +98,32 @@ def test_aupro_equals_its_definition() -> None:
     assert whole.aupro() == pytest.approx(aupro_slowly(same, masks), abs=1e-9)
 
 
+def test_saturated_overlap_equals_its_definition() -> None:
+    """sPRO by Bergmann et al.: mean over the defects of min(marked / saturation, 1); regions may overlap."""
+    rng = np.random.default_rng(5)
+    anomaly = np.clip(rng.normal(0.4, 0.2, (24, 30)), 1e-3, 1 - 1e-3)
+    first, second = np.zeros((2, 24, 30), bool)
+    first[2:12, 3:15], second[10:20, 10:12] = True, True
+    mask = first | second
+    found = scores.levels(anomaly)
+    whole = scores.tally(found, mask, [(first, 30.0), (second, 0.5 * second.sum())])
+    points = [(0.0, 0.0)]
+    for level in np.unique(found):
+        marked = found <= level
+        spro = [min((marked & first).sum() / 30, 1), min((marked & second).sum() / 10, 1)]
+        points.append(((marked & ~mask).sum() / (~mask).sum(), np.mean(spro)))
+    x, y = np.array(points).T
+    grid = np.append(x[x <= 0.05], 0.05)
+    curve = np.append(y[x <= 0.05], np.interp(0.05, x, y))
+    assert whole.aupro(0.05) == pytest.approx(np.trapezoid(curve, grid) / 0.05, abs=1e-9)
+    own = [(first, float(first.sum())), (second, float(second.sum()))]
+    assert whole.aupro() > scores.tally(found, mask, own).aupro()
+    apart = np.zeros_like(mask)
+    apart[18:22, 20:26] = True
+    both = scores.tally(found, first | apart, [(first, float(first.sum())), (apart, float(apart.sum()))])
+    assert both.aupro() == pytest.approx(scores.tally(found, first | apart).aupro())  # then it is AUPRO
+
+
 def test_aupro_of_a_perfect_and_of_a_random_map() -> None:
     mask = np.zeros((200, 200), bool)
     mask[20:80, 30:90] = True

@@ -77,7 +77,7 @@ def check(
     if fix is not None:
         with terminal.progress() as bar:
             task = bar.add_task("repairing", total=None)
-            name, repairs = mend.mend(
+            repairs = mend.mend(
                 source,
                 report,
                 inputs.home(fix),
@@ -89,14 +89,7 @@ def check(
             shown[cause] += 1
             if shown[cause] <= 5:
                 typer.echo(f"repaired {one.file}: {one.what}")
-        typer.echo(
-            f"{len(repairs)} repairs, all in {fix / mend.REPAIRS}. The copy: flawsmith check {name_of(name)}:{fix}"
-        )
+        typer.echo(f"{len(repairs)} repairs, all in {fix / mend.REPAIRS}. The copy: flawsmith check {fix}")
         return
     if any(finding.severity == "error" for finding in report.findings):
         raise typer.Exit(2)
-
-
-def name_of(format_: str) -> str:
-    """The reader of a format."""
-    return {"mvtec": "mvtec_ad"}.get(format_, format_)

@@ -25,7 +25,7 @@ SHOWN = frozenset(  # what stands on the terminal; the files hold every value
     {
         *("KID", "FID", "IS", "IC-FD", "coverage", "near_copies", "caption_retrieval", "duplicates", "refused_share"),
         *("label_IoU", "changed_outside_label", "visibility", "accuracy", "image_AUROC", "pixel_AUROC", "pixel_AP"),
-        *("pixel_AUPRO", "pixel_F1Max", "pixel_IoU", "probe_AUC", "spectrum_dB"),
+        *("pixel_AUPRO", "pixel_AUsPRO", "pixel_F1Max", "pixel_IoU", "probe_AUC", "spectrum_dB"),
     }
 )
 

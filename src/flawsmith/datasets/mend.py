@@ -46,8 +46,8 @@ class MendedMask(Region):
         return ~mask if self.inverted else np.ascontiguousarray(mask)
 
 
-def mend(source: str | Path, report: Report, out: Path, progress: Progress | None = None) -> tuple[str, list[Repair]]:
-    """Write what `check` looked at, repaired, to `out`; returns (format, what was done about which file).
+def mend(source: str | Path, report: Report, out: Path, progress: Progress | None = None) -> list[Repair]:
+    """Write what `check` looked at, repaired, to `out`; returns what was done about which file.
 
     `mvtec` where masks are images and all defects test, else `coco`. `repairs.csv` lists every repair and `origin.csv`
     where each image comes from, with the groups that `check` suggests. The same call again resumes. Raises
@@ -73,7 +73,7 @@ def mend(source: str | Path, report: Report, out: Path, progress: Progress | Non
     name = "mvtec" if plain else "coco"
     run.write(found, chosen, out, [name], {"sources": [str(source)], "repaired": True}, progress)
     images.write_bytes(out / REPAIRS, _table(repairs))
-    return name, repairs
+    return repairs
 
 
 def _table(repairs: Sequence[Repair]) -> bytes:

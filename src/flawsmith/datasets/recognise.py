@@ -15,6 +15,7 @@ from flawsmith.datasets import (
     labelme,
     mvtec_ad,
     mvtec_ad2,
+    mvtec_loco,
     real_iad,
     rows,
     tree,
@@ -86,6 +87,14 @@ def _mvtec_ad(folder: Path) -> str:
     place = next(iter(found.values()))
     inside = [f"{split}/{kind.name}" for split in ("train", "test") for kind in tree.listing(place / split)[0]]
     return f"{_place(folder, found)} {', '.join(inside[:3])}{', ...' if len(inside) > 3 else ''}"
+
+
+def _mvtec_loco(folder: Path) -> str:
+    found = tree.categories(folder, mvtec_ad.is_category)
+    for place in found.values():
+        if (place / mvtec_loco.CONFIG).is_file():
+            return f"{(place / mvtec_loco.CONFIG).relative_to(folder)} lists MVTec LOCO's kinds of defects"
+    return ""
 
 
 def _coco(folder: Path) -> str:
@@ -166,6 +175,7 @@ def _some(folder: Path, fits: Callable[[Path], bool]) -> list[Path]:
 # In this order: the first that fits is taken.
 LOOKS: dict[str, Callable[[Path], str]] = {
     "mvtec_ad2": _mvtec_ad2,
+    "mvtec_loco": _mvtec_loco,
     "mvtec_ad": _mvtec_ad,
     "real_iad": _real_iad,
     "visa": _visa,

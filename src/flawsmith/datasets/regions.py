@@ -241,9 +241,21 @@ class Box(Region):
         return mask
 
 
+def numbered(colours: np.ndarray) -> np.ndarray:
+    """The numbers (H, W) uint8 that VOC's colours (H, W, 3) stand for: Datumaro writes these in place of a palette."""
+    levels = np.zeros(colours.shape[:2], np.uint8)
+    for place in range(8):
+        high, channel = divmod(place, 3)
+        levels |= (colours[..., channel] >> (7 - high) & 1) << place
+    return levels
+
+
 @dataclass(frozen=True)
 class Level(Region):
-    """The pixels that hold `value` in an image of classes or objects (Pascal VOC); `image` is that file."""
+    """The pixels that hold `value` in an image of classes or objects (Pascal VOC); `image` is that file.
+
+    In an image without a palette a pixel's colour says the number, as VOC's palette has it.
+    """
 
     image: Path = field(default=Path(), compare=False)
     value: int = field(default=0, compare=False)
@@ -251,7 +263,8 @@ class Level(Region):
     def draw(self, size: tuple[int, int], read: Read) -> np.ndarray:
         try:
             with Image.open(self.image) as opened:
-                levels = np.asarray(opened if opened.mode in ("P", "L") else opened.convert("L"))
+                stored = opened.mode in ("P", "L", "1")
+                levels = np.asarray(opened) if stored else numbered(np.asarray(opened.convert("RGB")))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise FlawsmithError(f"{self}: {self.image} cannot be read ({error}): export it again.") from error
         if levels.shape != size:

@@ -43,6 +43,7 @@ MEANING = {
     "pixel_AP": ("average precision over pixels, on real test defects", "more"),
     "pixel_AUPR": ("area under precision and recall over pixels", "more"),
     "pixel_AUPRO": ("mean overlap with each region, at false positive rates up to 0.3", "more"),
+    "pixel_AUsPRO": ("the same, a defect counting as found from its own number of pixels on, up to 0.05", "more"),
     "pixel_F1Max": ("best F1 over all thresholds, pixels", "more"),
     "pixel_IoU": ("overlap at the threshold that is best on validation", "more"),
     "accuracy": ("of the defect type, on real test defects", "more"),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flawsmith.evaluation import features, misses
-from flawsmith.evaluation.detectors import classification, frozen, heads, segmentation
+from flawsmith.evaluation.detectors import classification, frozen, heads, saturated, segmentation
 from flawsmith.evaluation.detectors.encoder import fingerprint
 from flawsmith.evaluation.results import MEAN, Value
 from flawsmith.records import GOOD, Progress, Record, Sample
@@ -75,7 +75,8 @@ def segment(
     for kind in dict.fromkeys(name for name in told.types if name != GOOD):
         ap, count = segmentation.pooled(told, kind).ap(), told.types.count(kind)
         values.append(Value(f"{CHOSEN_BY}/{config.name}", ap, kind, method, config.seed, count, len(generated)))
-    for metric, row in segmentation.table(judged, best[1] if best else None).items():
+    found = {**segmentation.table(judged, best[1] if best else None), **saturated.table(judged, test)}
+    for metric, row in found.items():
         for kind, value in row.items():
             counts = sum(kind in ("all", name) for name in judged.types), len(generated)
             missing = "" if value is not None else "the test set has no defect or no good pixel"

@@ -128,9 +128,19 @@ def levels(scores: np.ndarray) -> np.ndarray:
     return np.clip((SPAN - logit) * (LEVELS / (2 * SPAN)), 0, LEVELS - 1).astype(np.uint16)
 
 
-def tally(found: np.ndarray, mask: np.ndarray) -> Tally:
-    """Counts of one image: its `levels` (H, W) uint16 against its mask (H, W) bool."""
+def tally(found: np.ndarray, mask: np.ndarray, saturated: Sequence[tuple[np.ndarray, float]] | None = None) -> Tally:
+    """Counts of one image: its `levels` (H, W) uint16 against its mask (H, W) bool.
+
+    saturated: its regions, each (H, W) bool and the pixels from which on it counts as found whole (sPRO, Bergmann et
+    al., IJCV 2022, section 5); without, they are the mask's 8-connected parts, which need all their pixels.
+    """
     sides = [np.bincount(found[side], minlength=LEVELS).astype(float) for side in (mask, ~mask)]
+    if saturated is not None:
+        overlap: np.ndarray = np.zeros(LEVELS)
+        for region, enough in saturated:
+            hit = np.cumsum(np.bincount(found[region], minlength=LEVELS))
+            overlap += np.diff(np.minimum(hit / enough, 1.0), prepend=0.0)
+        return Tally(sides[0], sides[1], overlap, float(len(saturated)))
     number, regions = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     sizes = np.bincount(regions.ravel(), minlength=number).astype(float)
     overlap = np.bincount(found[mask], weights=1 / sizes[regions[mask]], minlength=LEVELS)

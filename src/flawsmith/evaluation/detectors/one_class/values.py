@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flawsmith.errors import FlawsmithError
-from flawsmith.evaluation.detectors import segmentation
+from flawsmith.evaluation.detectors import saturated, segmentation
 from flawsmith.evaluation.detectors.one_class.memory import NAME, OneClassConfig, prepare
 from flawsmith.evaluation.detectors.one_class.thresholds import by_defects, by_normals, f1, judge
 from flawsmith.evaluation.detectors.one_class.tuning import PULLS, UNCHOSEN, tuned
@@ -71,7 +71,7 @@ def run(
         defects = [one for side in sides for one in side]
         limits = by_normals(held) if end else by_defects(held, judge(detector, defects))
         used = {**about} if end else {**about, "share": share, "pull": pull if kept else None}
-        table = {**segmentation.table(last, limits[1]), "image_F1": f1(last, limits[0])}
+        table = {**segmentation.table(last, limits[1]), "image_F1": f1(last, limits[0]), **saturated.table(last, test)}
         reason = "" if ap is not None else "no real defect was left for validation: learnt weights were taken"
         values.append(
             Value(f"validation_pixel_AP/{key}", ap, MEAN, method, config.seed, len(prepared.validation),

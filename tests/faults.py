@@ -43,6 +43,7 @@ MISSED = "evaluation/test_missed.py::test_"
 REFIT = "quality/test_refit.py::test_"
 PLAN = "test_plan.py::test_"
 JOBS = "test_workers.py::test_"
+COMBINED = "test_combined.py::test_"
 RESUME = "test_resume.py::test_"
 DEATHS = "survival/test_deaths.py::test_"
 KILLS = "survival/test_kills_survived.py::test_"
@@ -69,6 +70,22 @@ MUTATIONS = {
         DEATHS + "want_of_memory_is_known_in_every_librarys_words": [
             ("want of memory behind another error is not seen", "return error.__cause__ is not None and",
              "return False and")],
+    },
+    "generation/attempts.py": {
+        COMBINED + "an_image_that_lacks_a_defect_is_refused": [
+            ("a later defect may lie on an earlier one", "sample = _off_others(sample, taken)", "pass"),
+            ("an image may lack one of its types", "done[place] = _lacking(done[place], more)", "pass")],
+        COMBINED + "later_defects_are_painted_on_the_image_with_the_earlier_ones": [
+            ("later defects do not see earlier ones", "[done[place].sample for place in places])",
+             "[replace(done[place].sample, image=done[place].request.normal.image) for place in places])")],
+    },
+    "datasets/mvtec_ad.py": {
+        COMBINED + "every_format_names_each_defect_by_its_own_type": [
+            ("types of single defects are not read", "marked.get(image.stem) or ", "")],
+    },
+    "datasets/exports/mvtec.py": {
+        COMBINED + "every_format_names_each_defect_by_its_own_type": [
+            ("MVTec's layout loses the types", "self._mark(item, f", "str(f")],
     },
     "generation/loading.py": {
         DEATHS + "a_source_image_that_goes_or_changes_mid_run_stops_it_and_put_back_it_resumes": [

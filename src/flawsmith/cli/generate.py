@@ -86,6 +86,14 @@ def generate(
         str | None,
         typer.Option(metavar="K|LOW,HIGH", help="Defects of an image, each with an id in instances/. Default 1."),
     ] = None,
+    combine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE=K,TYPE=K",
+            help="Several types in one image: crack=1,hole=2 paints one crack and two holes on each. Such images are "
+            "of the type combined, to which --mix may give a share; each defect keeps its own type and id.",
+        ),
+    ] = None,
     from_misses: Annotated[
         Path | None,
         typer.Option(
@@ -177,7 +185,8 @@ def generate(
         "defect": tuple(defect or ()),
         "n": n,
         "per_defect": per_defect,
-        "mix": _weights(mix),
+        "mix": _by_type(mix, "--mix", "list of shares"),
+        "combine": _by_type(combine, "--combine", "list of numbers"),
         "seed": seed,
         "prompt": prompt,
         "mask": mask,
@@ -250,8 +259,8 @@ def _span(text: str | None, option: str) -> list[float] | None:
     return [whole[0], whole[-1]]
 
 
-def _weights(text: str | None) -> dict[str, float] | None:
-    """ "crack=3,hole=1" as weights by defect type."""
+def _by_type(text: str | None, option: str, what: str) -> dict[str, float] | None:
+    """ "crack=3,hole=1" as numbers by defect type."""
     from flawsmith.errors import FlawsmithError, short
 
     if text is None:
@@ -264,7 +273,7 @@ def _weights(text: str | None) -> dict[str, float] | None:
         except ValueError:
             name = ""
         if not name or name in found:
-            raise FlawsmithError(f"--mix {short(text)} is no list of shares: write each type once, crack=3,hole=1.")
+            raise FlawsmithError(f"{option} {short(text)} is no {what}: write each type once, crack=3,hole=1.")
         found[name] = weight
     return found
 

@@ -17,7 +17,7 @@ from flawsmith.generation import misses
 from flawsmith.generation.jobs import Jobs, Kind
 from flawsmith.generation.turns import Turns
 from flawsmith.methods.base import Synthesizer, read_card
-from flawsmith.records import GOOD, Job, Record, Region, hash_seed
+from flawsmith.records import COMBINED, GOOD, Job, Record, Region, hash_seed
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,23 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         raise FlawsmithError(f"{synthesizer.name} reads no references: leave references_from out.")
     if config.references > 1 and synthesizer.references != "many":
         raise FlawsmithError(f"{synthesizer.name} reads one reference per image, not {config.references}.")
-    kinds: list[Kind] = []
-    exemplars: dict[tuple[str, str], list[Record]] = {}
-    for category, defect in pairs:
+
+    def kind(category: str, defect: str, comes: bool = True) -> Kind:
+        if config.combine and defect == COMBINED:
+            parts = tuple((kind(category, name), count) for name, count in config.combine.items())
+            return Kind(category, defect, normals[category], [], "", "", parts)
         references = [own] if own else [r for r in supports[category] if sees_support and r.defect_type == defect]
-        if needs and not references and len(kinds) < total:
+        if needs and not references and comes:
             raise FlawsmithError(_no_reference(config, synthesizer, category, defect))
-        exemplars[category, defect] = references
         says = synthesizer.default_mask(defect), synthesizer.default_caption(category, defect)
-        kinds.append(Kind(category, defect, normals[category], references, *says))
+        return Kind(category, defect, normals[category], references, *says)
+
+    kinds = [kind(*pair, number < total) for number, pair in enumerate(pairs)]
+    exemplars = {
+        (one.category, one.defect_type): list(one.references)
+        for whole in kinds
+        for one, _ in whole.parts or ((whole, 1),)
+    }
     shown = max(config.references, synthesizer.reference_count)
     known = list(dict.fromkeys(record.defect_type for record in records if not record.is_good))
     aim = misses.aim(config, pairs, known, next(iter(normals.values())))
@@ -192,6 +200,10 @@ def _pairs(
     own: Record | None,
 ) -> list[tuple[str, str]]:
     """(category, defect type) of every kind of image asked for, in order."""
+    if config.combine and config.mix and COMBINED not in config.mix:
+        raise FlawsmithError(f"--mix gives no share to the images of --combine: name {COMBINED}=W in it, or drop one.")
+    if config.combine and own is not None:
+        raise FlawsmithError("--reference shows one defect, --combine makes several types: leave one of them out.")
     pairs: list[tuple[str, str]] = []
     for category in normals:
         known_here = supports[category] if config.references_from else by_category[category]
@@ -200,9 +212,9 @@ def _pairs(
         needs = synthesizer.references != "none"
         kind = captions.parse(config.prompt).kind if config.prompt else ""
         names: Sequence[str]
-        if config.asked:
-            names = config.asked
-            for name in names:
+        if config.asked or config.combine:
+            names = config.asked or (COMBINED,)
+            for name in (*(name for name in names if not config.combine or name != COMBINED), *config.combine):
                 if needs and not own and name not in in_data:
                     raise unknown("Defect", name, in_data, f"in {config.normal}")
                 synthesizer.check_type(category, name)
@@ -213,10 +225,10 @@ def _pairs(
             if needs and not names:
                 raise FlawsmithError(_no_reference(config, synthesizer, category, ""))
             names = names or [own.defect_type if own else synthesizer.name]
-        for name in names:
+        for name in (*names, *config.combine):
             if not name or name == GOOD or any(c in name for c in '/\\:*?"<>|') or name.startswith("."):
                 raise FlawsmithError(f"Defect name {name!r} cannot name a folder: use letters, digits, - and _.")
-            pairs.append((category, name))
+        pairs += [(category, name) for name in names]
     return pairs
 
 

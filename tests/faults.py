@@ -421,12 +421,14 @@ MUTATIONS = {
             ("the exemplar keeps its own light", "return factor * np.clip(tint", "return np.clip(tint")],
     },
     "methods/analogy/synthesizer.py": {
+        "methods/test_photometric_match.py::test_light_and_contrast_go_from_the_references_to_the_surroundings": [
+            ("analogy's light is always matched", "light = light**match", "light = light**1.0")],
         ANALOGY + "a_crack_is_dark_all_along_its_new_line": [
             ("thin defects are not unrolled", "thin = is_thin(mask) and any(", "thin = False and any(")],
         ANALOGY + "several_exemplars_are_mixed": [
             ("one exemplar only", "[: options.exemplars]]", "[:1]]")],
         ANALOGY_BY_HAND + "the_darkness_of_a_pit_follows_the_shading_of_its_new_surroundings": [
-            ("the surroundings' shading is not put back", "* scale * divisor, here)", "* scale, here)")],
+            ("the surroundings' shading is not put back", "* scale * divisor**options.match, here)", "* scale, here)")],
         ANALOGY_BY_HAND + "the_texture_is_mostly_of_another_defect_than_the_shape": [
             ("a defect lends shape and texture", "OWN * (number == 0)", "-OWN * (number == 0)")],
     },

@@ -67,6 +67,13 @@ def generate(
             help="How strong and large: 0 (barely visible) to 1; two numbers draw between them. Default: the method's.",
         ),
     ] = None,
+    match: Annotated[
+        float | None,
+        typer.Option(
+            help="analogy, copypaste: how far the defect's light and contrast follow the new surroundings, from 0 (as "
+            "photographed in the reference) to 1. Default 1."
+        ),
+    ] = None,
     size: Annotated[
         str | None, typer.Option(metavar="A|LOW,HIGH", help="Share of the object that a defect covers: 0.01,0.05.")
     ] = None,
@@ -211,10 +218,11 @@ def generate(
         "jobs": jobs,
         "with_normals": with_normals,
     }
-    scale = [] if adapter_scale is None else [f"options.adapter_scale={adapter_scale}"]
+    own = {"adapter_scale": adapter_scale, "match": match}
+    options = [f"options.{key}={value}" for key, value in own.items() if value is not None]
     dials = {"size": _span(size, "--size"), "elongation": _span(elongation, "--elongation"), "place": place}
     masks = [f"mask.{key}={value}" for key, value in dials.items() if value is not None]
-    settings = configs.load(configs.GenerateConfig, values, config, [*masks, *(set_ or ()), *scale])
+    settings = configs.load(configs.GenerateConfig, values, config, [*masks, *(set_ or ()), *options])
     settings = settings.gated()
     refuse_device(settings.device)
     said = datasets.told(settings.normal)

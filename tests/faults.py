@@ -44,6 +44,7 @@ MISSED = "evaluation/test_missed.py::test_"
 REFIT = "quality/test_refit.py::test_"
 PLAN = "test_plan.py::test_"
 JOBS = "test_workers.py::test_"
+COMBINED = "test_combined.py::test_"
 RESUME = "test_resume.py::test_"
 DEATHS = "survival/test_deaths.py::test_"
 KILLS = "survival/test_kills_survived.py::test_"
@@ -70,6 +71,22 @@ MUTATIONS = {
         DEATHS + "want_of_memory_is_known_in_every_librarys_words": [
             ("want of memory behind another error is not seen", "return error.__cause__ is not None and",
              "return False and")],
+    },
+    "generation/attempts.py": {
+        COMBINED + "an_image_that_lacks_a_defect_is_refused": [
+            ("a later defect may lie on an earlier one", "sample = _off_others(sample, taken)", "pass"),
+            ("an image may lack one of its types", "done[place] = _lacking(done[place], more)", "pass")],
+        COMBINED + "later_defects_are_painted_on_the_image_with_the_earlier_ones": [
+            ("later defects do not see earlier ones", "[done[place].sample for place in places])",
+             "[replace(done[place].sample, image=done[place].request.normal.image) for place in places])")],
+    },
+    "datasets/mvtec_ad.py": {
+        COMBINED + "every_format_names_each_defect_by_its_own_type": [
+            ("types of single defects are not read", "marked.get(image.stem) or ", "")],
+    },
+    "datasets/exports/mvtec.py": {
+        COMBINED + "every_format_names_each_defect_by_its_own_type": [
+            ("MVTec's layout loses the types", "self._mark(item, f", "str(f")],
     },
     "generation/loading.py": {
         DEATHS + "a_source_image_that_goes_or_changes_mid_run_stops_it_and_put_back_it_resumes": [
@@ -405,12 +422,14 @@ MUTATIONS = {
             ("the exemplar keeps its own light", "return factor * np.clip(tint", "return np.clip(tint")],
     },
     "methods/analogy/synthesizer.py": {
+        "methods/test_photometric_match.py::test_light_and_contrast_go_from_the_references_to_the_surroundings": [
+            ("analogy's light is always matched", "light = light**match", "light = light**1.0")],
         ANALOGY + "a_crack_is_dark_all_along_its_new_line": [
             ("thin defects are not unrolled", "thin = is_thin(mask) and any(", "thin = False and any(")],
         ANALOGY + "several_exemplars_are_mixed": [
             ("one exemplar only", "[: options.exemplars]]", "[:1]]")],
         ANALOGY_BY_HAND + "the_darkness_of_a_pit_follows_the_shading_of_its_new_surroundings": [
-            ("the surroundings' shading is not put back", "* scale * divisor, here)", "* scale, here)")],
+            ("the surroundings' shading is not put back", "* scale * divisor**options.match, here)", "* scale, here)")],
         ANALOGY_BY_HAND + "the_texture_is_mostly_of_another_defect_than_the_shape": [
             ("a defect lends shape and texture", "OWN * (number == 0)", "-OWN * (number == 0)")],
     },

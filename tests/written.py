@@ -1,11 +1,19 @@
-"""A run of the command line, and what it has written, for comparisons byte by byte."""
+"""A run of the command line, and what it has written, for comparisons byte by byte; exports for our readers."""
 
 from __future__ import annotations
 
+import csv
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+from flawsmith.datasets.exports import FORMATS
+
 Run = Callable[..., tuple[int, str, str]]  # the fixture `run`
+READS = {name: name.replace("-", "_") for name in FORMATS} | {
+    "mvtec": "mvtec_ad",
+    "yolo-seg": "yolo",
+}
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -16,3 +24,19 @@ def tree(folder: Path) -> dict[str, bytes]:
 def painted(folder: Path) -> dict[str, bytes]:
     """All that must repeat byte for byte; generate.json names its own settings."""
     return {name: content for name, content in tree(folder).items() if name != "generate.json"}
+
+
+def unpack(folder: Path) -> None:
+    """Shards beside themselves, each in a folder of its name, as origin.csv calls them."""
+    for shard in folder.glob("*.tar"):
+        packed = shard.with_suffix(".packed")
+        shard.rename(packed)
+        with tarfile.open(packed) as tar:
+            tar.extractall(shard, filter="data")
+        packed.unlink()
+
+
+def origins(folder: Path) -> dict[str, dict[str, str]]:
+    """What an export's origin.csv says of each file."""
+    with open(folder / "origin.csv", encoding="utf-8") as file:
+        return {row["file"]: row for row in csv.DictReader(file)}

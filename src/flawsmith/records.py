@@ -20,6 +20,7 @@ from flawsmith.errors import FlawsmithError
 from flawsmith.warp import Warp
 
 GOOD = "good"
+COMBINED = "combined"  # as MVTec AD calls images that show several defect types
 
 # Who listens to long work hears what is being done ("" = nothing but what the listener knows), how much of how much is
 # done, and facts: a fit tells its loss.
@@ -229,7 +230,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Job:
-    """One image to make, in words: one line of the plan. `mask` is a name in MASKS or an image's path."""
+    """One image to make, in words: one line of the plan. `mask` is a name in MASKS or an image's path.
+
+    An image of several types is COMBINED, and its `parts` are what is painted, one after the other on one photograph.
+    """
 
     index: int
     normal: Record
@@ -240,6 +244,12 @@ class Job:
     seed: int
     others: tuple[Record, ...] = ()  # further references, for methods that blend several
     target: Target | None = None
+    parts: tuple[Job, ...] = ()
+
+    @property
+    def painted(self) -> tuple[Job, ...]:
+        """What the method is asked for: the job itself, or its parts."""
+        return self.parts or (self,)
 
 
 @dataclass(frozen=True)

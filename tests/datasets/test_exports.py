@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -31,8 +29,8 @@ from flawsmith.datasets.exports.naming import slug
 from flawsmith.datasets.exports.run import export
 from flawsmith.errors import FlawsmithError
 from flawsmith.records import Record
+from written import READS, origins, unpack
 
-READS = {name: name.replace("-", "_") for name in FORMATS} | {"mvtec": "mvtec_ad", "yolo-seg": "yolo"}
 GROUPS = {f"test/crack/{n:03d}.png": f"part {n // 2}" for n in range(6)}
 
 
@@ -44,21 +42,6 @@ def widget(tmp_path: Path) -> Path:
     mask[5:20, 5:25], mask[9:15, 10:20], mask[30:32, 40:60], mask[32, 60] = True, False, True, True
     images.write_image(folder / "ground_truth/hole/000_mask.png", mask)
     return folder
-
-
-def unpack(folder: Path) -> None:
-    """Shards beside themselves, each in a folder of its name, as origin.csv calls them."""
-    for shard in folder.glob("*.tar"):
-        packed = shard.with_suffix(".packed")
-        shard.rename(packed)
-        with tarfile.open(packed) as tar:
-            tar.extractall(shard, filter="data")
-        packed.unlink()
-
-
-def origins(folder: Path) -> dict[str, dict[str, str]]:
-    with open(folder / "origin.csv", encoding="utf-8") as file:
-        return {row["file"]: row for row in csv.DictReader(file)}
 
 
 @given(arrays.arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14))))

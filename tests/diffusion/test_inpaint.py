@@ -19,6 +19,8 @@ from small import Run, request, samples  # noqa: E402
 import fakes  # noqa: E402
 from contract import MASKS, Contract, check  # noqa: E402
 from flawsmith import compose, images  # noqa: E402
+from flawsmith.config import GenerateConfig  # noqa: E402
+from flawsmith.datasets.writer import read_manifest  # noqa: E402
 from flawsmith.diffusion.adapters import (  # noqa: E402
     add_adapter,
     load_adapter,
@@ -28,6 +30,7 @@ from flawsmith.diffusion.adapters import (  # noqa: E402
 )
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
+from flawsmith.generation import run as generation  # noqa: E402
 from flawsmith.methods import load  # noqa: E402
 from flawsmith.methods.analogy.synthesizer import Analogy  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
@@ -262,6 +265,24 @@ def test_train_generate_add_a_type_and_resume(
             image, mask = images.read_image(out / line["image"]), images.read_mask(out / line["mask"])
             normal = images.read_image(data / line["normal"]["file"])
             assert np.array_equal(image[~mask], normal[~mask])
+
+
+def test_several_types_in_one_image_are_painted_one_after_the_other(folder: Path, tmp_path: Path) -> None:
+    data = fakes.mvtec_tree(tmp_path / "data", good=2, defects={"crack": 3, "hole": 3}, size=(96, 120))
+    given = {"method": "inpaint", "backbone": str(folder), "options": {"steps": 2}, "batch_size": 3}
+    generation.run(
+        GenerateConfig(normal=f"mvtec_ad:{data}", out=tmp_path / "out", n=3, combine={"crack": 1, "hole": 1}, **given)
+    )
+    kept = [line for line in read_manifest(tmp_path / "out") if line["status"] == "kept"]
+    assert kept
+    for line in kept:
+        ids = images.read_image(tmp_path / "out" / line["instances"]["file"])[..., 0]
+        image, normal = (
+            images.read_image(tmp_path / "out" / line["image"]),
+            images.read_image(data / line["normal"]["file"]),
+        )
+        assert [one["defect_type"] for one in line["instances"]["defects"]] == ["crack", "hole"]
+        assert set(np.unique(ids)) == {0, 1, 2} and np.array_equal(image[ids == 0], normal[ids == 0])
 
 
 def test_a_stopped_fit_resumes_to_the_same_weights(folder: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ that a caption written by `procedural` and one typed by a person mean the same t
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -36,6 +37,18 @@ def sentence(category: str, defect_type: str) -> str:
     if defect_type == "good":
         return f"A photo of {article(thing)} without defects."
     return f"A photo of {article(thing)} with a defect: {words(defect_type)}."
+
+
+def together(category: str, defect_types: Sequence[str], said: Sequence[str]) -> str:
+    """A caption of an image with several defects, of their types and of what is `said` of each.
+
+    Where nothing but the plain captions is said: "A photo of a tile with 3 defects: crack, hole and hole."
+    """
+    if any(text != sentence(category, kind) for text, kind in zip(said, defect_types, strict=True)):
+        return " ".join(dict.fromkeys(text.strip() for text in said if text.strip()))
+    names = [words(kind) for kind in defect_types]
+    listed = f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"A photo of {article(product(category))} with {len(names)} defects: {listed}."
 
 
 # -- logical changes ------------------------------------------------------------------------------------------------

@@ -67,6 +67,13 @@ def generate(
             help="How strong and large: 0 (barely visible) to 1; two numbers draw between them. Default: the method's.",
         ),
     ] = None,
+    match: Annotated[
+        float | None,
+        typer.Option(
+            help="analogy, copypaste: how far the defect's light and contrast follow the new surroundings, from 0 (as "
+            "photographed in the reference) to 1. Default 1."
+        ),
+    ] = None,
     size: Annotated[
         str | None, typer.Option(metavar="A|LOW,HIGH", help="Share of the object that a defect covers: 0.01,0.05.")
     ] = None,
@@ -85,6 +92,14 @@ def generate(
     defects: Annotated[
         str | None,
         typer.Option(metavar="K|LOW,HIGH", help="Defects of an image, each with an id in instances/. Default 1."),
+    ] = None,
+    combine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE=K,TYPE=K",
+            help="Several types in one image: crack=1,hole=2 paints one crack and two holes on each. Such images are "
+            "of the type combined, to which --mix may give a share; each defect keeps its own type and id.",
+        ),
     ] = None,
     from_misses: Annotated[
         Path | None,
@@ -177,7 +192,8 @@ def generate(
         "defect": tuple(defect or ()),
         "n": n,
         "per_defect": per_defect,
-        "mix": _weights(mix),
+        "mix": _by_type(mix, "--mix", "list of shares"),
+        "combine": _by_type(combine, "--combine", "list of numbers"),
         "seed": seed,
         "prompt": prompt,
         "mask": mask,
@@ -202,10 +218,11 @@ def generate(
         "jobs": jobs,
         "with_normals": with_normals,
     }
-    scale = [] if adapter_scale is None else [f"options.adapter_scale={adapter_scale}"]
+    own = {"adapter_scale": adapter_scale, "match": match}
+    options = [f"options.{key}={value}" for key, value in own.items() if value is not None]
     dials = {"size": _span(size, "--size"), "elongation": _span(elongation, "--elongation"), "place": place}
     masks = [f"mask.{key}={value}" for key, value in dials.items() if value is not None]
-    settings = configs.load(configs.GenerateConfig, values, config, [*masks, *(set_ or ()), *scale])
+    settings = configs.load(configs.GenerateConfig, values, config, [*masks, *(set_ or ()), *options])
     settings = settings.gated()
     refuse_device(settings.device)
     said = datasets.told(settings.normal)
@@ -250,8 +267,8 @@ def _span(text: str | None, option: str) -> list[float] | None:
     return [whole[0], whole[-1]]
 
 
-def _weights(text: str | None) -> dict[str, float] | None:
-    """ "crack=3,hole=1" as weights by defect type."""
+def _by_type(text: str | None, option: str, what: str) -> dict[str, float] | None:
+    """ "crack=3,hole=1" as numbers by defect type."""
     from flawsmith.errors import FlawsmithError, short
 
     if text is None:
@@ -264,7 +281,7 @@ def _weights(text: str | None) -> dict[str, float] | None:
         except ValueError:
             name = ""
         if not name or name in found:
-            raise FlawsmithError(f"--mix {short(text)} is no list of shares: write each type once, crack=3,hole=1.")
+            raise FlawsmithError(f"{option} {short(text)} is no {what}: write each type once, crack=3,hole=1.")
         found[name] = weight
     return found
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from flawsmith import images, inputs
-from flawsmith.config.values import Amount, Counts, Span, Told
+from flawsmith.config.values import MOST_DEFECTS, Amount, Counts, Few, Span, Told
 from flawsmith.errors import FlawsmithError
 
 GATED_REDRAWS = 11  # the default of `max_redraws` behind a gate
@@ -41,6 +41,9 @@ class GenerateConfig(Told):
         None, description="how strong the defects are, 0 (barely visible) to 1: one number or low and high"
     )
     defects: Counts = Field((1, 1), description="defects of an image, 1 to 20: one number or least and most")
+    combine: dict[str, Few] = Field(
+        default_factory=dict, description='defects of an image by type: crack 1, hole 2; such images are "combined"'
+    )
     from_misses: Path | None = Field(
         None, description="results folder of an evaluation: more is made of what its segmenter missed of validation"
     )
@@ -80,7 +83,7 @@ class GenerateConfig(Told):
         """
         place = {"out", "n", "normal", "references_from", "with_normals", "untouched", "device", "memory", "jobs"}
         # named only where used: older folders do not hold them
-        later = ("mix", "heat", "severity", "defects", "features", "from_misses")
+        later = ("mix", "combine", "heat", "severity", "defects", "features", "from_misses")
         given = self.model_dump(exclude_defaults=True)
         unused = {key for key in later if key not in given}
         if self.gate == "off":
@@ -113,11 +116,28 @@ class GenerateConfig(Told):
             raise ValueError("--per-defect makes the same number of each type: leave one of them out")
         return {name: weight for name, weight in mix.items() if weight}
 
+    @field_validator("combine")
+    @classmethod
+    def _several(cls, combine: dict[str, int], told: ValidationInfo) -> dict[str, int]:
+        if not combine:
+            return combine
+        if len(combine) < 2:
+            raise ValueError("name two types or more; of one type, --defect and --defects make several")
+        if sum(combine.values()) > MOST_DEFECTS:
+            raise ValueError(f"an image holds {MOST_DEFECTS} defects at most")
+        if told.data.get("defect"):
+            raise ValueError("it names the types by itself: leave --defect out")
+        if told.data.get("defects", (1, 1)) != (1, 1):
+            raise ValueError("it counts the defects by itself: leave --defects out")
+        return combine
+
     @field_validator("from_misses")
     @classmethod
     def _by_type(cls, results: Path | None, told: ValidationInfo) -> Path | None:
         if results is not None and told.data.get("per_defect"):
             raise ValueError("misses decide the shares of the types: leave --per-defect out")
+        if results is not None and told.data.get("combine"):
+            raise ValueError("misses are of one defect each: leave --combine out")
         return results
 
     @field_validator("gate")
@@ -132,7 +152,7 @@ class GenerateConfig(Told):
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """The defect types that were named; none = all that the method or data set knows."""
+        """The kinds of images that were named; none = all that the method or data set knows."""
         return self.defect or tuple(self.mix)
 
     def gated(self) -> GenerateConfig:

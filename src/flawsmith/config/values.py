@@ -31,7 +31,8 @@ def _ordered(pair: tuple[Any, Any]) -> tuple[Any, Any]:
 
 
 Span = Annotated[tuple[Share, Share], BeforeValidator(_pair), AfterValidator(_ordered)]
-Few = Annotated[int, Field(ge=1, le=20)]
+MOST_DEFECTS = 20  # of an image
+Few = Annotated[int, Field(ge=1, le=MOST_DEFECTS)]
 Counts = Annotated[tuple[Few, Few], BeforeValidator(_pair), AfterValidator(_ordered)]
 
 

@@ -16,9 +16,8 @@ from flawsmith import inputs
 from flawsmith.datasets import regions, tree
 from flawsmith.datasets.folder import SPLITS
 from flawsmith.errors import FlawsmithError, short
-from flawsmith.records import GOOD, Record, Region
+from flawsmith.records import COMBINED, GOOD, Record, Region
 
-COMBINED = "combined"  # as MVTec AD calls images that show several defect types
 LARGEST = 4_000_000_000  # bytes of an annotation file
 
 

@@ -20,6 +20,7 @@ class _File(_Part):
 
 class _Refused(_Part):
     check: str
+    defect_type: str | None = None
     reason: str = ""
     thumbnail: str | None = None
 

@@ -5,6 +5,8 @@
     bottle/test/good/000.png
     bottle/test/<defect>/000.png
     bottle/ground_truth/<defect>/000_mask.png, 000.png, or a folder 000/ with several masks (MVTec LOCO)
+    bottle/instances/<defect>/000.png     pixels of the n-th defect hold n, and 000.json says of which type each is:
+                                          [{"id": 1, "defect_type": "crack"}, ...] (flawsmith); they stand for the mask
     bottle/prompt/<defect>/000.txt        captions, first line counts (MVTec Caption, flawsmith)
     bottle/origin.csv                     groups (optional)
 
@@ -15,9 +17,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flawsmith.datasets import tree
-from flawsmith.errors import FlawsmithError
-from flawsmith.records import GOOD, Record
+from flawsmith.datasets import annotated, regions, tree
+from flawsmith.errors import FlawsmithError, short
+from flawsmith.records import GOOD, Record, Region
 
 SPLITS = ("train", "validation", "test")
 
@@ -62,6 +64,7 @@ def _read_category(root: Path, folder: Path, category: str, groups: tree.Groups)
         for kind in (*good, *defects):
             defect_type = GOOD if kind in good else kind.name
             masks = _masks(folder / "ground_truth" / kind.name) if defect_type != GOOD else tree.Stems(())
+            marked = _marked(folder / "instances" / kind.name) if defect_type != GOOD else {}
             prompts = tree.Stems(
                 (path.stem, path)
                 for path in (tree.listing(folder / "prompt" / kind.name)[1] if split == "test" else ())
@@ -72,7 +75,7 @@ def _read_category(root: Path, folder: Path, category: str, groups: tree.Groups)
                     image=image,
                     category=category,
                     defect_type=defect_type,
-                    masks=_mask_files(masks.get(image.stem)),
+                    masks=marked.get(image.stem) or _mask_files(masks.get(image.stem)),
                     caption=next(map(tree.read_caption, prompts.get(image.stem)), ""),
                     split=split,
                     group=groups.get(image, image.relative_to(root).as_posix()),
@@ -80,6 +83,26 @@ def _read_category(root: Path, folder: Path, category: str, groups: tree.Groups)
                 )
                 records.append(record)
     return records
+
+
+def _marked(folder: Path) -> dict[str, tuple[Region, ...]]:
+    """Stem -> its defects, each of its own type. Raises FlawsmithError for a file of types that is none."""
+    files = {path.name: path for path in tree.listing(folder)[1]}
+    found: dict[str, tuple[Region, ...]] = {}
+    for path in files.values():
+        ids = files.get(f"{path.stem}.png")
+        if path.suffix == ".json" and ids is not None:
+            entries = annotated.objects(annotated.read_json(path, list), path, "defects")
+            given = [entry.get("id") for entry in entries]
+            numbers = [number for number in given if type(number) is int and 0 < number < 256]
+            if len(set(numbers)) < len(given):
+                raise FlawsmithError(f"{path}: the ids are {short(given)}: give each defect its own, from 1 to 255.")
+            kinds = [annotated.label(entry.get("defect_type"), f"{path}, id {entry['id']}") for entry in entries]
+            found[path.stem] = tuple(
+                regions.Level(path, f"id {number}", kind, image=ids, value=number)
+                for number, kind in zip(numbers, kinds, strict=True)
+            )
+    return found
 
 
 def _masks(folder: Path) -> tree.Stems:

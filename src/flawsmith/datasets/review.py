@@ -123,7 +123,10 @@ def _settle(line: dict[str, Any], said: str, reason: str) -> None:
 
 def _move(out: Path, line: dict[str, Any]) -> None:
     """Bring a line's files to where its status says; those that are there already stay."""
-    names = [line[key] for key in FILES] + ([line["instances"]["file"]] if "instances" in line else [])
+    names = [line[key] for key in FILES]
+    if "instances" in line:
+        ids = line["instances"]["file"]
+        names += [ids, ids.removesuffix(".png") + ".json"]
     for name in names:
         there, away = inputs.inside(out, name, MANIFEST), inputs.inside(out, f"{DROPPED}/{name}", MANIFEST)
         source, target = (there, away) if line["status"] == "dropped" else (away, there)

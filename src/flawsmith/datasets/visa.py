@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from flawsmith.datasets import tree
-from flawsmith.datasets.annotated import COMBINED, Found, Tree, records
+from flawsmith.datasets.annotated import Found, Tree, records
 from flawsmith.errors import FlawsmithError
-from flawsmith.records import GOOD, Record
+from flawsmith.records import COMBINED, GOOD, Record
 
 ANOMALY = "anomaly"  # the type where only the tables of splits tell
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from flawsmith import captions
 from flawsmith.generation.loading import Loader
 from flawsmith.generation.planning import Plan, variant
 from flawsmith.methods.calls import make
@@ -58,12 +59,13 @@ class Attempts:
 
     def paint(self, block: Sequence[Job]) -> list[Painted]:
         """The images of a block, kept or refused after all attempts."""
-        done = self._first(block)
-        if self.loader.config.defects[1] > 1:
-            done = self._more(done)
-        return done
+        done = self._one_each([job.painted[0] for job in block])
+        if not self.loader.config.combine and self.loader.config.defects[1] == 1:
+            return done
+        done = self._more(block, done)
+        return [self._whole(job, one) if job.parts else one for job, one in zip(block, done, strict=True)]
 
-    def _first(self, jobs: Sequence[Job], onto: Sequence[Sample] | None = None) -> list[Painted]:
+    def _one_each(self, jobs: Sequence[Job], onto: Sequence[Sample] | None = None) -> list[Painted]:
         """One defect each, on the photographs or on the images `onto`."""
 
         def asked(place: int, redraw: int) -> Request:
@@ -71,7 +73,8 @@ class Attempts:
             return self.loader.request(job, redraw, None if onto is None else onto[place])
 
         def judge(place: int, redraw: int, request: Request, sample: Sample) -> Sample:
-            judged = self._judged(jobs[place], redraw, request, sample)
+            taken = None if onto is None else onto[place].mask
+            judged = self._judged(jobs[place], redraw, request, sample, taken)
             if self.watch is None or onto is not None or redraw not in self.repeated or "rejected" in judged.info:
                 return judged
             return self.watch.refuse_repeat(jobs[place].index, redraw, request, judged)
@@ -90,8 +93,15 @@ class Attempts:
             return job
         return variant(self.made, job, redraw)
 
-    def _judged(self, job: Job, redraw: int, request: Request, sample: Sample) -> Sample:
-        """A refused image is never written: its pixels are let go for the photograph's own."""
+    def _judged(
+        self, job: Job, redraw: int, request: Request, sample: Sample, taken: np.ndarray | None = None
+    ) -> Sample:
+        """A refused image is never written: its pixels are let go for the photograph's own.
+
+        taken: (H, W) bool, the labels of the defects that are there.
+        """
+        if taken is not None:
+            sample = _off_others(sample, taken)
         product = None if self.loader.mask_is_file else self.loader.allowed(job.normal)
         if product is not None:  # a mask that the user painted is the user's word
             sample = _on_object(sample, product)
@@ -99,27 +109,60 @@ class Attempts:
             sample = self.watch.judge(job.index, redraw, request, sample, product)
         return replace(sample, image=request.normal.image) if "rejected" in sample.info else sample
 
-    def _more(self, done: list[Painted]) -> list[Painted]:
-        """The images with as many further defects as each is to have; one that finds no good place is left out."""
-        low, high = self.loader.config.defects
-        wanted = [low + hash_seed(one.job.seed, "defects") % (high - low + 1) for one in done]
-        done = [_counted(one) for one in done]
-        for turn in range(1, max(wanted)):
-            places = [
-                place for place, one in enumerate(done) if wanted[place] > turn and "rejected" not in one.sample.info
-            ]
+    def _more(self, block: Sequence[Job], done: list[Painted]) -> list[Painted]:
+        """The images with all further defects that each is to have.
+
+        Of several of one type, one that finds no good place is left out; an image of several types that lacks one is
+        refused.
+        """
+        further = [self._further(job, one.job) for job, one in zip(block, done, strict=True)]
+        done = [
+            one if self.loader.config.combine and not job.parts else _counted(one)
+            for job, one in zip(block, done, strict=True)
+        ]
+        for turn in range(max(map(len, further))):
+            left = (place for place, jobs in enumerate(further) if len(jobs) > turn)
+            places = [place for place in left if "rejected" not in done[place].sample.info]
             if not places:
                 break
-            jobs = [self._further(done[place].job, turn) for place in places]
-            found = self._first(jobs, [done[place].sample for place in places])
+            found = self._one_each([further[place][turn] for place in places], [done[place].sample for place in places])
             for place, more in zip(places, found, strict=True):
                 if "rejected" not in more.sample.info:
                     done[place] = _joined(done[place], more)
+                elif block[place].parts:
+                    done[place] = _lacking(done[place], more)
         return done
 
-    def _further(self, job: Job, turn: int) -> Job:
+    def _whole(self, job: Job, one: Painted) -> Painted:
+        """An image of several types in its own words; scores stand with its parts only."""
+        if "rejected" in one.sample.info:
+            caption, info = job.caption, {"rejected": one.sample.info["rejected"]}
+        else:
+            kinds, said = ([part[key] for part in one.instances] for key in ("defect_type", "caption"))
+            caption, info = captions.together(job.normal.category, kinds, said), {}
+        sample = replace(one.sample, defect_type=job.defect_type, caption=caption, info=info)
+        return replace(one, job=job, sample=sample)
+
+    def _further(self, job: Job, first: Job) -> Sequence[Job]:
+        """What is painted after the `first` defect of a job."""
+        if job.parts or self.loader.config.combine:
+            return job.parts[1:]
+        low, high = self.loader.config.defects
+        wanted = low + hash_seed(first.seed, "defects") % (high - low + 1)
+        return [self._another(first, turn) for turn in range(1, wanted)]
+
+    def _another(self, job: Job, turn: int) -> Job:
         target = None if job.target is None else replace(job.target, place=None)  # beside the first, not on it
         return variant(self.made, replace(job, seed=hash_seed(job.seed, "defect", turn), target=target), turn)
+
+
+def _off_others(sample: Sample, taken: np.ndarray) -> Sample:
+    """Refuse a label that meets those of the image's other defects: each pixel is of one defect."""
+    shared = int((sample.mask & taken).sum())
+    if "rejected" in sample.info or not shared:
+        return sample
+    share = shared / int(sample.mask.sum())
+    return replace(sample, info={**sample.info, "rejected": f"on another defect ({share:.0%} of the label on it)"})
 
 
 def _on_object(sample: Sample, product: np.ndarray) -> Sample:
@@ -135,9 +178,11 @@ def _on_object(sample: Sample, product: np.ndarray) -> Sample:
 
 def _instance(one: Painted, number: int) -> dict[str, Any]:
     """What the manifest says of one of several defects."""
-    facts: dict[str, Any] = {"id": number, "defect_type": one.job.defect_type, "seed": one.job.seed}
+    facts: dict[str, Any] = {"id": number, "defect_type": one.job.defect_type, "caption": one.sample.caption}
+    facts["seed"] = one.job.seed
     facts |= {"redraws": one.redraws, "area": int(one.sample.mask.sum()), "window": one.sample.info.get("window")}
     facts["reference"] = one.job.reference.name if one.job.reference else None
+    facts["warp"] = one.request.warp.to_json() if one.request.warp is not None else None
     return facts | {"scores": one.sample.info.get("scores", {}), "checks": one.sample.info.get("checks", {})}
 
 
@@ -151,4 +196,11 @@ def _joined(one: Painted, more: Painted) -> Painted:
     number = len(one.instances) + 1
     ids = np.where(more.sample.mask, np.uint8(number), one.ids)
     sample = replace(one.sample, image=more.sample.image, mask=ids > 0)
-    return replace(one, sample=sample, ids=ids, instances=[*one.instances, _instance(more, number)])
+    changed = tuple(dict.fromkeys((*one.changed, *more.changed)))
+    return replace(one, sample=sample, ids=ids, instances=[*one.instances, _instance(more, number)], changed=changed)
+
+
+def _lacking(one: Painted, more: Painted) -> Painted:
+    """An image that did not get one of its defects."""
+    reason = f"no good {more.job.defect_type} beside the rest ({more.sample.info['rejected']})"
+    return replace(one, sample=replace(one.sample, info={**one.sample.info, "rejected": reason}))

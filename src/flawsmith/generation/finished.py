@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ def finish(one: Painted, made: Plan, loader: Loader, synthesizer: Synthesizer, w
     if one.ids is not None:
         name = place(made, index, "instances", ".png")
         others[name] = images.encode_png(one.ids)
+        types = [{key: part[key] for key in ("id", "defect_type")} for part in one.instances]
+        others[place(made, index, "instances", ".json")] = f"{json.dumps(types)}\n".encode()
         line["instances"] = {"file": name, "defects": one.instances}
     if watch is None:
         return Finished(line, image, mask, others, None)
@@ -85,8 +88,8 @@ def _line(one: Painted, loader: Loader, synthesizer: Synthesizer) -> dict[str, A
         else None,
         "others": [record.name for record in job.others],
         "mask_source": Path(job.mask).name if loader.mask_is_file else job.mask,
-        "warp": request.warp.to_json() if request.warp is not None else None,
-        "requested_mask_sha": images.array_sha(request.mask),
+        "warp": request.warp.to_json() if request.warp is not None and not job.parts else None,
+        "requested_mask_sha": None if job.parts else images.array_sha(request.mask),
         "window": sample.info.get("window"),
         "scores": sample.info.get("scores", {}),
         "info": info,

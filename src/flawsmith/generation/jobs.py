@@ -27,6 +27,7 @@ class Kind:
     references: Sequence[Record]
     mask: str  # the method's own choice of a family
     caption: str  # the method's own words
+    parts: tuple[tuple[Kind, int], ...] = ()  # of an image of several types: each, and how many of it
 
 
 class Jobs(Sequence[Job]):
@@ -68,13 +69,28 @@ class Jobs(Sequence[Job]):
         """Of each kind as many as it takes for every photograph and reference that any job has to have come."""
         found = []
         for place, kind in enumerate(self.kinds):
-            longest = max(len(kind.normals), len(kind.references))
+            longest = max(len(kind.normals), *(len(one.references) for one, _ in kind.parts or ((kind, 1),)))
             turns = range(min(longest, self.turns.count(place, self.total)))
             found += [self.turns.index(place, turn) for turn in turns]
         return [self[index] for index in sorted(found)]
 
     def _job(self, index: int, turn: int, kind: Kind) -> Job:
-        """The image that is number `turn` of its kind: its photograph, references, mask family, words."""
+        """The image that is number `turn` of its kind: its photograph, and what is painted on it."""
+        names = kind.category, kind.defect_type
+        normal = shuffled(kind.normals, hash_seed(self.config.seed, "normal", *names), turn)
+        seed = hash_seed(self.config.seed, index)
+        if not kind.parts:
+            return self._single(index, turn, kind, normal, seed)
+        several = [(one, number, count) for one, count in kind.parts for number in range(count)]
+        parts = tuple(
+            self._single(index, turn * count + number, one, normal, hash_seed(seed, "part", place))
+            for place, (one, number, count) in enumerate(several)
+        )
+        said = captions.together(kind.category, [one.defect_type for one in parts], [one.caption for one in parts])
+        return Job(index, normal, None, parts[0].mask, kind.defect_type, said, seed, parts=parts)
+
+    def _single(self, index: int, turn: int, kind: Kind, normal: Record, seed: int) -> Job:
+        """A defect that is number `turn` of its kind: its references, mask family, words."""
         config, names = self.config, (kind.category, kind.defect_type)
         walk = hash_seed(config.seed, "reference", *names)
         many = self.shown if kind.references else 0
@@ -89,12 +105,12 @@ class Jobs(Sequence[Job]):
         family = mask_choice.choose(kind.mask, kind.defect_type, bool(kind.references), caption)
         return Job(
             index=index,
-            normal=shuffled(kind.normals, hash_seed(config.seed, "normal", *names), turn),
+            normal=normal,
             reference=shown[0] if shown else None,
             mask=config.mask or family,
             defect_type=kind.defect_type,
             caption=said,
-            seed=hash_seed(config.seed, index),
+            seed=seed,
             others=tuple(record for record in dict.fromkeys(shown[1:]) if record != shown[0]),
             target=None if self.aim is None else self.aim.target(kind.defect_type, turn),
         )

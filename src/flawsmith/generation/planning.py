@@ -19,7 +19,7 @@ from flawsmith.generation.turns import Turns
 from flawsmith.masks import REAL
 from flawsmith.masks.structure import EXEMPLARS, GOODS, is_structure
 from flawsmith.methods.base import Synthesizer, read_card
-from flawsmith.records import GOOD, Job, Record, Region, hash_seed
+from flawsmith.records import COMBINED, GOOD, Job, Record, Region, hash_seed
 
 
 @dataclass(frozen=True)
@@ -74,20 +74,28 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
         raise FlawsmithError(f"{synthesizer.name} reads no references: leave references_from out.")
     if config.references > 1 and synthesizer.references != "many":
         raise FlawsmithError(f"{synthesizer.name} reads one reference per image, not {config.references}.")
-    kinds: list[Kind] = []
-    whole: list[str] = []
-    exemplars: dict[tuple[str, str], list[Record]] = {}
-    for category, defect in pairs:
+    structure: list[str] = []
+
+    def kind(category: str, defect: str, comes: bool = True) -> Kind:
+        if config.combine and defect == COMBINED:
+            parts = tuple((kind(category, name), count) for name, count in config.combine.items())
+            return Kind(category, defect, normals[category], [], "", "", parts)
         references = [own] if own else [r for r in supports[category] if sees_support and r.defect_type == defect]
-        if needs and not references and len(kinds) < total:
+        if needs and not references and comes:
             raise FlawsmithError(_no_reference(config, synthesizer, category, defect))
-        exemplars[category, defect] = references
         mask = synthesizer.default_mask(defect)
         if config.mask is None and mask == "varied" and _is_structure(references, normals[category]):
             mask = "reference"
-            whole.append(f"{category}/{defect}")
+            structure.append(f"{category}/{defect}")
         says = synthesizer.default_caption(category, defect)
-        kinds.append(Kind(category, defect, normals[category], references, mask, says))
+        return Kind(category, defect, normals[category], references, mask, says)
+
+    kinds = [kind(*pair, number < total) for number, pair in enumerate(pairs)]
+    exemplars = {
+        (one.category, one.defect_type): list(one.references)
+        for whole in kinds
+        for one, _ in whole.parts or ((whole, 1),)
+    }
     shown = max(config.references, synthesizer.reference_count)
     known = list(dict.fromkeys(record.defect_type for record in records if not record.is_good))
     aim = misses.aim(config, pairs, known, next(iter(normals.values())))
@@ -96,14 +104,14 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
     jobs = Jobs(config, kinds, turns, total, shown, synthesizer.learns != "nothing", aim)
     support = list(dict.fromkeys(record for supported in supports.values() for record in supported if sees_support))
     description = _description(config, synthesizer, records, jobs, support)
-    if whole:
-        description["structure"] = whole
+    if structure:
+        description["structure"] = structure
     from_here = needs and not own and config.references_from is None
     notes = _notes(synthesizer, records, supports, config.asked) if from_here else []
     notes += [] if aim is None else aim.told
-    if whole:
+    if structure:
         notes.append(
-            f"{', '.join(whole)}: these defects change the product's own structure, so they keep their real shapes "
+            f"{', '.join(structure)}: these defects change the product's own structure, so they keep their real shapes "
             "and are carried whole (--mask varied gives them new ones)."
         )
     return Plan(jobs, description, support, normals, notes, exemplars)
@@ -214,6 +222,10 @@ def _pairs(
     own: Record | None,
 ) -> list[tuple[str, str]]:
     """(category, defect type) of every kind of image asked for, in order."""
+    if config.combine and config.mix and COMBINED not in config.mix:
+        raise FlawsmithError(f"--mix gives no share to the images of --combine: name {COMBINED}=W in it, or drop one.")
+    if config.combine and own is not None:
+        raise FlawsmithError("--reference shows one defect, --combine makes several types: leave one of them out.")
     pairs: list[tuple[str, str]] = []
     for category in normals:
         known_here = supports[category] if config.references_from else by_category[category]
@@ -222,9 +234,9 @@ def _pairs(
         needs = synthesizer.references != "none"
         kind = captions.parse(config.prompt).kind if config.prompt else ""
         names: Sequence[str]
-        if config.asked:
-            names = config.asked
-            for name in names:
+        if config.asked or config.combine:
+            names = config.asked or (COMBINED,)
+            for name in (*(name for name in names if not config.combine or name != COMBINED), *config.combine):
                 if needs and not own and name not in in_data:
                     raise unknown("Defect", name, in_data, f"in {config.normal}")
                 synthesizer.check_type(category, name)
@@ -235,10 +247,10 @@ def _pairs(
             if needs and not names:
                 raise FlawsmithError(_no_reference(config, synthesizer, category, ""))
             names = names or [own.defect_type if own else synthesizer.name]
-        for name in names:
+        for name in (*names, *config.combine):
             if not name or name == GOOD or any(c in name for c in '/\\:*?"<>|') or name.startswith("."):
                 raise FlawsmithError(f"Defect name {name!r} cannot name a folder: use letters, digits, - and _.")
-            pairs.append((category, name))
+        pairs += [(category, name) for name in names]
     return pairs
 
 

@@ -55,17 +55,19 @@ def prepare(config: GenerateConfig, progress: Progress | None = None) -> tuple[P
     made = plan(config, records, synthesizer)
     made.notes.extend(notes)
     loader = Loader(config)
-    if loader.mask_is_file and config.defects[1] > 1:
+    if loader.mask_is_file and (config.defects[1] > 1 or config.combine):
+        asked = "--combine" if config.combine else f"--defects {config.defects[1]}"
         raise FlawsmithError(
-            f"--defects {config.defects[1]} needs masks that are drawn, and --mask {config.mask} is an image: "
-            "leave out one of them."
+            f"{asked} needs masks that are drawn, and --mask {config.mask} is an image: leave out one of them."
         )
     Writer.check(config.out, made.description)
     first = made.jobs.first_round()
     _check_sources(first, made.exemplars, loader, synthesizer, progress)
-    loader.request(made.jobs[0])
-    for defect in config.asked:  # a name of the user's own may mean nothing to the method: one try, nothing written
-        job = next((job for job in first if job.defect_type == defect), None)
+    for one in made.jobs[0].painted:
+        loader.request(one)
+    singles = {one.defect_type: one for job in reversed(first) for one in job.painted}
+    for defect in (*config.asked, *config.combine):  # a name of the user's own may mean nothing to the method: one try
+        job = singles.get(defect)
         if job and synthesizer.learns == "nothing" and defect not in (synthesizer.types(job.normal.category) or defect):
             synthesizer.generate([loader.request(job)])
     return made, synthesizer, loader
@@ -79,7 +81,8 @@ def _check_sources(
     progress: Progress | None,
 ) -> None:
     """Refuse damaged files and sizes that disagree now, by name, not after an hour of painting."""
-    references = list(dict.fromkeys(r for job in jobs for r in (job.reference, *job.others) if r is not None))
+    painted = [one for job in jobs for one in job.painted]
+    references = list(dict.fromkeys(r for one in painted for r in (one.reference, *one.others) if r is not None))
     if loader.config.gate != "off":  # a retry may imitate any of them
         references = list(dict.fromkeys([*references, *(r for found in exemplars.values() for r in found)]))
     normals = list(dict.fromkeys(job.normal for job in jobs))

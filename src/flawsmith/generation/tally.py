@@ -33,7 +33,8 @@ class Tally:
         """Raises ValueError, KeyError, TypeError or AttributeError for a line that is none, and counts none of it."""
         if line["index"] >= self.n:
             return
-        refused = [(line["defect_type"], entry["check"]) for entry in line.get("refused", ())]
+        own = line["defect_type"]
+        refused = [(entry.get("defect_type", own), entry["check"]) for entry in line.get("refused", ())]
         if line["status"] != "kept":
             reason = line["reason"].split("(")[0].strip()
             self.rejected += 1

@@ -71,13 +71,15 @@ class Watch:
     ) -> None:
         if sample.mask.any():
             self.thumbnails[place, len(self.refused[place])] = thumbnail(sample)
-        line = {"attempt": attempt, "seed": request.seed, "check": check, "score": score, "limit": limit}
-        self.refused[place].append({**line, "reason": reason})
+        asked = {"attempt": attempt, "seed": request.seed, "defect_type": request.defect_type}
+        self.refused[place].append({**asked, "check": check, "score": score, "limit": limit, "reason": reason})
 
 
 def _check_of(reason: str) -> str:
     """Which check the method's own refusal belongs to (`compose.finish` and the object's outline)."""
-    return "place" if reason.startswith("off the object") else "visibility" if "faint" in reason else "label"
+    if reason.startswith(("off the object", "on another defect")):
+        return "place"
+    return "visibility" if "faint" in reason else "label"
 
 
 def thumbnail(sample: Sample) -> bytes:

@@ -34,6 +34,9 @@ class AnalogyOptions(base.Options):
     """Dials of `analogy`."""
 
     exemplars: int = Field(default=1, ge=1, le=8, description="real defects whose texture one image mixes, at most")
+    match: float = Field(
+        default=1.0, ge=0, le=1, description="how far light and contrast follow the surroundings; 0 = as photographed"
+    )
     light: float = Field(default=1.0, ge=0, le=5, description="how much turning an exemplar's light costs; 0 = free")
     coherence: float = Field(default=0.5, ge=0, le=2, description="rebate for continuing a piece of exemplar")
     occurrence: float = Field(default=0.15, ge=0, le=2, description="charge for using an exemplar patch again")
@@ -133,13 +136,13 @@ def analogy(
     here, hole = place.image, place.mask
     target, level, divisor = _lit_target(place, artwork)
     rim = here[ring(hole) & place.seen]
-    lit = [_lit_source(one, rim, level, artwork) for one in cut]
+    lit = [_lit_source(one, rim, level, artwork, options.match) for one in cut]
     gains = [light for _, light in lit]
     (target, *sources), scale = _in_contrasts([target, *(source for source, _ in lit)], level)
     weights = Weights(options.occurrence, options.coherence, _layout(sources))
     paint = _unrolled if thin else _flat
     painted = paint(target, sources, margin, levels, weights, rng, options)
-    result = np.where(hole[..., None], painted * scale * divisor, here)
+    result = np.where(hole[..., None], painted * scale * divisor**options.match, here)
     result = _back(result, normal, place.corner)
     if artwork:
         result = np.where(result >= 128, 255, 0)
@@ -164,13 +167,19 @@ def _lit_target(place: Exemplar, artwork: bool) -> tuple[Lit, np.ndarray, np.nda
     return Lit(here / divisor, around, hole, place.seen), level, divisor
 
 
-def _lit_source(one: Exemplar, rim: np.ndarray, level: np.ndarray, artwork: bool) -> tuple[Lit, np.ndarray]:
-    """An exemplar brought to the exposure of the colours (n, 3) around the target, freed of its light; and the gain."""
+def _lit_source(
+    one: Exemplar, rim: np.ndarray, level: np.ndarray, artwork: bool, match: float
+) -> tuple[Lit, np.ndarray]:
+    """An exemplar brought to the exposure of the colours (n, 3) around the target, freed of its light; and the gain.
+
+    match: the share of both, as exponents of factors, 0 to 1.
+    """
     its_rim = ring(one.mask) & one.seen
     light = gain(rim, one.image[its_rim]) if not artwork and len(rim) and its_rim.any() else np.ones(3)
+    light = light**match
     image = one.image * light.astype(np.float32)
     around = surroundings(image, one.seen & ~grown(one.mask, 1))
-    values = image if artwork else image * level / shading(around, level)
+    values = image if artwork else image * (level / shading(around, level)) ** match
     return Lit(values, around, one.mask, one.seen), light
 
 

@@ -27,7 +27,9 @@ class CopyPasteOptions(base.Options):
 
     blend: Literal["feather", "poisson", "hard"] = Field(default="feather", description="how the border is joined")
     feather: float = Field(default=1.5, ge=0, le=50, description="width of the soft border in pixels, inside the mask")
-    match: float = Field(default=1.0, ge=0, le=1, description="how far colour and shading follow the new surroundings")
+    match: float = Field(
+        default=1.0, ge=0, le=1, description="how far light and contrast follow the surroundings; 0 = as photographed"
+    )
     brightness: float = Field(default=0.02, ge=0, le=0.5, description="random brightness change, share of 255")
     contrast: float = Field(default=0.1, ge=0, le=0.9, description="random change of the defect's contrast")
 

@@ -32,6 +32,7 @@ ANNOTATED = "datasets/test_annotated.py::test_"
 EXPORTS = "datasets/test_exports.py::test_"
 CAPTIONING = "datasets/test_captioning.py::test_"
 LOCO = "datasets/test_mvtec_loco.py::test_"
+STRUCTURE = "test_structure.py::test_"
 TOOLS = "datasets/test_annotation_tools.py::test_"
 MEND = "datasets/test_mend.py::test_"
 REPORT = "report/test_report_page.py::test_"
@@ -84,9 +85,11 @@ MUTATIONS = {
         COMBINED + "every_format_names_each_defect_by_its_own_type": [
             ("types of single defects are not read", "marked.get(image.stem) or ", "")],
     },
-    "datasets/exports/mvtec.py": {
-        COMBINED + "every_format_names_each_defect_by_its_own_type": [
-            ("MVTec's layout loses the types", "self._mark(item, f", "str(f")],
+    "masks/structure.py": {
+        STRUCTURE + "a_cut_lead_is_structure_and_a_chip_in_the_plain_case_is_not": [
+            ("edges anywhere make structure", "float(np.mean(strength)) >= EDGES", "True")],
+        STRUCTURE + "parts_that_lie_anyhow_and_even_surfaces_tell_nothing": [
+            ("nobody asks whether images are aligned", "float(np.mean(alike)) >= ALIGNED", "True")],
     },
     "generation/loading.py": {
         DEATHS + "a_source_image_that_goes_or_changes_mid_run_stops_it_and_put_back_it_resumes": [
@@ -598,6 +601,8 @@ MUTATIONS = {
             ("a level twice passes", "if entry.pixel_value in found:", "if False:")],
     },
     "datasets/exports/mvtec.py": {
+        COMBINED + "every_format_names_each_defect_by_its_own_type": [
+            ("MVTec's layout loses the types", "self._mark(item, f", "str(f")],
         LOCO + "an_export_keeps_levels_files_and_the_table": [
             ("masks lose their levels", "images.brightest(images.read_image(mask))", "part"),
             ("no table", "            if known:\n", "            if not known:\n")],

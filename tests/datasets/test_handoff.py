@@ -18,7 +18,7 @@ TOOL = re.compile(r"^(?:import|from) (\w+)", re.MULTILINE)
 
 
 def declare_operators() -> None:
-    """What torchvision asks for when it is imported; a build for another torch does not bring it. Nobody calls it here."""
+    """What torchvision asks for when it is imported, and a build for another torch does not bring; nobody calls it."""
     import torch
 
     if not hasattr(torch.ops.torchvision, "nms"):

@@ -65,6 +65,7 @@ def test_a_copy_of_painted_images_goes_through_every_command(
     chain(run, source, format_, tmp_path, folder, "crack")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_", COPIES)
 def test_a_copy_of_ball_screw_goes_through_every_command(
     run: Run, tmp_path: Path, shared_data: Callable[[str], Path], format_: str

@@ -226,8 +226,127 @@ def test_dials_of_a_batch_are_those_of_the_command(page: Page) -> None:
     for wrong in ({"defects": [0, 2]}, {"untouched": 1}, {"roi": "/etc"}, {"size": [0.5, 0.1]}, {"gate": "loud"}):
         answer = page.client.post("/api/batch", json={**asked, "dials": wrong}, headers=OURS)
         assert answer.status_code == 400, (wrong, answer.text)
-    one = {**asked, "image": page.good, "dials": {"defects": [2, 2]}}  # several are asked of a batch only
+    one = {**asked, "image": page.good, "dials": {"untouched": 0.5}}  # asked of a batch only
     assert page.client.post("/api/make", json=one, headers=OURS).status_code == 400
+
+
+def labels(page: Page, job: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """(image, label) of the first image of a made set."""
+    found = [page.client.get(f"/api/sets/{job['id']}/0/{what}").content for what in ("image", "mask")]
+    paths = [fakes.write(page.out / "t" / f"{what}.png", one) for what, one in zip("im", found, strict=True)]
+    return images.read_image(paths[0]), images.read_mask(paths[1])
+
+
+def test_several_painted_or_drawn_defects_of_one_image(page: Page, data: Path) -> None:
+    normal = images.read_image(data / next(one["name"] for one in page.images if one["key"] == page.good))
+    painted = np.zeros(SIZE, bool)
+    boxes = (np.s_[20:32, 30:44], np.s_[40:52, 50:66], np.s_[34:38, 34:40])
+    for box in boxes:
+        painted[box] = True
+    page.paint(painted)
+    together, apart, again = (
+        page.wait(page.make(method="procedural", defect_type="stain", count=1, seed=4, parts=parts))
+        for parts in (False, True, True)
+    )
+    image, label = labels(page, apart)
+    assert all(label[box].any() for box in boxes) and not (label & ~painted).any()
+    assert (image[~label] == normal[~label]).all()
+    assert (labels(page, again)[0] == image).all() and (labels(page, together)[0] != image).any()
+    line = json.loads((page.out / "made" / apart["id"] / "manifest.jsonl").read_text().splitlines()[0])
+    areas = [one["area"] for one in line["info"]["defects"]]
+    assert len(areas) == 3 and sum(areas) == label.sum() and len({one["seed"] for one in line["info"]["defects"]}) == 3
+    drawn = page.wait(page.make(family="box", count=1, dials={"defects": [3, 3], "size": [0.01, 0.01]}))
+    image, label = labels(page, drawn)
+    line = json.loads((page.out / "made" / drawn["id"] / "manifest.jsonl").read_text().splitlines()[0])
+    assert sum(one["area"] for one in line["info"]["defects"]) == label.sum()  # clear of each other
+    assert len(line["info"]["defects"]) == 3 and (image[~label] == normal[~label]).all()
+
+
+def test_defects_keep_to_a_region_and_to_a_heat_map(page: Page, tmp_path: Path) -> None:
+    left = np.zeros(SIZE, bool)
+    left[:, : SIZE[1] // 2] = True
+    page.paint(left)
+    roi = page.post(f"/api/places/{page.data_set}/{page.good}")
+    assert (roi["width"], roi["height"]) == (96, 72)
+    page.paint(np.zeros(SIZE, bool))
+    refused = page.client.post(f"/api/places/{page.data_set}/{page.good}", headers=OURS)
+    assert refused.status_code == 400 and "Nothing is painted" in refused.json()["error"]
+    low = np.zeros((36, 48), np.uint8)  # of another size: it is fitted
+    low[24:] = 255
+    content = fakes.save(tmp_path / "heat.png", low).read_bytes()
+    heat = page.client.post("/api/places", content=content, headers=OURS).json()
+    image = {"data_set": page.data_set, "image": page.good, "family": "blob"}
+    for seed in range(4):
+        asked = {**image, "seed": seed, "roi": roi["id"], "heat": heat["id"], "dials": {"size": [0.01, 0.01]}}
+        answer = page.client.post("/api/family", json=asked, headers=OURS)
+        mask = np.frombuffer(answer.content, np.uint8).reshape(SIZE).astype(bool)
+        assert not (mask & ~left).any() and np.argwhere(mask)[:, 0].mean() > 40
+    job = page.wait(page.make(family="blob", roi=roi["id"], heat=heat["id"], dials={"size": [0.01, 0.01]}))
+    label = labels(page, job)[1]
+    assert job["status"] == "done" and not (label & ~left).any() and np.argwhere(label)[:, 0].mean() > 40
+    batch = {"data_set": page.data_set, "method": "procedural", "defect_type": "stain", "count": 2}
+    job = page.wait(page.post("/api/batch", **batch, family="blob", roi=roi["id"], heat=heat["id"]))
+    assert job["status"] == "done", job
+    for path in (page.out / "made" / job["id"] / "ground_truth" / "stain").iterdir():
+        assert not (images.read_mask(path) & ~left).any()
+    small = page.client.post("/api/places", content=content, headers=OURS).json()["id"]  # 48 x 36: no region of 96 x 72
+    for path, more in (("family", {}), ("make", {"method": "perlin"})):
+        answer = page.client.post(f"/api/{path}", json={**image, **more, "roi": small}, headers=OURS)
+        assert answer.status_code == 400 and "the image 96 x 72" in answer.json()["error"]
+    for wrong in (b"", b"no image", fakes.save(tmp_path / "black.png", np.zeros((8, 8), np.uint8)).read_bytes()):
+        assert page.client.post("/api/places", content=wrong, headers=OURS).status_code == 400
+    for odd in ("/etc/passwd", "0" * 12, "../x"):
+        asked = {**image, "method": "perlin", "roi": odd}
+        assert page.client.post("/api/make", json=asked, headers=OURS).status_code in (400, 422)
+
+
+def test_an_evaluation_is_started_and_seen_in_words_plots_and_a_table(page: Page) -> None:
+    pytest.importorskip("torch", reason="an evaluation needs flawsmith[diffusion]")
+    batch = {"data_set": page.data_set, "method": "copypaste", "defect_type": "crack", "count": 3}
+    made = page.wait(page.post("/api/batch", **batch, dials={"gate": "off"}))
+    asked = {"set": made["id"], "metrics": ["copies"]}
+    for wrong, status in (({"metrics": []}, 422), ({"metrics": ["x"]}, 422), ({"set": "0" * 12}, 400),
+                          ({"features": "/etc"}, 400)):  # fmt: skip
+        assert page.client.post("/api/evaluate", json={**asked, **wrong}, headers=OURS).status_code == status
+    job = page.wait(page.post("/api/evaluate", **asked))
+    assert job["status"] == "done" and job["result"]["values"], job
+    listed = page.get("/api/results")
+    assert [one["name"] for one in listed] == [f"evaluate {made['title']}"]
+    told = page.get(f"/api/results/{listed[0]['id']}")
+    kept = json.loads((page.out / "results" / job["id"] / "results.json").read_text())
+    row = next(one for one in told["rows"] if one["key"].startswith("near_copies/"))
+    means = {one["type"]: one["value"] for one in kept["values"] if one["key"] == row["key"]}
+    assert row["value"] == pytest.approx(means["mean"]) and row["better"] == "less" and row["meaning"]
+    assert not told["compared"] and told["plots"] == []
+    report = page.wait(page.post(f"/api/results/{listed[0]['id']}/report"))
+    assert b"near_copies" in page.client.get(f"/api/exports/{report['id']}").content
+
+
+def test_results_that_were_put_beside_show_verdicts_and_plots_in_the_pages_colours(page: Page) -> None:
+    pytest.importorskip("matplotlib", reason="plots need flawsmith[report]")
+    keys = [("pixel_AUPRO/net/last", arm, 0.3 + 0.1 * place + 0.01 * seed, seed)
+            for place, arm in enumerate(("real", "copypaste")) for seed in range(2)]  # fmt: skip
+    values = [
+        {"key": key, "value": value, "type": "all", "method": arm, "seed": seed} for key, arm, value, seed in keys
+    ]
+    content = {"values": values, "verdicts": ["copypaste is ahead of real."], "notes": ["two seeds"]}
+    fakes.write(page.out / "mine" / "results.json", json.dumps(content))
+    id_ = next(one["id"] for one in page.get("/api/results") if one["name"] == "mine")
+    told = page.get(f"/api/results/{id_}")
+    assert told["verdicts"] == content["verdicts"] and told["notes"] == ["two seeds"] and told["compared"]
+    assert [(row["arm"], row["value"], row["seeds"]) for row in told["rows"]] == [
+        ("real", pytest.approx(0.305), 2), ("copypaste", pytest.approx(0.405), 2)]  # fmt: skip
+    assert len(told["plots"]) == 1 and "the best mean is copypaste" in told["plots"][0]["told"]
+    light, dark = (page.client.get(f"/api/results/{id_}/plots/0?theme={theme}") for theme in ("light", "dark"))
+    assert light.headers["content-type"].startswith("image/svg+xml") and light.text != dark.text
+    for one, ink in ((light, "#1b2330"), (dark, "#e7ebf1")):
+        assert ink in one.text and "var(" not in one.text
+    for path in (f"{id_}/plots/1", "../mine", "0" * 12, f"{id_}/plots/-1"):
+        assert page.client.get(f"/api/results/{path}").status_code in (400, 404)
+    fakes.write(page.out / "mine" / "results.json", "{")
+    damaged = page.client.get(f"/api/results/{id_}")
+    assert damaged.status_code == 400 and "results.json is no results" in damaged.json()["error"]
+    (page.out / "mine" / "results.json").unlink()
 
 
 def test_a_fit_shows_its_loss_and_previews_and_becomes_a_method(tmp_path: Path) -> None:

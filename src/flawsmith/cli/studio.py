@@ -20,6 +20,13 @@ def studio(
             help="A data set to open; repeat for several. Default: the demo's images. Only these are readable.",
         ),
     ] = None,
+    features: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="A vision model in transformers' format, for the gate and for evaluations; repeat for several.",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where everything is written; the same folder goes on.")] = Path("studio"),
     host: Annotated[str, typer.Option(help="Address to listen at; any but this machine's own needs the token.")] = (
         "127.0.0.1"
@@ -49,7 +56,9 @@ def studio(
 
     if token is None and not is_local(host):
         token = secrets.token_urlsafe(24)
-    server = serve.Server(home(out), data or [], [home(run)] if run else [], host, port, token)
+    server = serve.Server(
+        home(out), data or [], [home(run)] if run else [], host, port, token, [home(one) for one in features or ()]
+    )
     typer.echo(f"Studio: {server.address}")
     typer.echo(f"Everything is written to {home(out)}. Stop with Ctrl-C; the same command goes on.")
     if browser:

@@ -16,6 +16,7 @@ from flawsmith.errors import FlawsmithError
 from flawsmith.studio import asked
 from flawsmith.studio.data_routes import add_data, add_masks
 from flawsmith.studio.job_routes import add_jobs
+from flawsmith.studio.result_routes import add_results
 from flawsmith.studio.security import Guard
 from flawsmith.studio.set_routes import add_sets
 from flawsmith.studio.shared import Studio
@@ -25,9 +26,16 @@ STATIC = Path(__file__).parent / "static"
 TOKENS = Path(__file__).parents[1] / "report" / "tokens.css"
 
 
-def create(out: Path, sources: list[str], runs: list[Path], hosts: frozenset[str], token: str | None = None) -> Guard:
+def create(
+    out: Path,
+    sources: list[str],
+    runs: list[Path],
+    hosts: frozenset[str],
+    token: str | None = None,
+    features: list[Path] | None = None,
+) -> Guard:
     """The application; `hosts`: what the header Host may say. Raises FlawsmithError for a data set that is none."""
-    studio = Studio(out, sources, runs)
+    studio = Studio(out, sources, runs, features or [])
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -64,6 +72,7 @@ def create(out: Path, sources: list[str], runs: list[Path], hosts: frozenset[str
     add_masks(app, studio)
     add_jobs(app, studio)
     add_sets(app, studio)
+    add_results(app, studio)
     return Guard(app, hosts, token)
 
 

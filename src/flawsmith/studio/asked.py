@@ -14,6 +14,9 @@ NEEDS_REFERENCE = ("reference", "varied")
 # flawsmith: MVTec's layout with prompts and manifest, and nothing divided
 Format = Literal["flawsmith", "coco", "datumaro", "hf-dataset", "labelme", "voc", "webdataset", "yolo", "yolo-seg"]
 Short = Field("", max_length=300)
+Metric = Literal["kid", "ic-lpips", "prdc", "copies", "realism", "segmentation", "classification", "one-class"]
+Named = Field("", max_length=12, pattern=r"^([0-9a-f]{12})?$", description="id of a file that was handed in")
+Features = Field("", max_length=200, description="name of a vision model that the studio was started with")
 
 
 class Asked(BaseModel):
@@ -38,6 +41,9 @@ class Make(Asked):
     reference: str = Field("", description="key of a real defect")
     count: int = Field(4, ge=1, le=16)
     seed: int = Field(0, ge=0, lt=2**53)
+    parts: bool = Field(False, description="every part of the painted mask is a defect of its own")
+    roi: str = Named
+    heat: str = Named
     dials: dict[str, Any] = Field(default_factory=dict, description="see flawsmith.studio.dials")
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
 
@@ -54,6 +60,9 @@ class Batch(Asked):
     reference: str = Field("", description="key of the only real defect to imitate; default: the few-shot support")
     count: int = Field(20, ge=1, le=10_000)
     seed: int = Field(0, ge=0, lt=2**53)
+    roi: str = Named
+    heat: str = Named
+    features: str = Features
     dials: dict[str, Any] = Field(default_factory=dict, description="see flawsmith.studio.dials")
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
 
@@ -67,6 +76,16 @@ class Fit(Asked):
     name: str = Field(min_length=1, max_length=40, pattern=r"^[A-Za-z0-9][A-Za-z0-9_ -]*$")
     steps: int = Field(200, ge=1, le=20_000)
     seed: int = Field(0, ge=0, lt=2**53)
+    shots: int | None = Field(None, ge=1, le=10_000, description="real defects of each type; default: the first third")
+    settings: dict[str, Any] = Field(default_factory=dict, description="of the fit, see the method's schema")
+
+
+class Evaluate(Asked):
+    """A batch against the real data that it was made from."""
+
+    set: str
+    metrics: list[Metric] = Field(min_length=1, max_length=8)
+    features: str = Features
 
 
 class Export(Asked):
@@ -92,6 +111,8 @@ class Family(Asked):
     family: str
     seed: int = Field(0, ge=0, lt=2**53)
     reference: str = ""
+    roi: str = Named
+    heat: str = Named
     dials: dict[str, Any] = Field(default_factory=dict, description="of masks, and severity")
 
 

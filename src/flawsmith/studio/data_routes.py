@@ -19,7 +19,7 @@ from flawsmith.studio.catalogue import around, shown, thumbnail
 from flawsmith.studio.jobs import new_id
 from flawsmith.studio.offered import LEARNED
 from flawsmith.studio.shared import BROWSER_KEEPS, Studio, body_of
-from flawsmith.studio.store import Kind, deflate, inflate
+from flawsmith.studio.store import Kind, deflate, heat_of, inflate
 
 MASK_TYPE = "application/x-flawsmith-mask"
 
@@ -35,6 +35,8 @@ def add_data(app: FastAPI, studio: Studio) -> None:
             "dials": {"make": dials.schema(dials.OF_ONE), "batch": dials.schema(dials.OF_MANY)},
             "families": [*asked.FAMILIES, *asked.NEEDS_REFERENCE],
             "trainable": list(LEARNED) if studio.offered.learned else [],
+            "features": list(studio.features),
+            "metrics": get_args(asked.Metric) if studio.offered.learned else [],
             "formats": get_args(asked.Format),
         }
 
@@ -132,6 +134,30 @@ def add_masks(app: FastAPI, studio: Studio) -> None:
             )
         return answer(mask)
 
+    @app.post("/api/places")
+    async def place(request: Request) -> dict[str, Any]:
+        """An image of the user's own that says where defects may lie: white, or the brighter the likelier."""
+        path = studio.out / "work" / f"import-{new_id()}.png"
+        images.write_bytes(path, await body_of(request), durable=False)
+        try:
+            image = images.read_image(path)
+        except FlawsmithError as error:
+            raise FlawsmithError("The file is no image that can be read.") from error
+        finally:
+            path.unlink(missing_ok=True)
+        if not image.any():
+            raise FlawsmithError("The image is black: paint bright where defects may lie.")
+        return {"id": studio.store.save_place(image), "width": image.shape[1], "height": image.shape[0]}
+
+    @app.post("/api/places/{data_set}/{key}")
+    def painted(data_set: str, key: str) -> dict[str, Any]:
+        """The painted mask of an image, as it is now, as a region of interest."""
+        studio.record(data_set, key)
+        mask = studio.store.mask(data_set, key)[0]
+        if mask is None:
+            raise FlawsmithError("Nothing is painted on this image yet: paint where defects may lie.")
+        return {"id": studio.store.save_place(mask), "width": mask.shape[1], "height": mask.shape[0]}
+
     @app.post("/api/wand", response_class=Response)
     def wand(given: asked.Wand) -> Response:
         """The likeliest defect in a box, as a mask of the whole image."""
@@ -154,5 +180,11 @@ def add_masks(app: FastAPI, studio: Studio) -> None:
         told, of_masks = dials.parted(given.dials, dials.OF_DRAWN)
         severity = severity_of(dials.checked(told).severity, given.seed)
         options = masks.mask_options({**of_masks, "severity": severity})
-        mask, _ = masks.draw(name or "blob", masks.foreground(image), rng, options, reference, image)
+        allowed, roi = masks.foreground(image), studio.allowed(given.roi, image.shape[:2])
+        if roi is not None and not (allowed & roi).any():
+            raise FlawsmithError("The region of interest and the object do not meet: mark where defects may sit.")
+        ground = allowed if roi is None else allowed & roi
+        mask, _ = masks.draw(
+            name or "blob", ground, rng, options, reference, image, heat=heat_of(studio.store.place(given.heat), image)
+        )
         return answer(mask)

@@ -11,8 +11,8 @@ from flawsmith.masks.options import MaskOptions
 
 OF_MASKS = ("size", "elongation", "place")  # where a mask is drawn; a painted one has them already
 OF_DRAWN = ("severity", *OF_MASKS)
-OF_ONE = (*OF_DRAWN, "gate")
-OF_MANY = (*OF_ONE, "defects", "untouched")
+OF_ONE = (*OF_DRAWN, "defects", "gate")
+OF_MANY = (*OF_ONE, "untouched")
 GATE = "what the gate refuses and redraws; default off for a few images, which you judge yourself, normal for a batch"
 
 

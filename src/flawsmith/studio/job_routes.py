@@ -40,6 +40,7 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
         told, of_masks = dials.parted(given.dials, dials.OF_ONE)
         config = dials.checked(told)
         reference = studio.reference(given.data_set, given.reference, given.defect_type)
+        studio.allowed(given.roi, images.image_size(record.image))
         painted = None if given.family else studio.store.mask(given.data_set, given.image)[0]
         if painted is not None and painted.any():
             mask = studio.out / "work" / f"{id_}.png"  # as it is now: what is painted later is another job's
@@ -55,6 +56,10 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
             "mask_options": of_masks,
             "severity": config.severity,
             "gate": config.gate,
+            "defects": config.defects,
+            "parts": given.parts and mask is not None,
+            "roi": str(studio.store.place(given.roi) or ""),
+            "heat": str(studio.store.place(given.heat) or ""),
             "reference": reference,
             "options": studio.offered.options(given.method, given.options),
             "request": given.model_dump(mode="json"),
@@ -81,6 +86,9 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
             "mask": asked.family(given.family, method["references"] != "none") or None,
             "mask_options": of_masks,
             "options": studio.offered.options(given.method, given.options),
+            "roi": studio.store.place(given.roi) and str(studio.store.place(given.roi)),
+            "heat": studio.store.place(given.heat) and str(studio.store.place(given.heat)),
+            "features": studio.vision(given.features),
             **told,
         }
         reference = studio.reference(given.data_set, given.reference, given.defect_type)
@@ -104,8 +112,11 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
         found = studio.catalogue.get(given.data_set)
         out = studio.out / "runs" / given.name
         config: dict[str, Any] = {"method": given.method, "data": found.source, "out": str(out)}
-        config |= {"category": given.category or None, "steps": given.steps, "seed": given.seed}
-        config["options"] = {"preview_every": -(-given.steps // PREVIEWS)}
+        config |= {"category": given.category or None, "steps": given.steps, "seed": given.seed, "shots": given.shots}
+        config["options"] = {
+            "preview_every": -(-given.steps // PREVIEWS),
+            **studio.offered.settings(given.method, given.settings),
+        }
         settings = {"config": config, "request": given.model_dump(mode="json")}
         return studio.queue.add("fit", f"fit {given.method} to {found.name}", settings).told()
 

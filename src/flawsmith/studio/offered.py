@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from flawsmith.config import validated
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.methods import METHODS
@@ -21,6 +23,7 @@ from flawsmith.methods.base import read_card
 from flawsmith.registry import resolve
 
 LEARNED = ("inpaint", "anomalyxfusion", "anomalycontrol")
+ASKED_APART = ("steps", "seed", "save_every", "preview_every")  # of a fit: by the form itself, or by the queue
 PLAIN = tuple(name for name in METHODS if name not in LEARNED)
 
 
@@ -39,7 +42,29 @@ def describe(name: str) -> dict[str, Any]:
         "words": ((kind.__doc__ or "").strip().splitlines() or [""])[0],
         "types": types,
         "options": schema(kind.Options.model_json_schema()["properties"]),
+        "fit": fit_schema(kind) if name in LEARNED else {},
     }
+
+
+def fit_schema(kind: Any) -> dict[str, Any]:
+    """The settings of a fit as `flawsmith train --set` takes them, with the method's own defaults. Imports torch."""
+    from flawsmith.training.settings import FitConfig
+
+    found = TypeAdapter(FitConfig).json_schema()["properties"]
+    if kind.learns == "model":
+        found |= kind.Config.model_json_schema()["properties"]
+    for part in ("fit", "config"):
+        for key, value in kind.presets["default"].get(part, {}).items():
+            found[key] = {**found[key], "default": value}
+    presets = [name for name in kind.presets if name != "default"]
+    if presets:
+        found["preset"] = {
+            "enum": presets,
+            "type": "string",
+            "default": None,
+            "description": "settings that belong together",
+        }
+    return schema({name: field for name, field in found.items() if name not in ASKED_APART})
 
 
 def schema(fields: dict[str, Any]) -> dict[str, Any]:
@@ -120,6 +145,14 @@ class Offered:
                 raise unknown("Option", key, allowed, f"for {name}")
         if name in PLAIN:
             validated(resolve(name, METHODS, "Method").Options, given, "Option", f"for {name}")
+        return given
+
+    def settings(self, name: str, given: dict[str, Any]) -> dict[str, Any]:
+        """Settings of a fit as the page may set them; the worker checks their values. Raises FlawsmithError."""
+        allowed = self.get(name)["fit"] if given else {}
+        for key in given:
+            if key not in allowed:
+                raise unknown("Fit setting", key, allowed, f"of {name}")
         return given
 
 

@@ -19,9 +19,21 @@ class Server:
     """A studio that listens from the moment it is made; `address` is what to open. `run` serves until Ctrl-C."""
 
     def __init__(
-        self, out: Path, data: list[str], runs: list[Path], host: str, port: int, token: str | None = None
+        self,
+        out: Path,
+        data: list[str],
+        runs: list[Path],
+        host: str,
+        port: int,
+        token: str | None = None,
+        features: list[Path] | None = None,
     ) -> None:
         """Raises FlawsmithError for an `out` that another studio uses; for a run, data set or port not to be had."""
+        for folder in features or ():
+            if not (folder / "config.json").is_file():
+                raise FlawsmithError(
+                    f"--features {folder} holds no vision model in transformers' format (config.json)."
+                )
         for run in runs:
             read_card(run)
         self._lock = Lock(out)
@@ -34,7 +46,7 @@ class Server:
         port = self._socket.getsockname()[1]
         shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1", "::1") else host
         self.address = f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
-        self.app = create(out, data or [demo_data(out)], runs, names(host, port), token)
+        self.app = create(out, data or [demo_data(out)], runs, names(host, port), token, features)
 
     def run(self) -> None:
         config = uvicorn.Config(self.app, log_level="warning", timeout_graceful_shutdown=2)

@@ -9,7 +9,7 @@ import numpy as np
 from fastapi import Request
 
 from flawsmith import images
-from flawsmith.errors import FlawsmithError
+from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.records import Record, Sample
 from flawsmith.studio.catalogue import Catalogue
 from flawsmith.studio.jobs import Queue
@@ -22,7 +22,7 @@ BROWSER_KEEPS = {"cache-control": "private, max-age=600"}
 class Studio:
     """What the routes share: data sets, store, queue, trained runs."""
 
-    def __init__(self, out: Path, sources: list[str], runs: list[Path]) -> None:
+    def __init__(self, out: Path, sources: list[str], runs: list[Path], features: list[Path]) -> None:
         self.out = out
         out.mkdir(parents=True, exist_ok=True)
         self.catalogue = Catalogue(sources, out / "uploads")
@@ -30,11 +30,31 @@ class Studio:
         self.queue = Queue(out)
         self.given_runs = runs
         self.offered = Offered(self.runs)
+        self.features = {folder.name: folder for folder in features}
 
     def runs(self) -> dict[str, Path]:
         """Trained runs by the name the page knows: those given, and those fitted here."""
         fitted = sorted(path.parent for path in (self.out / "runs").glob("*/card.json"))
         return {f"run: {folder.name}": folder for folder in [*self.given_runs, *fitted]}
+
+    def vision(self, name: str) -> str | None:
+        """The folder of a vision model by the name the page knows, None for none. Raises FlawsmithError."""
+        if name and name not in self.features:
+            raise unknown("Vision model", name, self.features)
+        return str(self.features[name]) if name else None
+
+    def allowed(self, roi: str, size: tuple[int, int]) -> np.ndarray | None:
+        """The region of interest (H, W) bool of one image. Raises FlawsmithError for one of another size."""
+        path = self.store.place(roi)
+        if path is None:
+            return None
+        mask = images.read_mask(path)
+        if mask.shape != size:
+            raise FlawsmithError(
+                f"The region of interest is {mask.shape[1]} x {mask.shape[0]} pixels, the image {size[1]} x {size[0]}: "
+                "make them the same size, or take none."
+            )
+        return mask
 
     def record(self, data_set: str, key: str) -> Record:
         return self.catalogue.get(data_set).record(key)

@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 
 from flawsmith import images, inputs
@@ -63,6 +64,24 @@ class Store:
                 return ""
             images.write_image(path, mask)
             return images.array_sha(mask)
+
+    # -- where defects may lie -----------------------------------------------------------------------------------------
+
+    def save_place(self, image: np.ndarray) -> str:
+        """Keep an image, (H, W, 3) uint8 or (H, W) bool, that says where defects may lie; returns its id."""
+        id_ = images.array_sha(image)[:12]
+        if not self.place_path(id_).is_file():
+            images.write_image(self.place_path(id_), image)
+        return id_
+
+    def place_path(self, id_: str) -> Path:
+        return self.out / "places" / f"{checked(id_)}.png"
+
+    def place(self, id_: str) -> Path | None:
+        """The file of such an image, None for no id. Raises FlawsmithError for one that is none."""
+        if id_ and not self.place_path(id_).is_file():
+            raise FlawsmithError(f"No image {id_} says where defects may lie: import it again.")
+        return self.place_path(id_) if id_ else None
 
     # -- made sets -----------------------------------------------------------------------------------------------------
 
@@ -135,3 +154,11 @@ def deflate(mask: np.ndarray) -> bytes:
     """What `inflate` reads."""
     packing = zlib.compressobj(1, wbits=31)
     return packing.compress(np.ascontiguousarray(mask, np.uint8).tobytes()) + packing.flush()
+
+
+def heat_of(path: Path | None, image: np.ndarray) -> np.ndarray | None:
+    """A heat map at an image's size, (H, W) float32, as `flawsmith generate --heat` takes it; None for none."""
+    if path is None:
+        return None
+    grey = images.read_image(path).mean(axis=2).astype(np.float32)
+    return cv2.resize(grey, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_AREA)

@@ -1,4 +1,4 @@
-"""What the worker does, each through the package's own functions: make, batch, check, fit, export."""
+"""What the worker does, each through the package's own functions: make, batch, check, fit, evaluate, export."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import flawsmith
 from flawsmith import images, report
-from flawsmith.config import GenerateConfig, TrainConfig
+from flawsmith.config import EvaluateConfig, GenerateConfig, TrainConfig
 from flawsmith.datasets import check as checking
 from flawsmith.datasets.exports import run as exports
 from flawsmith.datasets.writer import Writer, read_manifest
@@ -22,6 +22,8 @@ from flawsmith.generation.loading import severity_of
 from flawsmith.methods.base import Synthesizer
 from flawsmith.methods.samples import Samples
 from flawsmith.records import Progress, Sample
+from flawsmith.studio import several
+from flawsmith.studio.store import heat_of
 
 
 class Work:
@@ -39,6 +41,7 @@ class Work:
             "fit": self._fit,
             "export": self._export,
             "report": self._report,
+            "evaluate": self._evaluate,
         }
         return kinds[job["kind"]](job, progress)
 
@@ -55,13 +58,16 @@ class Work:
         image, out = images.read_image(job["image"]), Path(job["out"])
         mask = images.read_mask(job["mask"]) if job["mask"] else job["family"] or None
         given = {key: job[key] for key in ("defect_type", "prompt", "category", "mask_options", "gate")}
-        reference = _reference(job["reference"])
+        given |= {"reference": _reference(job["reference"]), **job["options"]}
+        given["heat"] = heat_of(Path(job["heat"]) if job["heat"] else None, image)
+        roi = images.read_mask(job["roi"]) if job["roi"] else None
         kept: list[Sample] = []
         refused: list[str] = []
         for number in range(job["count"]):
             seed = job["seed"] + number
             own = {**given, "severity": severity_of(job["severity"], seed)}
-            made = method(image, mask, n=1, seed=seed, reference=reference, **own, **job["options"])
+            masks = several.masks_of(mask, job["parts"], job["defects"], seed)
+            made = several.make(method, image, masks, seed, roi, own)
             progress(f"seed {seed}", number + 1, job["count"], {})
             kept += [replace(sample, info={**sample.info, **_origin(job, seed)}) for sample in made]
             refused += [str(sample.info["rejected"]) for sample in made.refused]
@@ -88,6 +94,15 @@ class Work:
         card = training.train(TrainConfig(**job["config"]), progress)
         return {"learned": sorted(card.get("learned", {}))}
 
+    def _evaluate(self, job: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        """A batch against real data: `flawsmith evaluate`. Resumes."""
+        try:
+            from flawsmith.evaluation import run as evaluation
+        except ImportError as error:
+            raise FlawsmithError("An evaluation needs pip install 'flawsmith[diffusion]'.") from error
+        values, notes = evaluation.evaluate(EvaluateConfig(**job["config"]), "flawsmith studio", progress)
+        return {"values": len(values), "notes": list(notes)}
+
     def _export(self, job: dict[str, Any], progress: Progress) -> dict[str, Any]:
         """The kept images of several sets as one data set, in the asked format, as a zip file."""
         out, target = Path(job["out"]), Path(job["zip"])
@@ -103,10 +118,10 @@ class Work:
         return {"images": count, "file": target.name, "folder": str(folder)}
 
     def _report(self, job: dict[str, Any], progress: Progress) -> dict[str, Any]:
-        """The page about a made set."""
-        notes = report.write(
-            [(job["name"], Path(job["folder"]))], Path(job["out"]), title=job["name"], progress=progress
-        )
+        """The page about a made set, or about the results of an evaluation."""
+        folders = [(job["name"], Path(job["folder"]))] if job.get("folder") else []
+        results = [Path(job["results"])] if job.get("results") else []
+        notes = report.write(folders, Path(job["out"]), results, title=job["name"], progress=progress)
         return {"notes": notes}
 
 

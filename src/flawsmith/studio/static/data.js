@@ -1,5 +1,7 @@
 // Data sets: a dropped folder, the check, a fit.
 import { ask, at, element, fill, guarded, post, say } from "./api.js";
+import { draw, given } from "./dials.js";
+import { fitSchema } from "./form.js";
 import { watch } from "./queue.js";
 
 const IMAGES = /\.(png|jpe?g|bmp|tiff?|webp)$/i;
@@ -11,6 +13,8 @@ export const setTrainable = (names) => {
   fill(at("fit-method"), names.map((name) => [name, name]), "anomalyxfusion");
   at("fit").hidden = !names.length;
 };
+export const setSettings = () => draw(at("fit-settings"), fitSchema(at("fit-method").value), `fit-${at("fit-method").value}`);
+at("fit-method").addEventListener("change", setSettings);
 
 const upload = guarded(async (files) => {  // [[path below the folder, file]], all of one folder
   const images = files.filter(([path]) => IMAGES.test(path));
@@ -68,8 +72,10 @@ export function checked(job) {
     element("td", { class: one.severity === "error" ? "bad" : "" }, one.severity), element("td", {}, small(one.file)), element("td", {}, one.file), element("td", {}, `${one.reason} ${one.fix}`))))) : "No findings.");
 }
 
+at("fit").addEventListener("invalid", (event) => event.target.closest("details")?.setAttribute("open", ""), true);
 at("fit").addEventListener("submit", guarded(async (event) => {
   event.preventDefault();
-  await watch(await post("/api/fit", { data_set: at("data-set").value, method: at("fit-method").value, name: at("fit-name").value, steps: Number(at("fit-steps").value) }));
+  await watch(await post("/api/fit", { data_set: at("data-set").value, method: at("fit-method").value, name: at("fit-name").value, steps: Number(at("fit-steps").value),
+    shots: Number(at("fit-shots").value) || null, settings: given(at("fit-settings"), fitSchema(at("fit-method").value)) }));
   say("The fit is queued: its loss stands in the queue.");
 }));

@@ -1,8 +1,11 @@
 // The form of a method: its options and the dials of every method, its types, its references.
 import { at, element, fill, recall, remember } from "./api.js";
 import { draw, given } from "./dials.js";
+import { chosen as places } from "./places.js";
 
 let methods = {}, images = [], painted = 0;  // how often the mask of a reference was: so that its close-up is made anew
+
+export const fitSchema = (name) => methods[name]?.fit ?? {};
 
 export function setMethods(table) {
   methods = table;
@@ -83,14 +86,19 @@ export function request() {
   return {
     data_set: at("data-set").value, method: at("method").value, defect_type: at("type").value.trim(), prompt: at("prompt").value.trim(),
     family: at("family").value, reference: needs || ["reference", "varied"].includes(at("family").value) ? at("reference").value : "",
-    seed: Number(at("seed").value), dials: given(at("dials"), dials.make), options: given(at("options"), chosen.options),
+    ...places(), seed: Number(at("seed").value), dials: given(at("dials"), dials.make), options: given(at("options"), chosen.options),
   };
+}
+
+export function setFeatures(names) {
+  fill(at("batch-features"), [["", "none"], ...names.map((name) => [name, name])], recall("batch-features", ""));
+  at("batch-features-field").hidden = !names.length;
 }
 
 at("method").addEventListener("change", () => { remember("method", at("method").value); at("type").value = ""; show(); });
 at("reference").addEventListener("change", () => { remember("reference", at("reference").value); reference(); });
 at("family").addEventListener("change", wanted);
-for (const id of ["type", "prompt", "count", "seed", "family", "batch-count"]) {
+for (const id of ["type", "prompt", "count", "seed", "family", "batch-count", "batch-features"]) {
   at(id).value = recall(id, at(id).value);
   at(id).addEventListener("change", () => remember(id, at(id).value));
 }

@@ -2,8 +2,10 @@
 import { ask, at, element, fill, get, guarded, post, recall, remember, say } from "./api.js";
 import * as compare from "./compare.js";
 import * as data from "./data.js";
+import * as evaluate from "./evaluate.js";
 import * as form from "./form.js";
 import * as paint from "./paint.js";
+import * as places from "./places.js";
 import * as queue from "./queue.js";
 import * as review from "./review.js";
 
@@ -24,6 +26,7 @@ function show(name) {
   remember("tab", name);
   if (name === "review") review.list();
   if (name === "queue") queue.look();
+  if (name === "evaluate") evaluate.list();
 }
 
 for (const [place, tab] of tabs.entries()) {
@@ -77,7 +80,7 @@ const draw = guarded(async () => {
   remember("mask-seed", seed + 1);
   const asked = form.request();
   const name = family || FAMILY[asked.defect_type] || "blob";
-  await paint.put(ask("/api/family", { method: "POST", json: { data_set: asked.data_set, image: current, family: name, seed, reference: asked.reference, dials: form.maskDials() } }));
+  await paint.put(ask("/api/family", { method: "POST", json: { data_set: asked.data_set, image: current, family: name, seed, reference: asked.reference, dials: form.maskDials(), roi: asked.roi, heat: asked.heat } }));
   at("family").value = "";  // the painted mask is what is wanted now
   remember("family", "");
   step("mask");
@@ -86,7 +89,7 @@ const FAMILY = { scratch: "scratch", crack: "crack", fibre: "scratch", chip: "po
 
 const make = guarded(async () => {
   await paint.save();
-  const job = await post("/api/make", { ...form.request(), image: current, count: Number(at("count").value) });
+  const job = await post("/api/make", { ...form.request(), image: current, count: Number(at("count").value), parts: at("parts").checked });
   at("make").dataset.job = job.id;
   step("make");
   await queue.watch(job);
@@ -94,13 +97,14 @@ const make = guarded(async () => {
 
 const batch = guarded(async () => {
   const { reference, ...asked } = form.request(), only = at("batch-reference").checked ? reference : "";
-  await queue.watch(await post("/api/batch", { ...asked, reference: only, dials: form.batchDials(), count: Number(at("batch-count").value) }));
+  await queue.watch(await post("/api/batch", { ...asked, reference: only, dials: form.batchDials(), features: at("batch-features").value, count: Number(at("batch-count").value) }));
   show("queue");
 });
 
 queue.onFinish((job) => {
   review.finished(job);
   data.checked(job);
+  evaluate.finished(job);
   if (job.kind === "fit" && job.status === "done") later();
   if (job.id !== at("make").dataset.job) return;
   if (job.status === "failed") say(job.error);
@@ -108,6 +112,7 @@ queue.onFinish((job) => {
   else if (job.status === "done") say(`Every image was refused: ${job.result.refused.map(([reason]) => reason).join("; ")}. Try a larger mask or another seed.`);
 });
 queue.onReview((job) => {
+  if (job.kind === "evaluate") { remember("results-of", ""); show("evaluate"); return; }
   if (job.kind === "make") { show("paint"); compare.open(job.id); return; }
   remember("review-set", job.id);
   show("review");
@@ -120,6 +125,7 @@ at("reference-mask").addEventListener("click", guarded(async () => {
   await paint.open(at("data-set").value, key, "references");
 }));
 at("reference-done").addEventListener("click", () => openImage(current));
+places.onPainted(() => (current && !paint.isReference() ? { data_set: at("data-set").value, image: current } : null), () => paint.save());
 compare.onDecision((word) => { if (word === "keep") step("keep"); });
 review.onOpen(show);
 data.onUpload(guarded(async (id) => {
@@ -180,6 +186,7 @@ at("theme").addEventListener("click", () => {
   root.dataset.theme = dark ? "light" : "dark";
   remember("theme", root.dataset.theme);
   paint.viewer.draw();
+  evaluate.draw();
 });
 
 // -- begin -------------------------------------------------------------------------------------------------------
@@ -192,7 +199,9 @@ async function sets() {
 
 const later = guarded(async () => {  // those that take seconds to import
   const { methods, waiting } = await get("/api/methods");
-  if (waiting.length) setTimeout(later, 1500); else form.setMethods(methods);
+  if (waiting.length) { setTimeout(later, 1500); return; }
+  form.setMethods(methods);
+  data.setSettings();
 });
 
 guarded(async () => {
@@ -202,6 +211,8 @@ guarded(async () => {
   fill(at("format"), state.formats.map((name) => [name, name]));
   data.setTrainable(state.trainable);
   form.setDials(state.dials);
+  form.setFeatures(state.features);
+  evaluate.setOffered(state);
   form.setMethods(state.methods);
   show(recall("tab", "paint"));
   tour();

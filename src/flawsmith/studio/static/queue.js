@@ -52,7 +52,7 @@ function previews(job) {  // of each thing that is learned the newest sheet, and
 }
 
 function row(job) {
-  const going = job.status === "queued" || job.status === "running", made = job.kind === "make" || job.kind === "batch";
+  const going = job.status === "queued" || job.status === "running", made = ["make", "batch", "evaluate"].includes(job.kind);
   const refused = (job.result.refused ?? []).map(([reason, count]) => `${count} x ${reason}`).join("; ");
   return element("li", { "data-job": job.id, "data-status": job.status },
     element("div", { class: "row" }, element("b", {}, job.title), element("span", { class: job.status === "failed" ? "bad" : "soft" }, WORDS[job.status]),

@@ -73,6 +73,14 @@ MUTATIONS = {
             ("want of memory behind another error is not seen", "return error.__cause__ is not None and",
              "return False and")],
     },
+    "methods/calls.py": {
+        "quality/test_gate.py::test_what_is_foreseen_is_not_painted_and_the_others_keep_their_places": [
+            ("what cannot pass is painted", "strict=True) if known is None]", "strict=True)]")],
+    },
+    "generation/gating.py": {
+        "quality/test_gated_runs.py::test_exemplars_that_cannot_pass_are_not_imitated_and_that_is_said": [
+            ("exemplars that cannot pass are imitated", "return limit is None or loader", "return True or loader")],
+    },
     "generation/attempts.py": {
         COMBINED + "an_image_that_lacks_a_defect_is_refused": [
             ("a later defect may lie on an earlier one", "sample = _off_others(sample, taken)", "pass"),
@@ -683,7 +691,7 @@ MUTATIONS = {
     },
     "quality/visibility.py": {
         GATE + "contrast_falls_with_the_grain": [
-            ("the texture does not count", "_power(texture[around]) + JUST**2", "JUST**2")],
+            ("the texture does not count", "_power(texture, around) + JUST**2", "JUST**2")],
         GATE + "seen_grows_with_the_defect_as_its_side_does": [
             ("the defect's size does not count", "100 * look.share * contrast(look)", "100 * contrast(look)")],
     },

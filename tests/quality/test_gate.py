@@ -13,6 +13,7 @@ import pytest
 from flawsmith.datasets.leaks import near
 from flawsmith.errors import FlawsmithError
 from flawsmith.methods import METHODS
+from flawsmith.methods.calls import make as make_all
 from flawsmith.quality import CHECKS, Gate
 from flawsmith.quality import labels as labelling
 from flawsmith.quality.appearance import appearance, nearest, spread_of, veil
@@ -84,6 +85,16 @@ def test_a_mark_that_is_coarser_than_the_gravel_shows_where_the_gravel_blurs_awa
     change = np.sqrt(np.square(look(photo, image, mask).lab - look(photo, photo, mask).lab).sum(axis=2))
     fine = change[look(photo, image, mask).label].mean() / 25 * 2.55  # what the finest scale alone would give
     assert contrast(look(photo, image, mask)) > 3 * fine
+
+
+@pytest.mark.parametrize(("grain", "radius"), [(2.0, 40), (25.0, 40), (10.0, 70)])
+def test_a_reduced_copy_tells_the_same_contrast(grain: float, radius: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo, mask = surface(grain, side=256), disc(radius, (128, 128), 256)
+    soft = np.asarray(cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 6)[..., None] * 40)
+    painted = np.clip(photo - soft, 0, 255).astype(np.uint8)
+    reduced = contrast(look(photo, painted, mask))
+    monkeypatch.setattr("flawsmith.quality.visibility.WIDE", 1_000_000)
+    assert reduced == pytest.approx(contrast(look(photo, painted, mask)), rel=0.04)
 
 
 def test_seen_grows_with_the_defect_as_its_side_does() -> None:
@@ -199,7 +210,7 @@ def test_a_ghost_is_nearer_to_the_surface_than_to_real_defects() -> None:
     spread = spread_of(list(rows))
     photo = surface(seed=9)
     strong, faint = (look(photo, darker(photo, mask, by), mask) for by in (78, 8))
-    before = appearance(strong.before())
+    before = appearance(strong.before)
     assert veil(appearance(strong), before, rows, spread) < 0.2 < 0.5 < veil(appearance(faint), before, rows, spread)
     assert nearest(rows[0], rows, spread) < nearest(appearance(faint), rows, spread)
 
@@ -280,6 +291,7 @@ def test_a_dark_hole_passes_and_a_speck_does_not() -> None:
     assert good.refusal is None and set(good.scores) <= set(CHECKS)
     bad = gate.judge(made(darker(photo, speck, 10), speck), asked(photo, speck))
     assert bad.refusal is not None and bad.refusal.check == "visibility"
+    assert {"ghost", "seam"} <= good.scores.keys() and not {"ghost", "seam"} & bad.scores.keys()  # no longer asked
     assert str(bad.refusal.limit) in bad.refusal.reason or f"{bad.refusal.limit:g}" in bad.refusal.reason
 
 
@@ -298,6 +310,18 @@ def test_strict_refuses_whatever_normal_refuses() -> None:
     for name, check in CHECKS.items():
         for score in np.linspace(-1, 20, 400):
             assert check.refuses(score, "strict") or not check.refuses(score, "normal"), name
+
+
+def test_a_mask_far_beyond_the_limit_is_refused_before_it_is_painted() -> None:
+    """Sides of the photograph's: .32 is the limit, and what changes may be smaller than the mask by a quarter."""
+    for side, large in ((0.30, False), (0.38, False), (0.42, True), (0.9, True)):
+        mask = np.zeros((SIDE, SIDE), bool)
+        mask[: round(side * SIDE), : round(side * SIDE)] = True
+        found = Gate("normal").too_large(mask)
+        assert (found is not None) == large and (found is None or found.check == "extent")
+        assert Gate("normal", unasked=settled(False, True, False)).too_large(mask) is None
+        assert Gate("normal", limits={"extent": None}).too_large(mask) is None
+        assert Gate("normal", limits={"extent": 0.8}).too_large(mask) is None
 
 
 def test_what_a_dial_settles_refuses_nothing() -> None:
@@ -351,6 +375,27 @@ def test_a_watch_notes_each_refusal_with_reason_score_and_thumbnail() -> None:
     said = replace(made(photo, np.zeros_like(speck)), info={"rejected": "nothing visible changed"})
     watch.judge(3, 3, asked(photo, speck), said, None)
     assert watch.refused[3][1]["check"] == "label" and (3, 1) not in watch.thumbnails
+
+
+def test_what_is_foreseen_is_not_painted_and_the_others_keep_their_places() -> None:
+    photo, small, large = surface(), disc(10), np.ones((SIDE, SIDE), bool)
+    watch, painted = Watch(Gate("normal"), copies=True), []
+
+    def generate(requests: list[Request]) -> list[Sample]:
+        painted.extend(one.seed for one in requests)
+        return [made(darker(photo, one.mask, 60), one.mask) for one in requests]
+
+    def request(place: int, redraw: int) -> Request:
+        return replace(asked(photo, large if place == 1 and redraw < 2 else small), seed=10 * place + redraw)
+
+    def judge(place: int, redraw: int, one: Request, sample: Sample) -> Sample:
+        return watch.judge(place, redraw, one, sample, None)
+
+    found = make_all(generate, request, 3, 4, judge, foresee=watch.foresee)
+    assert painted == [0, 20, 12] and [redraws for _, _, redraws in found] == [0, 2, 0]
+    assert [one.seed for one, _, _ in found] == [0, 12, 20] and not any("rejected" in s.info for _, s, _ in found)
+    assert [(e["attempt"], e["check"]) for e in watch.refused[1]] == [(0, "extent"), (1, "extent")]
+    assert not watch.thumbnails and not watch.refused[0]
 
 
 # -- the labelled list ----------------------------------------------------------------------------------------------

@@ -85,6 +85,22 @@ def test_retries_imitate_another_exemplar(tmp_path: Path) -> None:
     assert changed and all(one == ["seed", "exemplar"] for one in changed)
 
 
+def test_exemplars_that_cannot_pass_are_not_imitated_and_that_is_said(tmp_path: Path) -> None:
+    data = fakes.mvtec_tree(tmp_path / "data", good=3, defects={"crack": 4}, size=(72, 96))
+    for name in ("000", "002"):  # most of the photograph
+        mask = np.zeros((72, 96), bool)
+        mask[8:64, 8:88] = True
+        images.write_image(data / f"ground_truth/crack/{name}_mask.png", mask)
+    asked = gated(data, tmp_path / "on", method="copypaste", normal=f"mvtec_ad:{data}", n=6, shots=4, gate="normal")
+    summary = generation.run(asked)
+    lines = read_manifest(tmp_path / "on")
+    assert {line["reference"]["file"] for line in lines} == {"test/crack/001.png", "test/crack/003.png"}
+    assert any("exemplar" in line["changed"] for line in lines)
+    assert any(note.startswith("2 of 4 real defects of crack are larger") for note in summary.notes)
+    off = generation.run(asked.model_copy(update={"gate": "off", "out": tmp_path / "off"}))
+    assert len({line["reference"]["file"] for line in read_manifest(tmp_path / "off")}) == 4 and not off.notes
+
+
 def test_the_same_image_twice_is_made_only_once(plates: Path, tmp_path: Path) -> None:
     """One photograph, one mask, one method without chance: every further image would repeat the first."""
     mask = np.zeros((160, 200), bool)

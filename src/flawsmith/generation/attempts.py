@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from flawsmith import captions
+from flawsmith.generation import gating
 from flawsmith.generation.loading import Loader
 from flawsmith.generation.planning import Plan, variant
 from flawsmith.methods.calls import make
 from flawsmith.quality.watch import Watch
-from flawsmith.records import Job, Request, Sample, hash_seed
+from flawsmith.records import Job, Record, Request, Sample, hash_seed
 
 MIN_ON_OBJECT = 0.5
 SAME_EXEMPLAR = 2  # attempts of an image that keep its exemplar: behind a gate the next ones imitate another
@@ -79,7 +80,10 @@ class Attempts:
                 return judged
             return self.watch.refuse_repeat(jobs[place].index, redraw, request, judged)
 
-        results = make(self.painter, asked, len(jobs), self.tries, judge)
+        def foresee(place: int, redraw: int, request: Request) -> Sample | None:
+            return None if self.watch is None else self.watch.foresee(jobs[place].index, redraw, request)
+
+        results = make(self.painter, asked, len(jobs), self.tries, judge, foresee=foresee)
         painted = []
         for job, (request, sample, redraws) in zip(jobs, results, strict=True):
             last = self._job(job, redraws)
@@ -88,10 +92,20 @@ class Attempts:
         return painted
 
     def _job(self, job: Job, redraw: int) -> Job:
-        """What is asked for at an attempt: behind a gate from the third on like another exemplar."""
-        if self.watch is None or redraw < SAME_EXEMPLAR:
+        """What is asked for at an attempt: behind a gate from the third on like another exemplar.
+
+        One that is larger than the gate lets pass is not imitated at all where its type has smaller ones.
+        """
+        if self.watch is None or job.reference is None:
             return job
-        return variant(self.made, job, redraw)
+        known = self.made.exemplars[job.normal.category, job.defect_type]
+        if redraw < SAME_EXEMPLAR and (self._fits(job.reference) or not any(map(self._fits, known))):
+            return job
+        return variant(self.made, job, redraw, fits=self._fits)
+
+    def _fits(self, exemplar: Record) -> bool:
+        assert self.watch is not None
+        return gating.fits(exemplar, self.watch.gate, self.loader)
 
     def _judged(
         self, job: Job, redraw: int, request: Request, sample: Sample, taken: np.ndarray | None = None

@@ -45,6 +45,25 @@ def gate(made: Plan, loader: Loader, synthesizer: Synthesizer) -> Gate | None:
     return Gate.of("normal", _references(made, loader), encoder, unasked, limits, Path(config.gate).name)
 
 
+def fits(exemplar: Record, gate: Gate, loader: Loader) -> bool:
+    """Whether a real defect is no larger than the gate lets a painted one be."""
+    limit = gate.bounds("extent")
+    return limit is None or loader.side(exemplar) <= limit
+
+
+def left_out(made: Plan, loader: Loader, gate: Gate | None) -> list[str]:
+    """What the user should know of real defects that are larger than the gate lets pass: they are not imitated."""
+    notes = []
+    for (_, kind), exemplars in made.exemplars.items() if gate is not None else ():
+        large = sum(not fits(one, gate, loader) for one in exemplars)
+        if large:
+            notes.append(
+                f"{large} of {len(exemplars)} real defects of {kind} are larger than the gate lets pass (extent): "
+                + ("give --size, or --gate off." if large == len(exemplars) else "the others are imitated.")
+            )
+    return notes
+
+
 def frozen(source: str | Path) -> Encoder:
     """A frozen vision model: windows -> features (N, D). Raises FlawsmithError for a folder that holds none."""
     extractor = resolve("frozen", EXTRACTORS, "Vision model")(source)

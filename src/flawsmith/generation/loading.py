@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -76,6 +77,11 @@ class Loader:
     def _load(self, record: Record) -> Sample:
         self.sha(record.image)  # before the pixels: so a file that changes meanwhile is noticed when it is named
         return _load(record)
+
+    def side(self, record: Record) -> float:
+        """The square root of the share of its photograph that a record's mask covers, 0 to 1."""
+        sample = self.sample(record)
+        return math.sqrt(np.count_nonzero(sample.mask) / sample.info.get("whole", sample.mask.size))
 
     def note(self, path: Path) -> None:
         """Remember what a file looks like before the first image is painted; its content is not read."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,10 +125,16 @@ def _is_structure(references: Sequence[Record], normals: Sequence[Record]) -> bo
     return is_structure([record.load() for record in references[:EXEMPLARS]], [r.load().image for r in spread])
 
 
-def variant(made: Plan, job: Job, *parts: Any) -> Job:
-    """A job with another exemplar of its type, drawn by its seed and `parts`; the same where there is no other."""
+def variant(made: Plan, job: Job, *parts: Any, fits: Callable[[Record], bool] = lambda exemplar: True) -> Job:
+    """A job with another exemplar of its type, drawn by its seed and `parts`; the same where there is no other.
+
+    One that fits, where any does: then the job's own is no choice unless it does.
+    """
+    if job.reference is None:
+        return job
     others = [one for one in made.exemplars[job.normal.category, job.defect_type] if one != job.reference]
-    if job.reference is None or not others:
+    others = [one for one in others if fits(one)] or ([] if fits(job.reference) else others)
+    if not others:
         return job
     chosen = others[hash_seed(job.seed, "exemplar", *parts) % len(others)]
     own_words = bool(job.caption) and job.caption == job.reference.caption

@@ -125,7 +125,9 @@ def run(config: GenerateConfig, progress: Progress | None = None) -> Summary:
         if progress:
             progress("resuming" if resumed else "starting", resumed, total, {})
         if resumed < total:
-            blocks = Blocks(made, loader, synthesizer, gating.gate(made, loader, synthesizer))
+            gate = gating.gate(made, loader, synthesizer)
+            made.notes.extend(gating.left_out(made, loader, gate))
+            blocks = Blocks(made, loader, synthesizer, gate)
             with executors.choose(blocks, total - resumed) as painters:
                 _paint(writer, made, tally, painters, blocks.starts(resumed), progress)
     refused = dict(sorted(tally.refused.items()))

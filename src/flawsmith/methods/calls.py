@@ -23,6 +23,7 @@ from flawsmith.records import Request, Sample, hash_seed
 
 References = Literal["none", "one", "many"]
 Judge = Callable[[int, int, Request, Sample], Sample]
+Foresee = Callable[[int, int, Request], Sample | None]
 
 
 class Painter(Protocol):
@@ -50,11 +51,13 @@ def make(
     max_redraws: int,
     judge: Judge = lambda place, redraw, request, sample: sample,
     first: int = 0,
+    foresee: Foresee = lambda place, redraw, request: None,
 ) -> list[tuple[Request, Sample, int]]:
     """Make `count` samples; those that `judge` or `generate` refuses are drawn again, at most `max_redraws` times.
 
     `request(place, redraw)` gives the request of a place, redraw > 0 with another mask and seed; `judge(place, redraw,
-    request, sample)` may enter `info["rejected"]`. `first`: the redraw to begin with. Returns (request, sample,
+    request, sample)` may enter `info["rejected"]`. `first`: the redraw to begin with. `foresee(place, redraw, request)`
+    may give a sample that is refused without being painted. Returns (request, sample,
     redraws) for every place.
     """
     results: list[tuple[Request, Sample, int]] = []
@@ -63,8 +66,12 @@ def make(
         if not places:
             break
         requests = [request(place, redraw) for place in places]
-        for place, asked, sample in zip(places, requests, generate(requests), strict=True):
-            results[place : place + 1] = [(asked, judge(place, redraw, asked, sample), redraw)]
+        refused = [foresee(place, redraw, asked) for place, asked in zip(places, requests, strict=True)]
+        left = [asked for asked, known in zip(requests, refused, strict=True) if known is None]
+        painted = iter(generate(left) if left else ())
+        for place, asked, known in zip(places, requests, refused, strict=True):
+            sample = judge(place, redraw, asked, next(painted)) if known is None else known
+            results[place : place + 1] = [(asked, sample, redraw)]
             del asked, sample
     return results
 
@@ -240,7 +247,11 @@ class OnArrays:
             return sample if watch is None else watch.judge(place, redraw, request, sample, product)
 
         count = len(normals) if n is None else n
-        results = make(lambda r: self.generate(r, **options), request, count, max_redraws, judge)
+
+        def foresee(place: int, redraw: int, request: Request) -> Sample | None:
+            return None if watch is None else watch.foresee(place, redraw, request)
+
+        results = make(lambda r: self.generate(r, **options), request, count, max_redraws, judge, foresee=foresee)
         if watch is not None:
             results = [
                 (asked, replace(one, info={**one.info, "gate": gate, "refused": watch.refused[place]}), redraws)

@@ -8,7 +8,7 @@ import numpy as np
 from flawsmith.quality.looks import Look, blurred
 
 REACH = 3.0  # px beside the border at which lines are looked for
-SLACK = range(-4, 5)  # px along the border by which a line may be displaced and still goes on
+SLACK = np.arange(-4.0, 5.0)[:, None]  # px along the border by which a line may be displaced and still goes on
 NOISE, MOST = 1.0, 15.0  # L*a*b* units per px: weaker lines are texture, stronger ones count no more
 
 
@@ -22,21 +22,20 @@ def broken_lines(look: Look) -> tuple[float, float]:
     x, y, inwards = _border(look)
     if len(x) < 8:
         return 0.0, 0.0
-    smooth = blurred(look.lab, 1.0)
-    channels = [np.ascontiguousarray(smooth[..., c]) for c in range(3)]
-    slopes = [[cv2.Sobel(one, cv2.CV_32F, *d) / 8 for d in ((1, 0), (0, 1))] for one in channels]
+    slopes = [cv2.Sobel(look.soft(1.0), cv2.CV_32F, *d) / 8 for d in ((1, 0), (0, 1))]
     along = np.stack([-inwards[1], inwards[0]])
 
-    def lines(reach: float, shift: float) -> np.ndarray:
-        """Gradients along the border, (n, 3), at `reach` inwards and `shift` along."""
-        px, py = x + reach * inwards[0] + shift * along[0], y + reach * inwards[1] + shift * along[1]
-        return np.stack([_at(sx, px, py) * along[0] + _at(sy, px, py) * along[1] for sx, sy in slopes], axis=1)
+    def lines(reach: float, shifts: np.ndarray) -> np.ndarray:
+        """Gradients along the border, (s, n, 3), at `reach` inwards and each of `shifts` (s, 1) along."""
+        px, py = x + reach * inwards[0] + shifts * along[0], y + reach * inwards[1] + shifts * along[1]
+        found = [_at(slope, px, py) * part[:, None] for slope, part in zip(slopes, along, strict=True)]
+        return np.asarray(found[0] + found[1])
 
     found = []
     for own in (-REACH, REACH):
-        here = lines(own, 0)
+        (here,) = lines(own, np.zeros((1, 1)))
         strength = np.linalg.norm(here, axis=1)
-        there = [np.einsum("nc,nc->n", lines(-own, shift), here) for shift in SLACK]
+        there = np.einsum("snc,nc->sn", lines(-own, SLACK), here)
         goes_on = np.clip(np.max(there, axis=0) / np.maximum(strength, 1e-3), 0, None)
         found.append(float(np.clip(strength - goes_on - NOISE, 0, MOST).sum()) / look.side)
     return found[0], found[1]
@@ -54,9 +53,9 @@ def _border(look: Look) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _at(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Values (h, w) at points (n,), between pixels linearly."""
-    points = x.astype(np.float32)[None], y.astype(np.float32)[None]
-    return np.asarray(cv2.remap(values, *points, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0])
+    """Values (h, w, C) at points (s, n), between pixels linearly: (s, n, C)."""
+    points = x.astype(np.float32), y.astype(np.float32)
+    return np.asarray(cv2.remap(values, *points, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 
 def edges_made(look: Look) -> float:
@@ -65,7 +64,7 @@ def edges_made(look: Look) -> float:
     if not border.any():  # the label fills the photograph
         return 0.0
     change = np.linalg.norm(look.lab[look.label] - look.lab_before[look.label], axis=1).mean()
-    steps = [_gradient(blurred(values, 1.0), border).mean() for values in (look.lab, look.lab_before)]
+    steps = [_gradient(one.soft(1.0), border).mean() for one in (look, look.before)]
     return float((steps[0] - steps[1]) / max(float(change), 1e-3))
 
 

@@ -21,6 +21,7 @@ from flawsmith.records import Request, Sample
 
 Level = Literal["strict", "normal", "off"]
 LEVELS = ("strict", "normal")
+SPARE = 1.25  # a mask's side over the limit of `extent` from which on nobody waits for what is painted in it
 Encoder = Callable[[Sequence[np.ndarray]], np.ndarray]  # windows (h, w, 3) uint8 -> (N, D)
 
 
@@ -72,7 +73,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A judged sample (its label perhaps shrunk), the scores of all checks, and a refusal or None."""
+    """A judged sample (its label perhaps shrunk), scores, and a refusal or None: with None those of all checks."""
 
     sample: Sample
     scores: dict[str, float]
@@ -118,6 +119,18 @@ class Gate:
         known = {(c, kind): told for c, found in kinds.items() for kind, told in learn(found).items()}
         return cls(level, known, encoder, unasked, limits or {}, profile)
 
+    def bounds(self, name: str) -> float | None:
+        """The limit of a check; None for one that refuses nothing."""
+        return None if name in self.unasked else self.limits.get(name, CHECKS[name].limit(self.level))
+
+    def too_large(self, mask: np.ndarray) -> Refusal | None:
+        """Why an image with a requested mask (H, W) bool need not be painted, or None.
+
+        What visibly changes may be smaller than the mask, so that only a mask well beyond the limit is refused.
+        """
+        limit, side = self.bounds("extent"), float(np.sqrt(np.count_nonzero(mask) / mask.size))
+        return self._refusal("extent", side) if limit is not None and side > SPARE * limit else None
+
     def judge(
         self,
         sample: Sample,
@@ -140,20 +153,21 @@ class Gate:
         told = self.known.get((sample.category, sample.defect_type)) or self.known.get(
             (request.normal.category, sample.defect_type), Known()
         )
-        own, before = appearance.appearance(look), appearance.appearance(look.before())
+        away = None if product is None or not len(told.appearances) else told.homes.away(normal, sample.mask)
+        scores |= {} if away is None else {"home": away}
+        scores |= {"visibility": visibility.seen(look), "place": places.beside(look), "extent": look.share}
+        soon = self._verdict(sample, scores)
+        if soon.refusal is not None:  # what takes longer is not asked of it
+            return soon
+        own, before = appearance.appearance(look), appearance.appearance(look.before)
         surface, defect = borders.broken_lines(look)
         veil = appearance.veil(own, before, told.appearances, told.spread)
         scores |= {
-            "visibility": visibility.seen(look),
-            "place": places.beside(look),
             "ghost": veil - borders.edges_made(look),
-            "extent": look.share,
             "seam": (defect + 0.5) / (told.defect + 0.5),
             "structure": (surface + 0.5) / (told.surface + 0.5),
         }
         if len(told.appearances):
-            away = None if product is None else told.homes.away(normal, sample.mask)
-            scores |= {} if away is None else {"home": away}
             scores["realism"] = appearance.nearest(own, told.appearances, told.spread)
             if self.encoder is not None:
                 scores["features"] = self._unlike(sample, told)
@@ -164,13 +178,17 @@ class Gate:
     def _verdict(self, sample: Sample, scores: dict[str, float]) -> Verdict:
         ordered = {name: round(float(scores[name]), 4) for name in CHECKS if name in scores}
         for name, score in ordered.items():
-            check = CHECKS[name]
-            limit = self.limits.get(name, check.limit(self.level))
-            if name not in self.unasked and limit is not None and check.beyond(score, limit):
-                sign = "<" if check.below else ">"
-                reason = f"{name}: {check.says} ({score:.2f} {sign} {limit:g})"
-                return Verdict(sample, ordered, Refusal(name, score, limit, reason))
+            refusal = self._refusal(name, score)
+            if refusal is not None:
+                return Verdict(sample, ordered, refusal)
         return Verdict(sample, ordered)
+
+    def _refusal(self, name: str, score: float) -> Refusal | None:
+        check, limit = CHECKS[name], self.bounds(name)
+        if limit is None or not check.beyond(score, limit):
+            return None
+        sign = "<" if check.below else ">"
+        return Refusal(name, score, limit, f"{name}: {check.says} ({score:.2f} {sign} {limit:g})")
 
     def _unlike(self, sample: Sample, told: Known) -> float:
         """Mean cosine distance of a window's features to those of the two nearest real defects, 0 to 2."""

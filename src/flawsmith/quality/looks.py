@@ -58,6 +58,16 @@ class Look:
         assert self.normal is not None
         return lab(self.normal)
 
+    def soft(self, sigma: float) -> np.ndarray:
+        """`lab` blurred; computed once, since most checks ask for the same."""
+        if sigma not in self._soft:
+            self._soft[sigma] = blurred(self.lab, sigma)
+        return self._soft[sigma]
+
+    @cached_property
+    def _soft(self) -> dict[float, np.ndarray]:
+        return {}
+
     @cached_property
     def distance(self) -> np.ndarray:
         """Pixels to the label's border, (h, w) float32: positive inside, negative outside; the frame is no border."""
@@ -77,6 +87,7 @@ class Look:
         rest = ~self.label
         return rest if np.count_nonzero(rest) >= 12 else np.ones_like(rest)
 
+    @cached_property
     def before(self) -> Look:
         """The same window before anything was painted."""
         assert self.normal is not None

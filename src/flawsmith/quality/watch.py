@@ -28,6 +28,17 @@ class Watch:
         self.refused: dict[int, list[dict[str, Any]]] = defaultdict(list)
         self.thumbnails: dict[tuple[int, int], bytes] = {}
 
+    def foresee(self, place: int, attempt: int, request: Request) -> Sample | None:
+        """A request that cannot come to good, noted and refused before it is painted; None for any other."""
+        found = self.gate.too_large(request.mask)
+        if found is None:
+            return None
+        normal, none = request.normal, np.zeros_like(request.mask)
+        info = {"rejected": found.reason, "checks": {found.check: round(found.score, 4)}}
+        sample = Sample(normal.image, none, normal.category, request.defect_type, request.caption, info)
+        self._note(place, attempt, request, found.check, round(found.score, 4), found.limit, found.reason, sample)
+        return sample
+
     def judge(self, place: int, attempt: int, request: Request, sample: Sample, product: np.ndarray | None) -> Sample:
         """The sample with its scores as `info["checks"]`; refused with `info["rejected"]` and the photograph's pixels.
 

@@ -143,6 +143,12 @@ class GenerateConfig(Told):
     jobs: int | None = Field(
         None, ge=1, le=1024, description="processes that paint; default: 1, of the command all cores where it pays"
     )
+    ray: str | None = Field(
+        None, min_length=1, description="Ray cluster that paints: local (started here), auto, or its address"
+    )
+    actors: int | None = Field(None, ge=1, le=10_000, description="Ray actors; default: as many as have room")
+    actor_cpus: float = Field(1, ge=0, le=1024, description="cores of a Ray actor")
+    actor_gpus: float = Field(0, ge=0, le=64, description="GPUs of a Ray actor, or a share of one")
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the pixels: all but where they are made and written and how many there are.
@@ -151,6 +157,7 @@ class GenerateConfig(Told):
         folder and however its paths are spelled.
         """
         place = {"out", "n", "normal", "references_from", "with_normals", "untouched", "device", "memory", "jobs"}
+        place |= {"ray", "actors", "actor_cpus", "actor_gpus"}
         # named only where used: older folders do not hold them
         later = ("mix", "heat", "severity", "defects", "features", "from_misses")
         given = self.model_dump(exclude_defaults=True)
@@ -455,6 +462,11 @@ def _read_file(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise FlawsmithError(f"Configuration file {file} must hold key: value pairs, not a {type(content).__name__}.")
     inputs.refuse_odd_value(content, f"Configuration file {file}")
+    if content.get("ray") not in (None, "local"):
+        raise FlawsmithError(
+            f"Configuration file {file}: ray {short(content['ray'])} would connect to a cluster, which may run code "
+            "here: give its address on the command line, or local here."
+        )
     for key in ("method", "arms", "normal", "references_from", "data", "real", "generated"):
         for name in content[key] if isinstance(content.get(key), list) else [content.get(key)]:
             named = str(name).split("+") if key in ("method", "arms") else [str(name).rpartition(":")[0]]

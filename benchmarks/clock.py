@@ -116,7 +116,7 @@ def child(report: Path, arguments: list[str]) -> None:
         if name.startswith("flawsmith") and getattr(module, "resolve", None) is plain:
             module.resolve = resolve  # type: ignore[attr-defined]
     clock.wrap()
-    sys.modules["flawsmith.generation.executors"].OVERLAPPED = 0  # type: ignore[attr-defined]
+    sys.modules["flawsmith.generation.here"].OVERLAPPED = 0  # type: ignore[attr-defined]
     sys.argv = ["flawsmith", *arguments]
     code: Any = 0
     try:

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from flawsmith.config import GenerateConfig
-from flawsmith.generation import executors
+from flawsmith.generation import executors, here
 from flawsmith.generation import run as generation
 from flawsmith.generation.blocks import Blocks
 
@@ -43,7 +43,7 @@ def measured(config: GenerateConfig, overlapping: bool) -> tuple[float, float, f
 
     def choose(made: Blocks, left: int) -> executors.Executor:
         begun[:] = time.perf_counter(), time.process_time()
-        return executors.Threads(made, executors.OVERLAPPING) if overlapping else executors.Here(made)
+        return here.Threads(made, here.OVERLAPPING) if overlapping else here.Here(made)
 
     before = executors.choose
     executors.choose, DiffusionSynthesizer._sample = choose, timed

@@ -110,9 +110,13 @@ def test_an_error_in_a_worker_is_the_error_of_the_run(widget: Path, tmp_path: Pa
     assert said[0] == said[1] and written[0] == written[1] and "manifest.jsonl" in written[0]
 
 
-def test_an_error_that_cannot_be_sent_is_told_all_the_same(widget: Path, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="an odd grief"):
-        generation.run(asked(widget, tmp_path / "o", method="odd_method:Grief", options={"how": "odd"}, jobs=2))
+@pytest.mark.parametrize("how, words", [("odd", "an odd grief"), ("strange", "StrangeError: 3 times a strange grief")])
+def test_an_error_that_cannot_be_sent_or_put_together_is_told_all_the_same(
+    widget: Path, tmp_path: Path, how: str, words: str
+) -> None:
+    with pytest.raises(RuntimeError, match=words):
+        generation.run(asked(widget, tmp_path / "o", method="odd_method:Grief", options={"how": how}, jobs=2))
+    assert not multiprocessing.active_children()
 
 
 @POSIX

@@ -13,7 +13,7 @@ pytest.importorskip("diffusers")
 
 import fakes  # noqa: E402
 from flawsmith.config import GenerateConfig  # noqa: E402
-from flawsmith.generation import executors  # noqa: E402
+from flawsmith.generation import here  # noqa: E402
 from flawsmith.generation import run as generation  # noqa: E402
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer  # noqa: E402
 from flawsmith.records import Request, Sample  # noqa: E402
@@ -48,7 +48,7 @@ def test_overlapping_changes_no_byte_and_the_model_paints_one_block_at_a_time(
     monkeypatch.setattr(DiffusionSynthesizer, "generate", watched)
     generation.run(asked(folder, data, tmp_path / "overlapped"))
     assert most == [1] and names == {"flawsmith-model_0"}
-    monkeypatch.setattr(executors, "OVERLAPPED", 0)  # as for photographs too large for more than one block
+    monkeypatch.setattr(here, "OVERLAPPED", 0)  # as for photographs too large for more than one block
     generation.run(asked(folder, data, tmp_path / "plain"))
     assert threading.main_thread().name in names
     assert len(list((tmp_path / "plain" / "test").rglob("*.png"))) > 3

@@ -162,6 +162,15 @@ def generate(
             "one per core where there are hundreds of images to make."
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Paint with Ray actors, each with the whole method: alone on this machine, auto for the cluster that "
+            "runs here, or its HOST:PORT. The same bytes. --set actors=8, actor_cpus=2, actor_gpus=1. Needs "
+            "flawsmith[ray].",
+        ),
+    ] = None,
     with_normals: Annotated[
         bool | None,
         typer.Option("--with-normals", help="Also copy the photographs painted on to train/good: a whole data set."),
@@ -216,6 +225,7 @@ def generate(
         "runtime": runtime,
         "batch_size": batch_size,
         "jobs": jobs,
+        "ray": ray,
         "with_normals": with_normals,
     }
     own = {"adapter_scale": adapter_scale, "match": match}
@@ -233,7 +243,8 @@ def generate(
         pairs = ", ".join(f"{category}/{defect}" for category, defect in made.description["types"])
         typer.echo(f"{len(made.jobs)} images of {pairs}; {len(made.support)} real defects may be seen.")
         count = jobs_of(Blocks(made, loader, synthesizer, None), len(made.jobs))
-        typer.echo(f"Painted by {count} worker processes." if count > 1 else "Painted by one process.")
+        by = f"Ray actors ({settings.ray})" if settings.ray else "one process"
+        typer.echo(f"Painted by {count} worker processes." if count > 1 else f"Painted by {by}.")
         terminal.notes(made.notes)
         return
     with terminal.progress() as bar:

@@ -26,7 +26,7 @@ from flawsmith.cli.check import check
 from flawsmith.cli.evaluate import evaluate
 from flawsmith.cli.export import export
 from flawsmith.cli.generate import generate
-from flawsmith.cli.options import READERS
+from flawsmith.cli.options import READERS, WithRay
 from flawsmith.cli.report import report
 from flawsmith.cli.review import review
 from flawsmith.cli.show import show
@@ -118,7 +118,7 @@ def demo(
 
 COMMANDS = (check, captions, train, generate, review, evaluate, report, studio, show, export, merge, doctor, demo)
 for command in COMMANDS:
-    app.command()(command)
+    app.command(cls=WithRay if command is generate else None)(command)
 
 
 def main() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 READERS = (
     "btad, coco, cvat, datumaro, folder, hf_dataset, ksdd, ksdd2, label_studio, labelme, mpdd, mvtec_ad, mvtec_ad2, "
@@ -32,3 +33,13 @@ Runtime = Annotated[
 Config = Annotated[
     Path | None, typer.Option(help="JSON or YAML file with the same settings (group_by: part); options given here win.")
 ]
+
+
+class WithRay(TyperCommand):
+    """A command whose option --ray may stand without its value, which is `local` then."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        whole: list[str] = []
+        for word, after in zip(args, [*args[1:], "-"], strict=True):
+            whole += [word, "local"] if word == "--ray" and after.startswith("-") else [word]
+        return super().parse_args(ctx, whole)

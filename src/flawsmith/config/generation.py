@@ -74,6 +74,12 @@ class GenerateConfig(Told):
     jobs: int | None = Field(
         None, ge=1, le=1024, description="processes that paint; default: 1, of the command all cores where it pays"
     )
+    ray: str | None = Field(
+        None, min_length=1, description="Ray cluster that paints: local (started here), auto, or its address"
+    )
+    actors: int | None = Field(None, ge=1, le=10_000, description="Ray actors; default: as many as have room")
+    actor_cpus: float = Field(1, ge=0, le=1024, description="cores of a Ray actor")
+    actor_gpus: float = Field(0, ge=0, le=64, description="GPUs of a Ray actor, or a share of one")
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the pixels: all but where they are made and written and how many there are.
@@ -82,6 +88,7 @@ class GenerateConfig(Told):
         folder and however its paths are spelled.
         """
         place = {"out", "n", "normal", "references_from", "with_normals", "untouched", "device", "memory", "jobs"}
+        place |= {"ray", "actors", "actor_cpus", "actor_gpus"}
         # named only where used: older folders do not hold them
         later = ("mix", "combine", "heat", "severity", "defects", "features", "from_misses")
         given = self.model_dump(exclude_defaults=True)

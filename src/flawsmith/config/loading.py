@@ -126,6 +126,11 @@ def _read_file(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise FlawsmithError(f"Configuration file {file} must hold key: value pairs, not a {type(content).__name__}.")
     inputs.refuse_odd_value(content, f"Configuration file {file}")
+    if content.get("ray") not in (None, "local"):
+        raise FlawsmithError(
+            f"Configuration file {file}: ray {short(content['ray'])} would connect to a cluster, which may run code "
+            "here: give its address on the command line, or local here."
+        )
     for key in ("method", "arms", "normal", "references_from", "data", "real", "generated"):
         for name in content[key] if isinstance(content.get(key), list) else [content.get(key)]:
             named = str(name).split("+") if key in ("method", "arms") else [str(name).rpartition(":")[0]]

@@ -38,6 +38,13 @@ class Blocks:
         self.made, self.loader, self.synthesizer, self.gate = made, loader, synthesizer, gate
         self.paint: Callable[[Sequence[Request]], Sequence[Sample]] = synthesizer.generate
 
+    def abroad(self) -> Blocks:
+        """The same for another machine: files are known by their content there, and a GPU that it gives is used."""
+        config = self.loader.config
+        if config.actor_gpus:
+            config = config.model_copy(update={"device": "cuda"})
+        return Blocks(self.made, Loader(config, self.loader.contents()), self.synthesizer, self.gate)
+
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuilt, (self.loader.config, self.loader.known, self.made, self.gate)
 

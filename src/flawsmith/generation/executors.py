@@ -1,32 +1,28 @@
-"""Who makes the blocks of a run: this thread, a few threads around one model, or worker processes.
+"""Who makes the blocks of a run: this thread, a few threads around one model, worker processes, or a Ray cluster.
 
 Whoever makes them, they are the same and come in the same order; only the calling thread writes.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import re
-from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
 from flawsmith import images, registry
 from flawsmith.config import GenerateConfig
 from flawsmith.errors import FlawsmithError
+from flawsmith.generation.actors import Actors, refuse_without_ray
 from flawsmith.generation.blocks import Blocks
 from flawsmith.generation.finished import Finished
+from flawsmith.generation.here import Here, Threads, overlapping
 from flawsmith.generation.workers import Workers
 from flawsmith.methods.base import Synthesizer
-from flawsmith.records import Request, Sample
 
 WORTH = 100  # images that take as long as a worker takes to start, a second or two
 WORKER_BYTES = 450 << 20  # of a worker: libraries, photographs kept; and four times the photograph it paints on
-OVERLAPPING = 3  # blocks in work around a model: one before it, one in it, one behind it
-OVERLAPPED = 32 << 20  # pixels of a block's photographs; of larger ones there is one block in work
 
 
 class Executor(Protocol):
@@ -36,52 +32,6 @@ class Executor(Protocol):
     def __exit__(self, *error: object) -> None: ...
     def blocks(self, starts: Sequence[int]) -> Iterator[list[Finished]]: ...
     def again(self, index: int, repeated: Collection[int]) -> Finished: ...
-
-
-class Here:
-    """Makes each block when it is asked for."""
-
-    def __init__(self, made: Blocks) -> None:
-        self.made = made
-
-    def __enter__(self) -> Here:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def blocks(self, starts: Sequence[int]) -> Iterator[list[Finished]]:
-        return map(self.made.make, starts)
-
-    def again(self, index: int, repeated: Collection[int]) -> Finished:
-        return self.made.again(index, repeated)
-
-
-class Threads(Here):
-    """Decodes, judges and encodes some blocks while the model, in a thread of its own, paints another."""
-
-    def __init__(self, made: Blocks, count: int) -> None:
-        super().__init__(made)
-        self.count = count
-        self.model, self.pool = ThreadPoolExecutor(1, "flawsmith-model"), ThreadPoolExecutor(count, "flawsmith")
-        made.paint = self._paint
-
-    def __exit__(self, *error: object) -> None:
-        for pool in (self.pool, self.model):  # who stops does not wait for what nobody will write
-            pool.shutdown(wait=error[0] is None, cancel_futures=True)
-        self.made.paint = self.made.synthesizer.generate
-
-    def _paint(self, requests: Sequence[Request]) -> Sequence[Sample]:
-        return self.model.submit(self.made.synthesizer.generate, requests).result()
-
-    def blocks(self, starts: Sequence[int]) -> Iterator[list[Finished]]:
-        left, waiting = iter(starts), deque[Future[list[Finished]]]()
-        while True:
-            while len(waiting) < self.count and (start := next(left, None)) is not None:
-                waiting.append(self.pool.submit(self.made.make, start))
-            if not waiting:
-                return
-            yield waiting.popleft().result()
 
 
 def neural(config: GenerateConfig, synthesizer: Synthesizer) -> str:
@@ -94,7 +44,16 @@ def neural(config: GenerateConfig, synthesizer: Synthesizer) -> str:
 
 
 def refuse_jobs(config: GenerateConfig, synthesizer: Synthesizer) -> None:
-    """Raises FlawsmithError where processes were asked for that would each load a neural network."""
+    """Raises FlawsmithError where processes were asked for that would each load a neural network, or a cluster that
+    cannot be.
+    """
+    if config.ray is not None:
+        if config.jobs is not None:
+            raise FlawsmithError(
+                f"--jobs {config.jobs} are processes of this machine, and --ray {config.ray} has actors: leave one "
+                "out. --set actors=N says how many actors."
+            )
+        refuse_without_ray()
     network = neural(config, synthesizer)
     if network and (config.jobs or 1) > 1:
         raise FlawsmithError(
@@ -106,6 +65,8 @@ def refuse_jobs(config: GenerateConfig, synthesizer: Synthesizer) -> None:
 def jobs(made: Blocks, left: int) -> int:
     """How many processes paint `left` images: what was asked for, or what pays where this process is our own."""
     config = made.loader.config
+    if config.ray is not None:
+        return 1
     if config.jobs is not None or neural(config, made.synthesizer) or not registry.own_process:
         return config.jobs or 1
     height, width = images.image_size(made.made.jobs[0].normal.image)
@@ -115,11 +76,13 @@ def jobs(made: Blocks, left: int) -> int:
 
 def choose(made: Blocks, left: int) -> Executor:
     """Who paints `left` images."""
+    if made.loader.config.ray is not None:
+        return Actors(made)
     count = jobs(made, left)
     if count > 1:
         return Workers(made, count)
-    pixels = made.size * math.prod(images.image_size(made.made.jobs[0].normal.image))
-    return Threads(made, OVERLAPPING) if made.size > 1 and pixels <= OVERLAPPED else Here(made)
+    count = overlapping(made)
+    return Threads(made, count) if count > 1 else Here(made)
 
 
 def _cores() -> int:

@@ -92,6 +92,10 @@ class Loader:
         if self.known.get(path, ("", None))[0] != sha:
             self.known[path] = sha, None
 
+    def contents(self) -> Known:
+        """Every file that this run knows, by its content alone: another machine sees other times and numbers."""
+        return {path: (self.sha(path), None) for path in self.known}
+
     def sha(self, path: Path) -> str:
         """A file's checksum. Raises FlawsmithError where the file is gone, or another one than this run knows."""
         now, (sha, seen) = _state(path), self.known.get(path, ("", None))

@@ -761,6 +761,8 @@ MUTATIONS = {
             ("unchanged places stay in the label", "label & ~np.concatenate", "label | np.concatenate")],
     },
     "quality/gate.py": {
+        "quality/test_words_check.py::test_what_is_painted_against_its_words_is_refused_with_the_reason": [
+            ("what the model says of the product counts", "- (plain[0] - plain[1]))", "- 0 * (plain[0] - plain[1]))")],
         GATE + "a_dark_hole_passes_and_a_speck_does_not": [
             ("a low score that is worse is taken for better", "score < limit if self.below else", "")],
     },

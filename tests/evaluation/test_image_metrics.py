@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import fakes  # noqa: E402
+import tiny_clip  # noqa: E402
 from flawsmith import datasets  # noqa: E402
 from flawsmith.comparison import anchors  # noqa: E402
 from flawsmith.config import GenerateConfig  # noqa: E402
@@ -101,23 +101,7 @@ def test_spaced_takes_the_ends_and_no_more(extractor: features.Extractor) -> Non
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> features.Extractor:
     """A tiny CLIP with a tokenizer of single letters."""
-    folder = tmp_path_factory.mktemp("models") / "clip"
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    letters = [*"abcdefghijklmnopqrstuvwxyz", *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz")]
-    words = {word: i for i, word in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
-    folder.mkdir()
-    (folder / "vocab.json").write_text(json.dumps(words))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = transformers.CLIPTokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    text = transformers.CLIPTextConfig(
-        vocab_size=len(words), max_position_embeddings=16, bos_token_id=52, eos_token_id=53, **sizes
-    )
-    vision = transformers.CLIPVisionConfig(image_size=32, patch_size=8, **sizes)
-    config = transformers.CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=8)
-    transformers.CLIPModel(config).save_pretrained(folder)
-    return features.load(folder)
+    return features.load(tiny_clip.write(tmp_path_factory.mktemp("models") / "clip"))
 
 
 def test_agreement_is_the_model_s_own_cosine(clip: features.Extractor) -> None:

@@ -32,8 +32,10 @@ def product(category: str) -> str:
 
 
 def sentence(category: str, defect_type: str) -> str:
-    """A plain caption: "A photo of a bottle with a defect: broken large." """
+    """A plain caption: "A photo of a bottle with a defect: broken large."; without a type of the product alone."""
     thing = product(category)
+    if not defect_type:
+        return f"A photo of {article(thing)}."
     if defect_type == "good":
         return f"A photo of {article(thing)} without defects."
     return f"A photo of {article(thing)} with a defect: {words(defect_type)}."

@@ -123,6 +123,13 @@ def generate(
     features: Annotated[
         str | None, typer.Option(help="Frozen vision model (folder or hub id) that the gate also asks. Needs torch.")
     ] = None,
+    words: Annotated[
+        str | None,
+        typer.Option(
+            help="Model of images and texts (CLIP; folder or hub id) by which the gate refuses an image that painting "
+            "brought no nearer to its caption. Needs torch."
+        ),
+    ] = None,
     reference: Annotated[
         Path | None, typer.Option(help="Photograph of one defect to imitate; with --reference-mask.")
     ] = None,
@@ -214,6 +221,7 @@ def generate(
         "from_misses": from_misses,
         "gate": gate,
         "features": features,
+        "words": words,
         "reference": reference,
         "reference_mask": reference_mask,
         "reference_text": reference_text,

@@ -53,6 +53,9 @@ class GenerateConfig(Told):
         "off", description="what quality.Gate refuses and redraws: strict, normal, off, or a profile (FILE.json)"
     )
     features: str | None = Field(None, description="vision model of the gate's realism: a folder or a hub id")
+    words: str | None = Field(
+        None, description="model of images and texts (CLIP) of the gate's words: a folder or a hub id"
+    )
     reference: Path | None = Field(None, description="a photograph of a defect to imitate")
     reference_mask: Path | None = Field(None, description="the defect's mask in the reference")
     reference_text: str | None = Field(None, description="what the reference shows")
@@ -90,7 +93,7 @@ class GenerateConfig(Told):
         place = {"out", "n", "normal", "references_from", "with_normals", "untouched", "device", "memory", "jobs"}
         place |= {"ray", "actors", "actor_cpus", "actor_gpus"}
         # named only where used: older folders do not hold them
-        later = ("mix", "combine", "heat", "severity", "defects", "features", "from_misses")
+        later = ("mix", "combine", "heat", "severity", "defects", "features", "words", "from_misses")
         given = self.model_dump(exclude_defaults=True)
         unused = {key for key in later if key not in given}
         if self.gate == "off":

@@ -143,6 +143,8 @@ class Extractor:
         if self.joint is None:
             return None
         model, tokenizer = self.joint
+        known = getattr(getattr(model.config, "text_config", None), "max_position_embeddings", None)
+        longest = min(tokenizer.model_max_length, known or tokenizer.model_max_length)  # not every folder says both
         sides: list[Tensor] = []
         with torch.inference_mode():
             seen = [
@@ -152,9 +154,10 @@ class Extractor:
             device = next(model.parameters()).device
             read = []
             for start in range(0, len(words), 64):
-                tokens = tokenizer(
-                    list(words[start : start + 64]), padding=True, truncation=True, return_tensors="pt"
-                ).to(device)
+                some = list(words[start : start + 64])
+                tokens = tokenizer(some, padding=True, truncation=True, max_length=longest, return_tensors="pt").to(
+                    device
+                )
                 read.append(_embedding(model.get_text_features(**tokens)))  # type: ignore[operator]
         for side in (seen, read):
             sides.append(nn.functional.normalize(torch.cat(side).float(), dim=-1))

@@ -40,7 +40,7 @@ def neural(config: GenerateConfig, synthesizer: Synthesizer) -> str:
         return synthesizer.name
     if config.mask_run() is not None:
         return "the mask model"
-    return "" if config.features is None else "the gate's vision model"
+    return "" if config.features is None and config.words is None else "the gate's vision model"
 
 
 def refuse_jobs(config: GenerateConfig, synthesizer: Synthesizer) -> None:

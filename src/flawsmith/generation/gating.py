@@ -9,11 +9,12 @@ from typing import Any, cast
 
 import numpy as np
 
+from flawsmith.errors import FlawsmithError
 from flawsmith.generation.loading import Loader
 from flawsmith.generation.planning import Plan
 from flawsmith.methods.base import Synthesizer
 from flawsmith.quality import Gate, profile
-from flawsmith.quality.gate import LEVELS, Encoder, Level, settled
+from flawsmith.quality.gate import LEVELS, Encoder, Level, Reader, settled
 from flawsmith.quality.known import MANY
 from flawsmith.quality.watch import Watch
 from flawsmith.records import Record, Sample
@@ -32,6 +33,7 @@ def gate(made: Plan, loader: Loader, synthesizer: Synthesizer) -> Gate | None:
     if config.gate == "off":
         return None
     encoder = None if config.features is None else frozen(config.features)
+    reads = None if config.words is None else reader(config.words)
     dials = loader.mask_options
     aim = made.jobs.aim
     placed = config.roi is not None or config.heat is not None or dials.place != "anywhere"
@@ -40,9 +42,9 @@ def gate(made: Plan, loader: Loader, synthesizer: Synthesizer) -> Gate | None:
     graded = config.severity is not None or (aim is not None and aim.aims("severity"))
     unasked = settled(placed, sized, graded, synthesizer.imitates)
     if config.gate in LEVELS:
-        return Gate.of(cast(Level, config.gate), _references(made, loader), encoder, unasked)
+        return Gate.of(cast(Level, config.gate), _references(made, loader), encoder, unasked, reader=reads)
     limits = profile.load(Path(config.gate))
-    return Gate.of("normal", _references(made, loader), encoder, unasked, limits, Path(config.gate).name)
+    return Gate.of("normal", _references(made, loader), encoder, unasked, limits, Path(config.gate).name, reads)
 
 
 def fits(exemplar: Record, gate: Gate, loader: Loader) -> bool:
@@ -72,6 +74,18 @@ def frozen(source: str | Path) -> Encoder:
         return np.asarray(extractor(windows).pooled, np.float64)
 
     return features
+
+
+def reader(source: str | Path) -> Reader:
+    """A model of images and texts: windows, texts -> cosines (N, K). Raises FlawsmithError for one that reads none."""
+    extractor = resolve("frozen", EXTRACTORS, "Vision model")(source)
+    if extractor.joint is None:
+        raise FlawsmithError(f"--words {source} reads no words: name a CLIP model, a folder or a hub id.")
+
+    def cosines(windows: Sequence[np.ndarray], texts: Sequence[str]) -> np.ndarray:
+        return np.asarray(extractor.agreement(windows, texts), np.float64)
+
+    return cosines
 
 
 def _references(made: Plan, loader: Loader) -> list[Sample]:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from flawsmith import compose
+from flawsmith import captions, compose
 from flawsmith.errors import unknown
 from flawsmith.quality import appearance, borders, labels, places, repeats, visibility
 from flawsmith.quality.known import Known, learn
@@ -23,6 +23,7 @@ Level = Literal["strict", "normal", "off"]
 LEVELS = ("strict", "normal")
 SPARE = 1.25  # a mask's side over the limit of `extent` from which on nobody waits for what is painted in it
 Encoder = Callable[[Sequence[np.ndarray]], np.ndarray]  # windows (h, w, 3) uint8 -> (N, D)
+Reader = Callable[[Sequence[np.ndarray], Sequence[str]], np.ndarray]  # windows, K texts -> cosines (N, K)
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ CHECKS: dict[str, Check] = {
     "structure": Check("lines of the surface end at its border", 1.6, 1.4),
     "realism": Check("no real defect looks like it", 2.1, 1.8),
     "features": Check("no real defect looks like it to the vision model", 0.38, 0.34),
+    "words": Check("painting brought it no nearer to its words", 0.0, 0.01, below=True),
     "memory": Check("a copy of a real defect", 0.97, 0.95),
     "duplicate": Check("like another image of this run", 0.5, 0.5),
 }
@@ -86,7 +88,8 @@ class Gate:
 
     `encoder`: windows -> (N, D) features of a frozen vision model, for the check "features". `unasked`: checks that
     refuse nothing, since what they ask was settled by the user; see `settled`. `limits`: of one's own in place of the
-    level's, None for a check that refuses nothing; `profile`: the name of the file that they come from.
+    level's, None for a check that refuses nothing; `profile`: the name of the file that they come from. `reader`: a
+    model of images and texts, for the check "words".
     """
 
     level: Level
@@ -95,6 +98,7 @@ class Gate:
     unasked: frozenset[str] = frozenset()
     limits: Mapping[str, float | None] = field(default_factory=dict)
     profile: str = ""
+    reader: Reader | None = None
     _features: dict[int, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -110,6 +114,7 @@ class Gate:
         unasked: frozenset[str] = frozenset(),
         limits: Mapping[str, float | None] | None = None,
         profile: str = "",
+        reader: Reader | None = None,
     ) -> Gate:
         """A gate that learns from real defects with masks, of any products and types."""
         kinds: dict[str, dict[str, list[Sample]]] = {}
@@ -117,7 +122,7 @@ class Gate:
             if one.mask.any():
                 kinds.setdefault(one.category, {}).setdefault(one.defect_type, []).append(one)
         known = {(c, kind): told for c, found in kinds.items() for kind, told in learn(found).items()}
-        return cls(level, known, encoder, unasked, limits or {}, profile)
+        return cls(level, known, encoder, unasked, limits or {}, profile, reader)
 
     def bounds(self, name: str) -> float | None:
         """The limit of a check; None for one that refuses nothing."""
@@ -167,6 +172,8 @@ class Gate:
             "seam": (defect + 0.5) / (told.defect + 0.5),
             "structure": (surface + 0.5) / (told.surface + 0.5),
         }
+        if self.reader is not None and sample.caption.strip():
+            scores["words"] = self._said(sample, normal)
         if len(told.appearances):
             scores["realism"] = appearance.nearest(own, told.appearances, told.spread)
             if self.encoder is not None:
@@ -174,6 +181,17 @@ class Gate:
             if not copies:
                 scores["memory"] = repeats.copied(sample, request, told.poses)
         return self._verdict(sample, scores)
+
+    def _said(self, sample: Sample, normal: np.ndarray) -> float:
+        """How much painting brought the window nearer to its caption than to the product's bare name, in cosines.
+
+        Of the window after and before, so that what the model says of the product itself cancels out.
+        """
+        assert self.reader is not None
+        before = replace(sample, image=normal)
+        texts = sample.caption.strip(), captions.sentence(sample.category, "")
+        after, plain = self.reader([_window(sample), _window(before)], texts)
+        return float((after[0] - after[1]) - (plain[0] - plain[1]))
 
     def _verdict(self, sample: Sample, scores: dict[str, float]) -> Verdict:
         ordered = {name: round(float(scores[name]), 4) for name in CHECKS if name in scores}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import signal
@@ -204,7 +205,7 @@ def test_from_opening_to_a_kept_defect_in_at_most_five_clicks(studio: Page) -> N
 def test_dials_that_are_set_stand_in_the_request(studio: Page) -> None:
     studio.browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
     for css, value in (("#dials [aria-label='severity from']", "0.7"), ("#dials select[data-option=place]", "edge"),
-                       ("#batch-dials [aria-label='defects from']", "2")):  # fmt: skip
+                       ("#dials [aria-label='defects from']", "2")):  # fmt: skip
         field = studio.all(css)[0]
         studio.browser.execute_script(
             "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('change'))", field, value
@@ -218,6 +219,67 @@ def test_dials_that_are_set_stand_in_the_request(studio: Page) -> None:
     ]["request"]
     assert told["dials"] == {"severity": [0.7, 0.7], "place": "edge", "defects": [2, 2]}
     studio.browser.execute_script("localStorage.clear()")
+
+
+def test_defects_keep_to_what_was_painted_and_every_part_is_one(studio: Page) -> None:
+    studio.empty()
+    studio.browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
+    studio.set("size", "120")
+    studio.drag((-100, -100), (-60, -100))
+    studio.saved()
+    region = images.read_mask(studio.file())
+    studio.click("roi-painted")
+    studio.until(lambda: "painted" in studio.at("roi-said").text, "it is the region")
+    studio.set("family", "blob")
+    before = studio.mask()[0]
+    studio.click("draw")
+    studio.until(lambda: studio.mask()[0] != before, "a mask is drawn")
+    drawn = studio.holds(studio.mask()[1])
+    assert drawn.any() and not (drawn & ~region).any()
+    studio.open()  # a reload keeps it
+    assert "painted" in studio.at("roi-said").get_attribute("textContent")
+    studio.browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
+    studio.click("roi-none")
+    assert studio.at("roi-said").text == "the whole object"
+    studio.click("clear")
+    studio.set("size", "40")
+    studio.drag((-80, 0), (-60, 0))
+    studio.drag((60, 0), (80, 0))
+    studio.saved()
+    studio.click("parts")
+    studio.set("count", "1")
+    studio.click("make")
+    studio.until(lambda: studio.at("results").is_displayed(), "results are shown")
+    script = "fetch('/api/jobs').then((answer) => answer.json()).then(arguments[0])"
+    job = studio.browser.execute_async_script(script)[-1]
+    assert job["request"]["parts"] and job["request"]["roi"] == ""
+    line = json.loads((studio.server.out / "made" / job["id"] / "manifest.jsonl").read_text().splitlines()[0])
+    assert len(line["info"]["defects"]) == 2 and console(studio.browser) == []
+
+
+def test_an_evaluation_is_shown_in_words_plots_and_a_table(studio: Page) -> None:
+    keys = [("pixel_AUPRO/net/last", arm, 0.3 + 0.1 * place + 0.01 * seed, seed)
+            for place, arm in enumerate(("real", "copypaste", "procedural")) for seed in range(2)]  # fmt: skip
+    values = [
+        {"key": key, "value": value, "type": "all", "method": arm, "seed": seed} for key, arm, value, seed in keys
+    ]
+    content = {"values": values, "verdicts": ["procedural is ahead of real by 20.0 points."], "notes": []}
+    fakes.write(studio.server.out / "mine" / "results.json", json.dumps(content))
+    tab = studio.at("tab-paint")
+    tab.send_keys("\ue014" * 3)  # by keyboard: three tabs to the right
+    studio.until(lambda: studio.texts("#verdicts li") == content["verdicts"], "the verdict is told")
+    assert len(studio.all("#values tbody tr")) == 3 and "0.405" in studio.at("values").text
+    loaded = "const plot = document.querySelector('#judged img'); return plot && plot.complete && plot.naturalWidth"
+    studio.until(lambda: studio.browser.execute_script(loaded), "the plot is drawn")
+    light = studio.browser.execute_script("return document.querySelector('#judged img').src")
+    assert violations(studio.browser) == []
+    studio.click("theme")
+    studio.until(
+        lambda: studio.browser.execute_script("return document.querySelector('#judged img').src") != light,
+        "the plot takes the page's colours",
+    )
+    assert violations(studio.browser) == [] and console(studio.browser) == []
+    (studio.server.out / "mine" / "results.json").unlink()
 
 
 def test_strokes_are_undone_and_redone_and_saved(studio: Page) -> None:
@@ -404,7 +466,7 @@ def test_axe_finds_nothing_serious_in_the_studio(studio: Page) -> None:
     studio.click("make")
     studio.until(lambda: studio.at("results").is_displayed(), "results are shown")
     found += violations(studio.browser)
-    for tab, css in (("review", "#tiles button"), ("queue", "#jobs li"), ("data", "#fit")):
+    for tab, css in (("review", "#tiles button"), ("queue", "#jobs li"), ("evaluate", "#evaluation"), ("data", "#fit")):
         studio.click(f"tab-{tab}")
         studio.until(lambda css=css: [one for one in studio.all(css) if one.is_displayed()], f"{tab} is shown")
         found += violations(studio.browser)

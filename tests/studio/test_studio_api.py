@@ -63,7 +63,7 @@ class Page:
         return self.post("/api/make", **{**asked, **changes})
 
     def wait(self, job: dict[str, Any], until: tuple[str, ...] = ("done", "failed", "cancelled")) -> dict[str, Any]:
-        for _ in range(900):
+        for _ in range(3000):
             told = next(one for one in self.get("/api/jobs") if one["id"] == job["id"])
             if told["status"] in until:
                 return told
@@ -374,6 +374,49 @@ def test_a_fit_shows_its_loss_and_previews_and_becomes_a_method(tmp_path: Path) 
             assert client.get(f"/api/jobs/{job['id']}/previews/{odd}").status_code in (400, 404)
         offered = client.app.app.state.studio.offered  # type: ignore[attr-defined]
         assert "run: tiny" in offered.missing()  # described when the page asks next, by a process that imports torch
+
+
+@pytest.mark.parametrize("method", ["inpaint", "anomalyxfusion", "anomalycontrol"])
+def test_settings_of_a_fit_are_those_of_the_command(page: Page, method: str) -> None:
+    pytest.importorskip("diffusers", reason="a fit needs flawsmith[diffusion]")
+    from flawsmith.config import TrainConfig
+    from flawsmith.methods import METHODS
+    from flawsmith.registry import resolve
+    from flawsmith.studio.offered import describe
+    from flawsmith.training.settings import settings_of
+
+    described = describe(method)
+    schema = described["fit"]
+    told = settings_of(TrainConfig(method=method, data="", out=Path()), resolve(method, METHODS, "Method"))
+    for name, field in schema.items():
+        if hasattr(told.fit, name):
+            assert field["default"] == getattr(told.fit, name) and field["description"], name
+    assert not {"steps", "seed", "preview_every"} & schema.keys() and schema["batch_size"]["minimum"] == 1
+    assert ("preset" in schema) == ("tokens" in schema) == (method != "inpaint")
+    page.client.app.app.state.studio.offered._known[method] = described  # type: ignore[attr-defined]
+    asked = {"data_set": page.data_set, "method": method, "name": "x"}
+    for wrong, status in (({"settings": {"nonsense": 1}}, 400), ({"settings": {"steps": 9}}, 400), ({"shots": 0}, 422)):
+        assert page.client.post("/api/fit", json={**asked, **wrong}, headers=OURS).status_code == status
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["anomalyxfusion", "anomalycontrol"])
+def test_the_papers_methods_are_fitted_to_their_end_and_paint(page: Page, method: str) -> None:
+    """Two steps of the shipped backbone; settings out of the schema that the page draws its form from."""
+    pytest.importorskip("diffusers", reason="a fit needs flawsmith[diffusion]")
+    small = {"batch_size": 1, "tokens": 2, "patience": 0, "mask_steps": 0, "warmup": 1}
+    asked = {"data_set": page.data_set, "method": method, "name": method, "steps": 2, "shots": 2}
+    failed = page.wait(page.post("/api/fit", **{**asked, "name": "wrong"}, settings={"batch_size": 0}))
+    assert failed["status"] == "failed" and "batch_size" in failed["error"]
+    job = page.wait(page.post("/api/fit", **asked, settings=small))
+    assert job["status"] == "done" and job["result"]["learned"] == ["widget/crack", "widget/hole"], job
+    card = json.loads((page.out / "runs" / method / "card.json").read_text())
+    assert card["method"] == method and all(len(one["support"]) == 2 for one in card["learned"].values())
+    assert job["previews"] and any(curve["loss"][-1][0] == 2 for curve in job["curves"].values() if curve.get("loss"))
+    page.paint(square())
+    made = page.make(method=f"run: {method}", defect_type="crack", reference=page.defect, count=1, options={"steps": 1})
+    told = page.wait(made)
+    assert told["status"] == "done" and told["result"]["kept"] + len(told["result"]["refused"]) == 1, told
 
 
 def test_a_check_tells_its_findings(page: Page) -> None:

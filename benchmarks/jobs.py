@@ -1,12 +1,13 @@
 """`--jobs`: how much sooner worker processes are done, what each of them costs, and that a killed one costs no byte.
 
 For each method one process and `--jobs` processes alternate, `--rounds` times. Wall seconds run from the configuration
-to the last file, the start of the workers included; "seconds an image" leaves out what comes before the second image.
-Processor seconds are of this process and of its workers. On a busy machine only they tell something: the writing
-process's own seconds an image say how many workers it can serve, and the workers' seconds beside those of one process
-say what working apart costs. Every pair of data sets is compared byte by byte.
+to the last file, the start of the workers included; what is told of an image leaves out the first WARM of them.
+Processor time is of this process and of all below it. On a busy machine only it tells something: the writing process's
+own milliseconds say how many workers it can serve, and the workers' beside those of one process what working apart
+costs. Every pair of data sets is compared byte by byte.
 
 `--kills K` also kills K workers, at moments drawn at random, and compares what is written with an undisturbed run.
+`--ray` also paints with as many Ray actors on this machine, Ray started before; with `--kills` it is they that die.
 
 Example: python benchmarks/jobs.py --normal mvtec_ad:DIR -n 400 --jobs 2
 """
@@ -18,39 +19,58 @@ import contextlib
 import multiprocessing
 import os
 import random
-import resource
 import signal
 import statistics
 import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from flawsmith.config import GenerateConfig
+from flawsmith.generation import actors
 from flawsmith.generation import run as generation
+
+WARM = 20  # images in which workers start
 
 
 def tree(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def spent(who: int) -> float:
-    used = resource.getrusage(who)
-    return used.ru_utime + used.ru_stime
-
-
 def measured(config: GenerateConfig) -> tuple[float, float, float, float]:
-    """Wall seconds; wall seconds an image without the start; processor seconds of this process and of its workers."""
-    marks: list[float] = []
+    """Wall seconds of all; from the first image to the last: wall seconds an image, and processor milliseconds an image
+    of this process and of every process below it, Ray's own included. The first WARM are left out.
+    """
+    marks: list[tuple[float, float, dict[int, float]]] = []
 
     def listen(what: str, done: int, total: int, facts: object) -> None:
-        if what not in ("starting", "checking photographs"):
-            marks.append(time.perf_counter())
+        if what not in ("starting", "checking photographs") and done in (WARM, total):
+            marks.append((time.perf_counter(), time.process_time(), below()))
 
-    begun = time.perf_counter(), spent(resource.RUSAGE_SELF), spent(resource.RUSAGE_CHILDREN)
+    begun = time.perf_counter()
     generation.run(config, listen)
-    own, workers = spent(resource.RUSAGE_SELF) - begun[1], spent(resource.RUSAGE_CHILDREN) - begun[2]
-    return time.perf_counter() - begun[0], (marks[-1] - marks[0]) / (len(marks) - 1), own, workers
+    first, last = marks
+    workers = sum(last[2].values()) - sum(first[2].get(pid, 0.0) for pid in last[2])
+    wall, own, workers = (value / (config.n - WARM) for value in (last[0] - first[0], last[1] - first[1], workers))
+    return time.perf_counter() - begun, wall, own * 1e3, workers * 1e3
+
+
+def below() -> dict[int, float]:
+    """Processor seconds of the processes below this one."""
+    found = {}
+    for one in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            times = one.cpu_times()
+            found[one.pid] = times.user + times.system
+    return found
+
+
+def makers() -> list[Any]:
+    """The processes of Ray's actors: Ray names them after what they are."""
+    return [one for one in psutil.Process().children(recursive=True) if one.name().startswith("ray::Maker")]
 
 
 def killed(config: GenerateConfig, kills: int, seed: int) -> int:
@@ -58,7 +78,7 @@ def killed(config: GenerateConfig, kills: int, seed: int) -> int:
     rng, dead, timers = random.Random(seed), [0], []
 
     def kill() -> None:
-        alive = multiprocessing.active_children()
+        alive: list[Any] = makers() if config.ray else multiprocessing.active_children()
         if alive and dead[0] < kills:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(rng.choice(alive).pid or 0, signal.SIGKILL)
@@ -84,35 +104,42 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kills", type=int, default=0, help="also kill so many workers, with the first method")
+    parser.add_argument("--ray", action="store_true", help="also with Ray actors on this machine")
     args = parser.parse_args()
     load = f"load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown"
     print(f"{os.cpu_count()} hardware threads, {load}; {args.n} images, gate {args.gate}\n")
     asked = {"normal": args.normal, "n": args.n, "gate": args.gate}
     names = args.methods.split(",")
+    ways: dict[str, dict[str, Any]] = {"1": {"jobs": 1}, str(args.jobs): {"jobs": args.jobs}}
+    if args.ray:
+        import ray
+
+        ways[f"{args.jobs} Ray actors"] = {"ray": "local", "actors": args.jobs}
+        actors.connect(ray, GenerateConfig(method="", normal="", out=".", ray="local", actors=args.jobs))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        print("| method | jobs | wall s | ms an image | times as many | writer, processor s | workers, processor s |")
+        print("| method | jobs | wall s | ms an image | times as many | writer, processor ms an image | workers |")
         print("|---|---|---|---|---|---|---|")
         for method in names:
             generation.run(GenerateConfig(method=method, out=root / f"{method}-warm", **{**asked, "n": 2}))
-            found: dict[int, list[tuple[float, float, float, float]]] = {1: [], args.jobs: []}
+            found: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in ways}
             for turn in range(args.rounds):
-                outs = {jobs: root / f"{method}-{turn}-{jobs}" for jobs in found}
-                for jobs, out in outs.items():
-                    found[jobs].append(measured(GenerateConfig(method=method, out=out, jobs=jobs, **asked)))
-                assert tree(outs[1]) == tree(outs[args.jobs]), f"{method}: {args.jobs} jobs wrote other bytes"
-            rate = {jobs: statistics.median(row[1] for row in rows) for jobs, rows in found.items()}
-            for jobs, rows in found.items():
+                outs = {name: root / f"{method}-{turn}-{name}" for name in ways}
+                for name, out in outs.items():
+                    found[name].append(measured(GenerateConfig(method=method, out=out, **ways[name], **asked)))
+                    assert tree(out) == tree(outs["1"]), f"{method}: {name} wrote other bytes"
+            rate = {name: statistics.median(row[1] for row in rows) for name, rows in found.items()}
+            for name, rows in found.items():
                 wall, _, own, workers = (statistics.median(column) for column in zip(*rows, strict=True))
-                times = f"{rate[1] / rate[jobs]:.2f}"
+                times = f"{rate['1'] / rate[name]:.2f}"
                 row = (
-                    f"| {method} | {jobs} | {wall:.1f} | {rate[jobs] * 1e3:.1f} | {times} | {own:.2f} | {workers:.2f} |"
+                    f"| {method} | {name} | {wall:.1f} | {rate[name] * 1e3:.1f} | {times} | {own:.1f} | {workers:.1f} |"
                 )
                 print(row, flush=True)
         if args.kills:
             total = turn = 0
             while total < args.kills:
-                config = {"method": names[0], "out": root / f"killed-{turn}", "jobs": args.jobs, **asked}
+                config = {"method": names[0], "out": root / f"killed-{turn}", **list(ways.values())[-1], **asked}
                 total += killed(GenerateConfig(**config), args.kills - total, turn)
                 assert tree(root / f"killed-{turn}") == tree(root / f"{names[0]}-0-1"), f"run {turn} wrote other bytes"
                 turn += 1

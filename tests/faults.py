@@ -46,6 +46,8 @@ REFIT = "quality/test_refit.py::test_"
 PLAN = "test_plan.py::test_"
 JOBS = "test_workers.py::test_"
 COMBINED = "test_combined.py::test_"
+RAY = "test_ray.py::test_"
+PARALLEL = "diffusion/test_parallel.py::test_"
 RESUME = "test_resume.py::test_"
 DEATHS = "survival/test_deaths.py::test_"
 KILLS = "survival/test_kills_survived.py::test_"
@@ -100,6 +102,9 @@ MUTATIONS = {
             ("nobody asks whether images are aligned", "float(np.mean(alike)) >= ALIGNED", "True")],
     },
     "generation/loading.py": {
+        RAY + "another_machine_knows_files_by_their_content": [
+            ("another machine is not told what a file holds", "{path: (self.sha(path), None) for",
+             '{path: ("", None) for')],
         DEATHS + "a_source_image_that_goes_or_changes_mid_run_stops_it_and_put_back_it_resumes": [
             ("an image may change while it is painted on", "if not sha or seen != now:", "if not sha:")],
     },
@@ -385,6 +390,13 @@ MUTATIONS = {
              'stored |= {f"best|{name}": value for', 'stored |= {f"ema|{name}": value for'),
             ("the state's recent losses are not taken up", '[(a, b) for a, b in numbers["recent"]]', "[]"),
             ("the state's best step is not taken up", 'int(numbers["best_step"])', "0")],
+    },
+    "training/parallel.py": {
+        PARALLEL + "two_processes_fit_as_one_does_and_resume_to_the_same_bytes": [
+            ("every process takes all windows",
+             "return range(windows * rank // most, windows * (rank + 1) // most)", "return range(windows)"),
+            ("gradients stay those of a process", "_together(dist.all_reduce, flat)", "pass"),
+            ("all processes write", "return count() == 1 or dist.get_rank() == 0", "return True")],
     },
     "training/tuning.py": {
         TUNING + "a_fit_stopped_after_any_step_ends_as_if_it_had_not_been": [
@@ -720,6 +732,17 @@ MUTATIONS = {
             ("brief prints are compared too sharply", "limit = GREY_LIMIT + 1", "limit = GREY_LIMIT / 4"),
             ("the oldest prints stay", "place = bytes.fromhex(text), self._count % RECENT",
              "place = bytes.fromhex(text), min(self._count, RECENT - 1)")],
+    },
+    "generation/pool.py": {
+        JOBS + "an_error_that_cannot_be_sent_or_put_together_is_told_all_the_same": [
+            ("an error that cannot be put together ends the run in pickle's words", "found = None", "raise")],
+    },
+    "generation/actors.py": {
+        RAY + "two_actors_write_the_bytes_of_one_process": [
+            ("relative paths begin elsewhere", "os.chdir(self.home)", 'os.chdir("/")')],
+        RAY + "as_many_actors_as_have_room": [
+            ("GPUs are not counted", 'asked = {"CPU": config.actor_cpus, "GPU": config.actor_gpus}',
+             'asked = {"CPU": config.actor_cpus}')],
     },
     "generation/turns.py": {
         MIXTURE + "every_prefix_holds_each_share_to_within_one": [

@@ -129,7 +129,7 @@ def refused(expression: str) -> list[str]:
 
 def table() -> str:
     """Every package with its licence, what it bundles, and the extra that brings it ("" = always)."""
-    extras = ("", "diffusion", "onnx", "openvino", "report", "studio", "heic")
+    extras = ("", "diffusion", "onnx", "openvino", "ray", "report", "studio", "heic")
     by: dict[str, str] = {}
     for extra in extras:
         for name in sorted(needed(*filter(None, [extra]))):

@@ -66,7 +66,7 @@ def die_at(event: str, end: str, passes: int) -> None:
     sys.addaudithook(watch)
 
 
-def train(method: str, backbone: Path, data: Path, out: Path) -> None:
+def train(method: str, backbone: Path, data: Path, out: Path, options: dict[str, Any] | None = None) -> None:
     from flawsmith.config import TrainConfig
     from flawsmith.training import run as training
 
@@ -78,6 +78,7 @@ def train(method: str, backbone: Path, data: Path, out: Path) -> None:
         "mask_steps": int(method == "anomalyxfusion"),
     }
     fit |= {"rank": 2} if method == "inpaint" else {"lora_rank": 2}
+    fit |= options or {}
     source = f"mvtec_ad:{data}"
     training.train(TrainConfig(method=method, data=source, out=out, backbone=str(backbone), steps=8, options=fit))
 

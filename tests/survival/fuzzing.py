@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -21,7 +22,8 @@ from killing import Moment, attempt, run, sets, small_backbone, small_extractor,
 
 import fakes
 
-SLOWEST = 60.0  # seconds
+SLOWEST = 60  # seconds of processor time; on a busy machine those of a clock say nothing
+STUCK = 900.0  # seconds of a clock
 SAYS = ("flawsmith: ", "Error: ", "error ")  # a refusal, click's, a finding of `check`
 MASK_OF = ("mask", "roi", "heat")
 SHEET = "home/set-review.csv"  # what `review` writes, beside the folder that it must leave as it is
@@ -169,7 +171,7 @@ def case(target: Target, root: Path, seed: str, spied: Path) -> tuple[int | None
     command = rng.choice(list(target.commands))
     out = command[command.index("--out") + 1] if "--out" in command else "out"
     before = _beside(root / "case", out)
-    ended = attempt(command, home, Moment(seconds=SLOWEST))
+    ended = attempt(command, home, Moment(seconds=STUCK), _limit)
     faults = []
     if ended.code not in (0, 2):
         faults.append(f"ended with {ended.code} after {ended.seconds:.0f} s")
@@ -184,6 +186,10 @@ def case(target: Target, root: Path, seed: str, spied: Path) -> tuple[int | None
         spied.unlink(missing_ok=True)
     place = f"{target.name} ({seed}): {file.relative_to(home)}, {' '.join(command)}"
     return ended.code, [f"{fault}: {place}: {ended.said[-600:]}" for fault in faults]
+
+
+def _limit() -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (SLOWEST, SLOWEST))
 
 
 def _beside(folder: Path, out: str) -> dict[str, bytes]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from killing import small_backbone
 
 import fakes
 from flawsmith.config import GenerateConfig
@@ -218,7 +219,10 @@ def test_good_photographs_that_changed_are_no_longer_the_stopped_fit(made: Path,
 
     data = fakes.mvtec_tree(tmp_path, good=2, defects={"crack": 3}, size=(40, 50))
     options = {"batch_size": 1, "save_every": 1, "preview_every": 100, "evaluate_every": 1, "bf16": False}
-    asked = TrainConfig(method="inpaint", data=f"mvtec_ad:{data}", out=tmp_path / "run", steps=3, options=options)
+    backbone = str(small_backbone(tmp_path / "backbone"))
+    asked = TrainConfig(
+        method="inpaint", data=f"mvtec_ad:{data}", out=tmp_path / "run", steps=3, options=options, backbone=backbone
+    )
 
     def stop(what: str, done: int, total: int, facts: Any) -> None:
         if done == 2:

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,17 @@ def say(text: str, colour: str, err: bool = False, nl: bool = True) -> None:
 def notes(texts: Sequence[str]) -> None:
     for text in texts:
         say(f"Note: {text}", "yellow", err=True)
+
+
+@contextlib.contextmanager
+def one_of_many() -> Iterator[None]:
+    """Of several processes that a launcher started for one command the first one speaks; of errors all tell."""
+    if os.environ.get("RANK", "0") == "0":
+        yield
+        return
+    nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    with nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        yield
 
 
 class Notes(logging.Handler):

@@ -52,7 +52,7 @@ def train(
 
     inpaint makes an adapter of a few MB for each defect type; the papers' methods, anomalycontrol and anomalyxfusion,
     make one model of all of them. A type added to the run later leaves the others as they are. OUT/train holds metrics
-    and previews.
+    and previews. `accelerate launch -m flawsmith train ...` shares every batch between several GPUs or processes.
 
     Example: `flawsmith train inpaint --data mvtec_ad:data/widget --defect crack --out runs/widget`
     """
@@ -80,7 +80,7 @@ def train(
     resolve(settings.method, METHODS, "Method")  # says what to install where torch is missing
     from flawsmith.training import run as training
 
-    with terminal.progress() as bar:
+    with terminal.one_of_many(), terminal.progress() as bar:
         tasks: dict[str, Any] = {}
         judged: dict[str, str] = {}
         forecast = terminal.Forecast(settings.method)
@@ -95,11 +95,12 @@ def train(
             bar.update(tasks[what], completed=done, total=total, description=text)
 
         card = training.train(settings, tell)
-    for key, entry in card["learned"].items():
-        held_out = entry.get("held_out")  # of an entry that was there before, a stranger's word
-        loss = f"held-out loss {held_out:.4f}" if isinstance(held_out, float) else "nothing held out"
-        typer.echo(f"{key}: {entry.get('steps', '?')} steps, {loss} ({entry.get('stopped', 'it is not said why')})")
-    typer.echo(f"Use it: flawsmith generate {settings.out} --normal {settings.data} -n 20 --out generated")
+    with terminal.one_of_many():
+        for key, entry in card["learned"].items():
+            held_out = entry.get("held_out")  # of an entry that was there before, a stranger's word
+            loss = f"held-out loss {held_out:.4f}" if isinstance(held_out, float) else "nothing held out"
+            typer.echo(f"{key}: {entry.get('steps', '?')} steps, {loss} ({entry.get('stopped', 'it is not said why')})")
+        typer.echo(f"Use it: flawsmith generate {settings.out} --normal {settings.data} -n 20 --out generated")
 
 
 def merge(

@@ -58,6 +58,7 @@ class Told(BaseModel):
             "method",
             "backbone",
             "features",
+            "words",
             "seen",
         ),
         check_fields=False,

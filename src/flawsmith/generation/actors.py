@@ -224,7 +224,7 @@ def connect(ray: Any, config: GenerateConfig) -> bool:
         if colon:  # Ray itself would ask for ten minutes and more
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=config.ray, **quiet)
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+    except Exception as error:  # Ray raises plain ones, too, as where starting takes it too long
         raise FlawsmithError(
             f"No Ray cluster answers at {config.ray} ({' '.join(str(error).split())[:200]}): start one (ray start "
             "--head), name its address, or leave the address out to start one on this machine."

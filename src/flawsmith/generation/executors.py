@@ -50,8 +50,8 @@ def refuse_jobs(config: GenerateConfig, synthesizer: Synthesizer) -> None:
     if config.ray is not None:
         if config.jobs is not None:
             raise FlawsmithError(
-                f"--jobs {config.jobs} are processes of this machine, and --ray {config.ray} has actors: leave one "
-                "out. --set actors=N says how many actors."
+                f"--jobs {config.jobs} are processes of this machine, --ray {config.ray} has actors: leave one of them "
+                "out. How many actors there are says --set actors=N."
             )
         refuse_without_ray()
     network = neural(config, synthesizer)

@@ -19,6 +19,7 @@ from flawsmith.diffusion.batch import Batch
 from flawsmith.diffusion.denoise import Conditioning
 from flawsmith.diffusion.memory import batch_that_fits
 from flawsmith.records import Progress, Sample
+from flawsmith.training import parallel
 from flawsmith.training.settings import FitConfig
 from flawsmith.training.steps import Steps
 from flawsmith.training.tuning import tune
@@ -130,6 +131,7 @@ def _fit(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """The one fit: losses of `windows`, stopped by the loss of the batch `judged` where there is one."""
+    parallel.refuse_small(config.batch_size)
     steps = Steps(backbone, lambda number: windows.batch(number, config.batch_size), judged, config, condition)
     steps.rows = batch_that_fits(backbone, config.batch_size, dict(parameters))
     return tune(
@@ -139,6 +141,7 @@ def _fit(
         config,
         held_out=steps.held_out if judged else None,
         smaller=steps.smaller,
+        shared=True,
         stop_early=judged is not None,
         factors=dict.fromkeys(faster, config.name_rate),
         preview=preview,

@@ -17,6 +17,7 @@ from flawsmith.diffusion.mask_examples import example, varied
 from flawsmith.diffusion.mask_model import FILE, LearnedMasks
 from flawsmith.masks.segment import foreground
 from flawsmith.records import Progress, Record, Sample, under
+from flawsmith.training import parallel
 from flawsmith.training import support as training_data
 from flawsmith.training.losses import prediction_target, stratified_steps
 from flawsmith.training.settings import FitConfig
@@ -98,7 +99,8 @@ def learn(
     kept = [one for one in known if one.name not in material]
     made = LearnedMasks([*kept, *fresh], settings.seed)
     fit(made, fit_folder(run, len(made.names)), settings, progress)
-    made.save(run)
+    if parallel.main():
+        made.save(run)
     return made
 
 
@@ -110,6 +112,7 @@ def train(
     progress: Progress | None,
 ) -> None:
     """Learn the masks of the wanted types; those the run knows already are learned again together with new ones."""
+    parallel.wait()  # the same is there for all
     known = LearnedMasks.load(config.out).names if (config.out / FILE).is_file() else []
     missing = [(category, defect) for category, defect in wanted if f"{category}/{defect}" not in known]
     if not missing:

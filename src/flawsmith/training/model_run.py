@@ -15,6 +15,7 @@ from flawsmith.errors import FlawsmithError
 from flawsmith.methods.diffusion.runs import WEIGHTS
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.records import Progress, Record, Sample, under
+from flawsmith.training import parallel
 from flawsmith.training import support as training_data
 from flawsmith.training.fitting import Material, fit_model
 from flawsmith.training.settings import Settings
@@ -77,8 +78,11 @@ def train(
             "support": seen[name],
             **method.remember([*real[name], *held_out[name]]),
         }
-    preview(result["steps"])  # after the card is filled in: a fit resumed at its end has not trained, but has learned
-    method.save_pretrained(config.out)
+    if parallel.main():
+        preview(
+            result["steps"]
+        )  # after the card is filled in: a fit resumed at its end has not trained, but has learned
+        method.save_pretrained(config.out)
     return method.card
 
 
@@ -131,7 +135,8 @@ def _method(
         method = kind(config.backbone, settings.config, config.device, config.memory, **settings.options)
         method.begin()
         method.card = {**method.card, "method": config.method}
-        method.save_pretrained(config.out)  # a run that is stopped is known as one
+        if parallel.main():
+            method.save_pretrained(config.out)  # a run that is stopped is known as one
         method.add_lora()
         return method, True
     return kind.from_pretrained(config.out, device=config.device, memory=config.memory), False

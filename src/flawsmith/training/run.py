@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +20,7 @@ from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.records import Progress, Record, under
 from flawsmith.registry import resolve
 from flawsmith.training import mask_run as mask_training
-from flawsmith.training import model_run
+from flawsmith.training import model_run, parallel
 from flawsmith.training import support as training_data
 from flawsmith.training.fitting import fit_adapter
 from flawsmith.training.settings import FitConfig, settings_of
@@ -41,9 +42,13 @@ def train(config: TrainConfig, progress: Progress | None = None) -> dict[str, An
     reader, root = datasets.parse_source(config.data)
     records = datasets.read(reader, root, category=config.category, group_by=config.group_by)
     wanted = training_data.wanted(config, records)
-    with Lock(config.out):
+    parallel.join(config.device)
+    with Lock(config.out) if parallel.main() else nullcontext():
+        parallel.wait()
         card = _card(config, settings.fit)
-        images.clear_partial(config.out)
+        parallel.wait()
+        if parallel.main():
+            images.clear_partial(config.out)
         if kind.learns == "model":
             card = model_run.train(config, settings, kind, records, wanted, card, progress)
         else:
@@ -51,6 +56,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> dict[str, An
                 _fit_one(config, settings.fit, kind, records, card, category, defect, progress)
         if settings.fit.mask_steps:
             mask_training.train(config, settings.fit, records, wanted, progress)
+        parallel.wait()
     return card
 
 
@@ -85,9 +91,11 @@ def _fit_one(
     drawn = training_data.drawn(config, category)
     told = under(progress, key)
     result = fit_adapter(backbone, "adapter", real, normals, drawn, folder, settings, preview, told, held_out)
-    preview(result["steps"])
     file = config.out / "adapters" / category / f"{defect}.safetensors"
-    save_adapter(backbone, "adapter", file)
+    if parallel.main():
+        preview(result["steps"])
+        save_adapter(backbone, "adapter", file)
+    parallel.wait()
     card["learned"][key] = {
         "file": file.relative_to(config.out).as_posix(),
         "sha": images.file_sha(file),
@@ -95,9 +103,9 @@ def _fit_one(
         "fit": asdict(settings),
         "support": seen,
     }
-    images.write_bytes(
-        config.out / "card.json", (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
-    )
+    if parallel.main():
+        content = (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+        images.write_bytes(config.out / "card.json", content)
 
 
 def _card(config: TrainConfig, settings: FitConfig) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.batch import Batch
 from flawsmith.diffusion.denoise import Conditioning
 from flawsmith.diffusion.memory import halved
+from flawsmith.training import parallel
 from flawsmith.training.losses import Encoded, batch_loss, encode_batch, stratified_steps
 from flawsmith.training.settings import FitConfig
 
@@ -30,7 +31,7 @@ class Steps:
 
     With `config.views` there are only so many different batches, and each is encoded once; the held-out batch always
     is. A step is computed `rows` windows at a time, whose parts add up to the same loss: each window's is its own,
-    whatever stands beside it.
+    whatever stands beside it. Where several processes fit together, the parts are of this one's share of the windows.
     """
 
     def __init__(
@@ -65,10 +66,12 @@ class Steps:
         noise = torch.randn(count, backbone.latent_channels, side, side, generator=generator)
         while True:
             try:
-                return sum(float(part) for part in self._parts(*self._encoded(-1), t, noise))
+                own = sum(float(part) for part in self._parts(*self._encoded(-1), t, noise))
+                break
             except torch.OutOfMemoryError:
                 pass
             self.smaller()
+        return parallel.total(own, backbone.device)
 
     def smaller(self) -> None:
         """Half the windows at a time, after an out-of-memory error. Raises FlawsmithError at one."""
@@ -76,10 +79,11 @@ class Steps:
 
     def _parts(self, batch: Batch, encoded: Encoded | None, t: Tensor, noise: Tensor) -> Iterator[Tensor]:
         count, config = len(batch.captions), self.config
-        for start in range(0, count, self.rows):
-            rows = slice(start, start + self.rows)
+        own = parallel.share(count)
+        for start in own[:: self.rows]:
+            rows = slice(start, min(start + self.rows, own.stop))
             known = None if encoded is None else encoded.rows(rows)
-            part = batch if self.rows >= count else batch.part(rows)
+            part = batch if rows == slice(0, count) else batch.part(rows)
             loss = batch_loss(
                 self.backbone, part, t[rows], noise[rows], config, self.condition, config.loss_norm, known
             )

@@ -17,6 +17,7 @@ from flawsmith.generation import planning
 from flawsmith.generation.loading import Loader
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.records import Record, Request, Sample
+from flawsmith.training import parallel
 from flawsmith.training.trainer import STATE
 
 NORMALS, DRAWN = 40, 33  # good photographs and painted defects a fit draws its windows from
@@ -78,7 +79,8 @@ def same_fit(folder: Path, plan: Mapping[str, Any]) -> None:
             f"{folder} holds a stopped fit of other types, images or settings: give the same ones to resume it, or "
             f"remove {folder}."
         )
-    images.write_bytes(file, content)
+    if parallel.main():
+        images.write_bytes(file, content)
 
 
 def divided(

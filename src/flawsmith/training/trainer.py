@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from flawsmith import images, inputs
 from flawsmith.errors import FlawsmithError
+from flawsmith.training import parallel
 
 STATE = "state.safetensors"
 SAVE_SECONDS = 20.0  # between two states: the work a kill costs
@@ -28,7 +29,8 @@ class Trainer:
 
     Everything that a later step depends on is in the state, so that a run killed at any moment and resumed has the
     same bytes as one that was not. `out` receives `state.safetensors` and `metrics.jsonl`. `factors` multiply the
-    learning rate of the parameters they name.
+    learning rate of the parameters they name. `shared`: where several processes fit together each has a part of the
+    loss, see `parallel`; else each does the same steps. Only the main one writes.
     """
 
     def __init__(
@@ -42,9 +44,10 @@ class Trainer:
         ema: float = 0.999,
         clip: float = 1.0,
         factors: Mapping[str, float] | None = None,
+        shared: bool = False,
     ) -> None:
         self.parameters = dict(parameters)
-        self.out, self.decay, self.clip = Path(out), ema, clip
+        self.out, self.decay, self.clip, self.shared = Path(out), ema, clip, shared
         groups: dict[float, list[nn.Parameter]] = {}
         for name, parameter in self.parameters.items():
             groups.setdefault((factors or {}).get(name, 1.0), []).append(parameter)
@@ -55,6 +58,7 @@ class Trainer:
             weight_decay=weight_decay,
         )
         self.ema = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.added = False  # whether the last step's gradients are those of several processes
         self.steps = 0
         self.recent: list[tuple[float, float]] = []  # loss and gradient norm of the steps since the last `means`
         self.best: dict[str, Tensor] = {}  # the averages that were judged best
@@ -69,10 +73,13 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate * group["factor"]
         self.optimiser.zero_grad(set_to_none=True)
-        value = 0.0
+        value, self.added = 0.0, False
         for part in (loss,) if isinstance(loss, Tensor) else loss:
             part.backward()
             value += float(part.detach())
+        if self.shared:
+            value = parallel.total(value, next(iter(self.parameters.values())).device)
+            self.added = parallel.add_gradients(list(self.parameters.values()))
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.clip)
         self.optimiser.step()
         self.steps += 1
@@ -112,7 +119,8 @@ class Trainer:
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        images.append_bytes(self.out / "metrics.jsonl", (json.dumps(line) + "\n").encode())
+        if parallel.main():
+            images.append_bytes(self.out / "metrics.jsonl", (json.dumps(line) + "\n").encode())
 
     @property
     def due(self) -> bool:
@@ -121,6 +129,9 @@ class Trainer:
 
     def save(self) -> None:
         """Write the state, one file, whole or not at all."""
+        self._saved = time.monotonic()
+        if not parallel.main():
+            return
         stored = {f"parameter|{name}": p.detach() for name, p in self.parameters.items()}
         stored |= {f"ema|{name}": value for name, value in self.ema.items()}
         stored |= {f"best|{name}": value for name, value in self.best.items()}
@@ -131,7 +142,6 @@ class Trainer:
         # one entry: safetensors writes several in any order
         content = to_bytes({key: v.contiguous() for key, v in stored.items()}, {"numbers": json.dumps(numbers)})
         images.write_bytes(self.out / STATE, content)
-        self._saved = time.monotonic()
 
     def load(self) -> int:
         """Take up the saved state, cut metrics.jsonl back to it, and return its step; 0 when there is none.
@@ -146,8 +156,9 @@ class Trainer:
                 raise FlawsmithError(
                     f"{path} cannot be resumed from ({error}): remove it, and this fit begins again."
                 ) from error
+        parallel.wait()  # until all have it, before it is written anew
         metrics = self.out / "metrics.jsonl"
-        if metrics.is_file():
+        if metrics.is_file() and parallel.main():
             images.write_bytes(metrics, b"".join(_known(metrics.read_bytes(), self.steps)))
         return self.steps
 

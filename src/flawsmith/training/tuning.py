@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flawsmith.records import Progress
+from flawsmith.training import parallel
 from flawsmith.training.trainer import Trainer
 
 __all__ = ["Schedule", "TuneSettings", "tune"]
@@ -53,6 +54,7 @@ def tune(
     held_out: Callable[[], float] | None,
     stop_early: bool,
     smaller: Callable[[], None] | None = None,
+    shared: bool = False,
     factors: Mapping[str, float] | None = None,
     preview: Callable[[int], None] | None = None,
     progress: Progress | None = None,
@@ -65,6 +67,7 @@ def tune(
     `held_out()` is the loss on what training never sees, if anything, called with the averaged weights in place; with
     `stop_early` it decides when to stop and which weights are kept, without it the last averages are. Calling it
     again with the same `out` resumes, to the same bytes: the state holds all that a later step depends on.
+    With `shared` it is what this process computes of the loss, where several fit together (see `parallel`).
     Returns {"steps", "held_out", "stopped"}. `factors` multiply the learning rate of the parameters they name.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -76,6 +79,7 @@ def tune(
         weight_decay=config.weight_decay,
         ema=config.ema,
         factors=factors,
+        shared=shared,
     )
 
     def exhausted() -> bool:
@@ -92,7 +96,7 @@ def tune(
             trainer.log(line)
         if progress:
             progress("", trainer.steps, config.steps, line)
-        if preview and trainer.steps % config.preview_every == 0:
+        if preview and parallel.main() and trainer.steps % config.preview_every == 0:
             with trainer.averaged():
                 preview(trainer.steps)
         if trainer.steps % config.save_every == 0 or trainer.due:
@@ -141,6 +145,6 @@ def _step(
         try:
             return trainer.step(loss(step), rate)[0]
         except torch.OutOfMemoryError:
-            if smaller is None:
+            if smaller is None or trainer.added:  # the other processes are a step ahead
                 raise
         smaller()  # not inside `except`, where the error keeps the step's tensors alive

@@ -15,7 +15,7 @@ from flawsmith.errors import FlawsmithError
 from flawsmith.masks import MASKS, MaskOptions, draw
 from flawsmith.masks.shapes import perlin_noise
 
-SHAPES = sorted(set(MASKS) - {"reference", "varied", "component", "learned"})
+SHAPES = sorted(set(MASKS) - {"reference", "varied", "whole", "component", "learned"})
 LINES = ("scratch", "crack")
 
 
@@ -32,7 +32,7 @@ def test_every_name_resolves(name: str) -> None:
     assert callable(registry.resolve(name, MASKS))
 
 
-@pytest.mark.parametrize("name", [*SHAPES, "reference", "varied"])
+@pytest.mark.parametrize("name", [*SHAPES, "reference", "varied", "whole"])
 def test_a_mask_lies_on_the_allowed_area_and_repeats(name: str) -> None:
     allowed, reference = disc(), a_reference()
     for seed in range(12):
@@ -41,7 +41,7 @@ def test_a_mask_lies_on_the_allowed_area_and_repeats(name: str) -> None:
         assert mask.shape == allowed.shape and mask.dtype == bool and mask.any()
         assert not (mask & ~allowed).any() and mask.sum() < 0.5 * allowed.sum()
         assert np.array_equal(mask, again)
-        assert (warp is not None) == (name == "reference")
+        assert (warp is not None) == (name in ("reference", "whole"))
     other, _ = draw(name, allowed, np.random.default_rng(99), reference=reference)
     assert not np.array_equal(mask, other)
 

@@ -24,7 +24,7 @@ def test_tables() -> None:
     }
     assert set(MASKS) == {
         *("blob", "box", "polygon", "perlin", "scratch", "crack", "spots"),
-        *("component", "learned", "reference", "varied"),
+        *("component", "learned", "reference", "varied", "whole"),
     }
     assert set(METHODS) == {
         *("analogy", "anomalycontrol", "anomalyxfusion", "copypaste", "cutpaste", "inpaint", "nsa", "perlin"),

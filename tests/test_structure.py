@@ -70,10 +70,12 @@ def test_arrays_analogy_carries_structure_whole_and_gives_a_chip_a_new_shape() -
 def test_a_moved_real_defect_has_copypaste_s_pixels() -> None:
     cut = defect(10, CUT, 120)
     normal = Sample(GOODS[0], np.zeros((192, 192), dtype=bool), "part", "good", "")
-    mask, warp = draw("reference", np.ones((192, 192), dtype=bool), np.random.default_rng(1), reference=cut)
-    request = Request(normal, mask, "defect", "", cut, 5, warp, (), None)
+    mask, warp = draw("whole", np.ones((192, 192), dtype=bool), np.random.default_rng(1), reference=cut)
+    request = Request(normal, mask, "defect", "", cut, 5, warp, (), None, True)
     (ours,), (theirs,) = load("analogy").generate([request]), CopyPaste().generate([request])
     assert np.array_equal(ours.image, theirs.image) and np.array_equal(ours.mask, theirs.mask)
+    (painted,) = load("analogy").generate([replace(request, whole=False)])  # the real shape, texture synthesised
+    assert not np.array_equal(painted.image, theirs.image) and "carried" not in painted.info
 
 
 @pytest.mark.parametrize("asked", [None, "varied"])
@@ -90,7 +92,7 @@ def test_the_plan_keeps_the_shape_of_structure_unless_asked(tmp_path: Path, aske
     )
     made = plan(config, read_records(config), load("analogy"))
     families = {job.defect_type: job.mask for job in made.jobs}
-    assert families == {"cut": asked or "reference", "chip": "varied"}
+    assert families == {"cut": asked or "whole", "chip": "varied"}
     assert any("keep their real shapes" in note for note in made.notes) == (asked is None)
     assert ("structure" in made.description) == (asked is None)
 

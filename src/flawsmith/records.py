@@ -259,7 +259,7 @@ class Request:
     `warp` is set when the mask is a warped copy of the reference's own mask: it maps reference pixels to the
     normal image, so that a method may lay the reference's pixels exactly under the mask. `others` are further
     references, for methods that blend several. `severity`: how strong the defect is to be, 0 (barely visible) to 1;
-    None leaves it to the method.
+    None leaves it to the method. `whole`: the reference's pixels belong to its shape, as where a lead is cut.
     """
 
     normal: Sample
@@ -271,6 +271,7 @@ class Request:
     warp: Warp | None = None
     others: tuple[Sample, ...] = ()
     severity: float | None = None
+    whole: bool = False
 
     def __post_init__(self) -> None:
         _check_pair("Request", self.normal.image, self.mask)

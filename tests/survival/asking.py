@@ -22,7 +22,7 @@ OURS = {"X-Flawsmith": "1"}
 # values that a page might send, by the name of their field
 LIKELY: dict[str, list[Any]] = {
     "method": ["perlin", "cutpaste", "nsa", "copypaste", "procedural", "analogy", "inpaint", "run: x"],
-    "family": ["", "blob", "box", "polygon", "crack", "spots", "component", "reference", "varied", "learned"],
+    "family": ["", "blob", "box", "polygon", "crack", "spots", "component", "reference", "varied", "whole", "learned"],
     "defect_type": ["", "dent", "ä", "a b", "CON", "x" * 80, "-", "crack"],
     "prompt": ["", "a\u2028b", "<b>", "%s {x}", "🔥" * 150, "a\nb"],
     "seed": [0, 1, 2**53 - 1],

@@ -241,7 +241,8 @@ class Loader:
             if drawn.shape != allowed.shape:
                 mask = np.zeros(allowed.shape, dtype=bool)
                 mask[tile] = drawn
-        return Request(normal, mask, job.defect_type, job.caption, reference, seed, warp, others, severity)
+        whole = job.mask == "whole"
+        return Request(normal, mask, job.defect_type, job.caption, reference, seed, warp, others, severity, whole)
 
 
 def severity_of(span: Sequence[float] | None, seed: int) -> float | None:

@@ -85,7 +85,7 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
             raise FlawsmithError(_no_reference(config, synthesizer, category, defect))
         mask = synthesizer.default_mask(defect)
         if config.mask is None and mask == "varied" and _is_structure(references, normals[category]):
-            mask = "reference"
+            mask = "whole"
             structure.append(f"{category}/{defect}")
         says = synthesizer.default_caption(category, defect)
         return Kind(category, defect, normals[category], references, mask, says)

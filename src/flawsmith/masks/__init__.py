@@ -1,9 +1,9 @@
 """Where a defect sits and what shape it has: seeded mask families on the object, and real masks moved elsewhere.
 
 `foreground` finds the object, `draw` puts a mask on it. A family is a function of `shapes` with the signature
-`(rng, area, elongation) -> (h, w) bool`; "package.module:function" is accepted where a name is. Four names are no
-families of shapes: "reference" moves a real mask, "varied" reshapes it first, "component" takes a part of the
-product, "learned" is a run's model.
+`(rng, area, elongation) -> (h, w) bool`; "package.module:function" is accepted where a name is. Five names are no
+families of shapes: "reference" moves a real mask, "whole" does with all that is in it, "varied" reshapes it first,
+"component" takes a part of the product, "learned" is a run's model.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ MASKS: dict[str, str] = {
     "spots": "flawsmith.masks:spot",
     "reference": "flawsmith.masks:move",
     "varied": "flawsmith.masks:move",
+    "whole": "flawsmith.masks:move",
     "component": "flawsmith.masks:component",
     "learned": "flawsmith.diffusion.mask_model:LearnedMasks",
 }
 
-REAL = {"reference", "varied"}  # families that start from a real mask
+REAL = {"reference", "varied", "whole"}  # families that start from a real mask
 
 __all__ = [
     "MASKS", "Ground", "MaskOptions", "Warp", "blob", "box", "component", "crack", "draw", "enlargement", "foreground",
@@ -65,7 +66,7 @@ def draw(
 
     `name` is a key of MASKS or "package.module:function". "reference" moves the real mask of `reference` and also
     returns the Warp that did it; given the normal photograph `image` (H, W, 3) uint8, it prefers places whose
-    surroundings look like the reference's. "varied" gives that mask a new shape first, mixed with those of `others`,
+    surroundings look like the reference's. "whole" draws the same. "varied" gives that mask a new shape first, mixed with those of `others`,
     and keeps to where the real ones were (`options.spread`). "component" needs `image`. `heat` (H, W), 0 or more, is
     how likely the defect's centre is to lie at each pixel; it takes the place of `options.place` and `spread`. Raises
     FlawsmithError for an unknown name, an empty area, or a missing reference or photograph.
@@ -80,8 +81,8 @@ def draw(
                 "--reference and --reference-mask, or choose another family "
                 f"({', '.join(sorted(set(MASKS) - REAL))})."
             )
-        mask, warp = move(reference, ground, rng, options, image, None if name == "reference" else others)
-        return mask, warp if name == "reference" else None
+        mask, warp = move(reference, ground, rng, options, image, others if name == "varied" else None)
+        return mask, None if name == "varied" else warp
     if name == "component":
         if image is None:
             raise FlawsmithError("Mask 'component' needs the photograph whose component it takes.")

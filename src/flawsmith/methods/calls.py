@@ -224,23 +224,24 @@ class OnArrays:
         def family_of(kind: str, imitates: bool) -> str:
             chosen = mask_choice.choose(self.default_mask(kind), kind, imitates, prompt)
             alike = [one for one in references if one.defect_type == kind]
-            return "reference" if chosen == "varied" and is_structure(alike, [n.image for n in normals]) else chosen
+            return "whole" if chosen == "varied" and is_structure(alike, [n.image for n in normals]) else chosen
 
         def request(place: int, redraw: int) -> Request:
             normal, ground = normals[place % len(normals)], grounds[place % len(normals)]
             own = references[place % len(references)] if references else None
             kind = own.defect_type if own else types[place % len(types)]
             now = hash_seed(seed, place) if not redraw else hash_seed(hash_seed(seed, place), redraw)
-            warp = None
+            warp, whole = None, False
             if given:
                 mask = given[place % len(given)]
             else:
                 family = masks or family_of(kind, own is not None)
+                whole = family == "whole"
                 rng = np.random.default_rng(hash_seed(now, "mask"))
                 mask, warp = families.draw(family, ground, rng, dials, own, normal.image, heat=heat)
             others = tuple(r for r in references if r is not own) if self.references == "many" else ()
             caption = prompt or self.default_caption(category, kind)
-            return Request(normal, mask, kind, caption, own, now, warp, others, severity)
+            return Request(normal, mask, kind, caption, own, now, warp, others, severity, whole)
 
         def judge(place: int, redraw: int, request: Request, sample: Sample) -> Sample:
             product = None if given else grounds[place % len(normals)]

@@ -10,7 +10,7 @@ from flawsmith import masks
 from flawsmith.errors import FlawsmithError, unknown
 
 FAMILIES = tuple(name for name in masks.MASKS if name not in {"learned", *masks.REAL})
-NEEDS_REFERENCE = ("reference", "varied")
+NEEDS_REFERENCE = tuple(sorted(masks.REAL))
 # flawsmith: MVTec's layout with prompts and manifest, and nothing divided
 Format = Literal["flawsmith", "coco", "datumaro", "hf-dataset", "labelme", "voc", "webdataset", "yolo", "yolo-seg"]
 Short = Field("", max_length=300)

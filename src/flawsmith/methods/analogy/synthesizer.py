@@ -64,7 +64,7 @@ class Analogy(base.Synthesizer):
         rng: np.random.Generator,
         options: Any,
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        if request.warp is not None:  # the real defect's own shape, moved: its pixels come with it
+        if request.whole and request.warp is not None:
             carried, facts = CopyPaste().paint(normal, mask, request, area, rng, CopyPasteOptions())
             return carried, {"carried": True, **facts}
         chosen = self._choose(mask, request, rng, options)

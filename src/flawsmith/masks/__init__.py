@@ -66,10 +66,10 @@ def draw(
 
     `name` is a key of MASKS or "package.module:function". "reference" moves the real mask of `reference` and also
     returns the Warp that did it; given the normal photograph `image` (H, W, 3) uint8, it prefers places whose
-    surroundings look like the reference's. "whole" draws the same. "varied" gives that mask a new shape first, mixed with those of `others`,
-    and keeps to where the real ones were (`options.spread`). "component" needs `image`. `heat` (H, W), 0 or more, is
-    how likely the defect's centre is to lie at each pixel; it takes the place of `options.place` and `spread`. Raises
-    FlawsmithError for an unknown name, an empty area, or a missing reference or photograph.
+    surroundings look like the reference's. "whole" draws the same. "varied" gives that mask a new shape first, mixed
+    with those of `others`, and keeps to where the real ones were (`options.spread`). "component" needs `image`. `heat`
+    (H, W), 0 or more, is how likely the defect's centre is to lie at each pixel; it takes the place of `options.place`
+    and `spread`. Raises FlawsmithError for an unknown name, an empty area, or a missing reference or photograph.
     """
     if name not in MASKS and ":" not in name:
         raise unknown("Mask", name, MASKS)

@@ -225,7 +225,7 @@ def settled(placed: bool, sized: bool, graded: bool, imitates: bool = True) -> f
     """The checks that a user's dials answer: where a defect lies, how large it is, how strong it is; and those that
     make no sense of a method that does not imitate real defects.
     """
-    told = set() if imitates else set(LIKENESS)
+    told = set() if imitates else {*LIKENESS, "words"}
     told |= {"home"} if placed else set()
     told |= {"extent"} if sized else set()
     return frozenset(told | ({"visibility", "ghost"} if graded else set()))

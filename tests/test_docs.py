@@ -68,7 +68,8 @@ def test_readme_blocks_run_as_written(
 
 def commands(page: Path) -> list[str]:
     """The flawsmith commands in a page's blocks, each on one line, without what stands behind a #."""
-    blocks = re.findall(r"```(?:bash)?\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    fenced = re.findall(r"```(\w*)\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    blocks = [block for language, block in fenced if language in ("", "bash")]
     lines = re.sub(r"\\\n\s*", " ", "\n".join(blocks)).splitlines()
     return [line for line in lines if line.startswith("flawsmith ")]
 

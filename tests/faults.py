@@ -526,6 +526,16 @@ MUTATIONS = {
         REPORT + "captions_and_names_cannot_break_out": [
             ("a caption ends the script", '.replace("<", "\\\\u003c")', "")],
     },
+    "studio/several.py": {
+        STUDIO + "several_painted_or_drawn_defects_of_one_image": [
+            ("drawn defects overlap", "roi=clear if roi is None else clear & roi", "roi=roi"),
+            ("the label forgets the first defect", "mask=whole.mask | more[0].mask", "mask=more[0].mask"),
+            ("painted parts are one defect", "if not parts:", "if parts:")],
+    },
+    "studio/result_routes.py": {
+        STUDIO + "results_that_were_put_beside_show_verdicts_and_plots_in_the_pages_colours": [
+            ("a dark page gets light plots", 'if theme == "dark" else {}', 'if theme == "grey" else {}')],
+    },
     "studio/store.py": {
         STUDIO + "masks_of_other_sizes_and_bombs_are_refused": [
             ("a longer mask is cut off", "or not unpacking.eof ", "")],

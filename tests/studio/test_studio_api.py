@@ -255,11 +255,11 @@ def test_several_painted_or_drawn_defects_of_one_image(page: Page, data: Path) -
     line = json.loads((page.out / "made" / apart["id"] / "manifest.jsonl").read_text().splitlines()[0])
     areas = [one["area"] for one in line["info"]["defects"]]
     assert len(areas) == 3 and sum(areas) == label.sum() and len({one["seed"] for one in line["info"]["defects"]}) == 3
-    drawn = page.wait(page.make(family="box", count=1, dials={"defects": [3, 3], "size": [0.01, 0.01]}))
+    drawn = page.wait(page.make(family="box", count=1, dials={"defects": [4, 4], "size": [0.05, 0.05]}))
     image, label = labels(page, drawn)
     line = json.loads((page.out / "made" / drawn["id"] / "manifest.jsonl").read_text().splitlines()[0])
     assert sum(one["area"] for one in line["info"]["defects"]) == label.sum()  # clear of each other
-    assert len(line["info"]["defects"]) == 3 and (image[~label] == normal[~label]).all()
+    assert len(line["info"]["defects"]) == 4 and (image[~label] == normal[~label]).all()
 
 
 def test_defects_keep_to_a_region_and_to_a_heat_map(page: Page, tmp_path: Path) -> None:

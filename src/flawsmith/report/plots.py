@@ -200,7 +200,8 @@ def _arms(name: str, key: str, rows: Sequence[Row]) -> Plot:
             axes.plot([row.value], [place], "o", color=MADE, markersize=6)
         axes.set_yticks(range(len(ordered)), [row.arm or "the folder" for row in ordered])
         axes.set_ylim(-0.6, len(ordered) - 0.4)
-        axes.set_xlabel(f"{key}\n({rows[0].better} is better)" if rows[0].better else key)
+        better = f"\n({rows[0].better} is better)" if rows[0].better else ""
+        axes.set_xlabel(f"{key}{better}", loc="right")  # a long name has room on the left
         axes.grid(axis="x", color=FAINT, linewidth=0.6)
 
     best = ordered[-1]

@@ -55,8 +55,10 @@ def fits(exemplar: Record, gate: Gate, loader: Loader) -> bool:
 
 def left_out(made: Plan, loader: Loader, gate: Gate | None) -> list[str]:
     """What the user should know of real defects that are larger than the gate lets pass: they are not imitated."""
-    notes = []
-    for (_, kind), exemplars in made.exemplars.items() if gate is not None else ():
+    notes: list[str] = []
+    if gate is None:
+        return notes
+    for (_, kind), exemplars in made.exemplars.items():
         large = sum(not fits(one, gate, loader) for one in exemplars)
         if large:
             notes.append(

@@ -55,9 +55,9 @@ def fits(exemplar: Record, gate: Gate, loader: Loader) -> bool:
 
 def left_out(made: Plan, loader: Loader, gate: Gate | None) -> list[str]:
     """What the user should know of real defects that are larger than the gate lets pass: they are not imitated."""
+    notes: list[str] = []
     if gate is None:
-        return []
-    notes = []
+        return notes
     for (_, kind), exemplars in made.exemplars.items():
         large = sum(not fits(one, gate, loader) for one in exemplars)
         if large:

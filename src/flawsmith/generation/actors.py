@@ -16,20 +16,22 @@ import platform
 import socket
 import sys
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-from flawsmith import __version__
+from flawsmith import __version__, images
 from flawsmith.config import GenerateConfig
 from flawsmith.errors import FlawsmithError
 from flawsmith.generation.blocks import Blocks
 from flawsmith.generation.finished import Finished
 from flawsmith.generation.here import Threads, overlapping
-from flawsmith.generation.pool import AHEAD, DEATHS, Failure, Pool, unpacked
+from flawsmith.generation.pool import AHEAD, DEATHS, WINDOW, Failure, Pool, unpacked
 
+CHUNK = 4  # small images of a classic method that are asked for at once: asking takes some ms each time
+SMALL = 1 << 20  # pixels of a photograph
 PATIENCE = 30.0  # seconds after which we say that no actor has begun
 
 log = logging.getLogger("flawsmith")
@@ -49,7 +51,11 @@ class Maker:
     def ready(self) -> None:
         pass
 
-    def make(self, start: int) -> list[Finished] | Failure:
+    def make(self, starts: Sequence[int]) -> list[list[Finished] | Failure]:
+        """The blocks that begin with these images; an error stands in the place of its own."""
+        return [self._make(start) for start in starts]
+
+    def _make(self, start: int) -> list[Finished] | Failure:
         try:
             return self._blocks().make(start)
         except Exception as error:
@@ -97,7 +103,7 @@ class Actor:
 
     handle: Any
     begun: Any  # the answer that says that it runs
-    told: dict[Any, int] = field(default_factory=dict)
+    told: dict[Any, list[int]] = field(default_factory=dict)
 
 
 class Actors(Pool):
@@ -119,6 +125,9 @@ class Actors(Pool):
             self._ours = connect(self.ray, config)
             self.count = config.actors or room(self.ray.cluster_resources(), config)
             self.ahead = max(AHEAD, overlapping(self.made))
+            small = math.prod(images.image_size(self.made.made.jobs[0].normal.image)) <= SMALL
+            self.chunk = CHUNK if small and self.made.size == 1 else 1
+            self.window = max(WINDOW, (self.ahead + 1) * self.chunk)
             self._packed = self.ray.put(pickle.dumps(self.made.abroad()))
             resources = {"num_cpus": config.actor_cpus, "num_gpus": config.actor_gpus}
             self._kind = self.ray.remote(**resources, max_concurrency=overlapping(self.made))(Maker)
@@ -154,8 +163,9 @@ class Actors(Pool):
         for turn in range(self.ahead):  # in turns: no actor has two blocks while another has none
             for actor in self.actors:
                 if actor.begun is None and len(actor.told) == turn and (self.lost or left):
-                    start = (self.lost or left).popleft()
-                    actor.told[actor.handle.make.remote(start)] = start
+                    source, many = (self.lost, 1) if self.lost else (left, self.chunk)  # one of them may be deadly
+                    starts = [source.popleft() for _ in range(min(many, len(source)))]
+                    actor.told[actor.handle.make.remote(starts)] = starts
 
     def hear(self, made: dict[int, list[Finished] | Failure]) -> None:
         awaited = {ref: actor for actor in self.actors for ref in ([actor.begun] if actor.begun else actor.told)}
@@ -175,24 +185,24 @@ class Actors(Pool):
                 self._replace(actor, error)
                 continue
             except self.ray.exceptions.ObjectLostError:  # the machine that held it is gone
-                self.lost.append(actor.told.pop(ref))
+                self.lost.extend(actor.told.pop(ref))
                 continue
             if ref == actor.begun:
                 actor.begun = None
                 continue
-            made[actor.told.pop(ref)] = found
+            made.update(zip(actor.told.pop(ref), found, strict=True))
             self.deaths = 0
 
     def _replace(self, actor: Actor, error: Exception) -> None:
         self.deaths += 1
-        why = str(error).strip().splitlines()[-1]
+        why = str(error).strip().splitlines()[-1].split(". ")[0]  # Ray adds a page of causes that may be
         if self.deaths > DEATHS + self.count:  # a machine takes all of its actors along
             raise FlawsmithError(
                 f"{self.deaths} Ray actors ended one after the other ({why}). What was finished is kept; the same "
                 "command resumes."
             )
         log.warning("A Ray actor was lost (%s); what it had not finished is painted again.", why)
-        self.lost.extend(actor.told.values())
+        self.lost.extend(start for starts in actor.told.values() for start in starts)
         self.actors[self.actors.index(actor)] = self._start()
 
 

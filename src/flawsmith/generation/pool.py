@@ -46,7 +46,7 @@ class Pool:
     """Hands blocks out and waits for them. Who inherits says how a worker is told of a block and heard of."""
 
     def __init__(self, made: Blocks, count: int) -> None:
-        self.made, self.count = made, count
+        self.made, self.count, self.window = made, count, WINDOW
         self.lost: deque[int] = deque()  # blocks that a worker was told of that has ended
         self.deaths = 0  # since the last block that was made
 
@@ -70,7 +70,7 @@ class Pool:
         begun = 0
         for number, start in enumerate(starts):
             while start not in made:
-                more = min(len(starts), number + WINDOW * self.count)
+                more = min(len(starts), number + self.window * self.count)
                 left.extend(starts[begun:more])
                 begun = max(begun, more)
                 self.tell(left)

@@ -25,6 +25,8 @@ from fastapi.testclient import TestClient
 
 import fakes
 from flawsmith import datasets, images
+from flawsmith.errors import FlawsmithError
+from flawsmith.studio import serve
 from flawsmith.studio.app import create
 from flawsmith.studio.jobs import Queue
 from flawsmith.studio.store import deflate, inflate
@@ -298,6 +300,24 @@ def test_defects_keep_to_a_region_and_to_a_heat_map(page: Page, tmp_path: Path) 
     for odd in ("/etc/passwd", "0" * 12, "../x"):
         asked = {**image, "method": "perlin", "roi": odd}
         assert page.client.post("/api/make", json=asked, headers=OURS).status_code in (400, 422)
+
+
+def test_vision_models_are_those_that_the_studio_was_started_with(
+    open_page: Callable[..., TestClient], tmp_path: Path
+) -> None:
+    folder = fakes.write(tmp_path / "vision" / "config.json", "{}").parent
+    with open_page(tmp_path / "out", features=[folder]) as client:
+        page = Page(client, tmp_path / "out")
+        assert page.get("/api/state")["features"] == ["vision"]
+        asked = {"data_set": page.data_set, "method": "perlin", "count": 1}
+        job = page.post("/api/batch", **asked, features="vision")
+        told = client.app.app.state.studio.queue.get(job["id"])  # type: ignore[attr-defined]
+        assert told.settings["config"]["features"] == str(folder)
+        client.delete(f"/api/jobs/{job['id']}", headers=OURS)
+        refused = client.post("/api/batch", json={**asked, "features": str(folder)}, headers=OURS)
+        assert refused.status_code == 400 and refused.json()["error"].startswith("Vision model")
+    with pytest.raises(FlawsmithError, match="holds no vision model"):
+        serve.Server(tmp_path / "other", [], [], "127.0.0.1", 0, None, [tmp_path])
 
 
 def test_an_evaluation_is_started_and_seen_in_words_plots_and_a_table(page: Page) -> None:

@@ -3,7 +3,8 @@
     python benchmarks/severity.py --seeds 4 --severities 6
 
 Paired: the same request (photograph, exemplar, seed) at rising severity; contrast is the mean change inside the label
-in grey levels. Made plates with one dark stain as the exemplar; diffusion methods with the shipped backbone, untrained.
+in grey levels. Made plates with one dark stain as the exemplar; diffusion methods with the shipped backbone, untrained
+but for `anomalyxfusion`, which is fitted to two exemplars for `--steps` steps, since it paints nothing before.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 from scipy.stats import spearmanr
 
+import flawsmith
 from flawsmith import masks
 from flawsmith.methods import METHODS, load, mask_choice
 from flawsmith.records import Request, Sample
@@ -29,11 +31,11 @@ def plate(seed: int) -> np.ndarray:
     return np.repeat(np.clip(grey, 0, 255).astype(np.uint8), 3, axis=2)
 
 
-def exemplar() -> Sample:
+def exemplar(seed: int = 5) -> Sample:
     """A plate with a dark, ragged stain and its mask."""
-    mask, _ = masks.draw("blob", np.ones(SIZE, bool), np.random.default_rng(5))
+    mask, _ = masks.draw("blob", np.ones(SIZE, bool), np.random.default_rng(seed))
     dark = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.0)[..., None] * 45
-    return Sample(np.clip(plate(5) - dark, 0, 255).astype(np.uint8), mask, "plate", "stain")
+    return Sample(np.clip(plate(seed) - dark, 0, 255).astype(np.uint8), mask, "plate", "stain")
 
 
 def measured(painter: object, seed: int, severity: float) -> tuple[float, int] | None:
@@ -54,9 +56,15 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--severities", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=10)
     asked = parser.parse_args()
     for name in asked.methods.split(","):
-        painter, found, refused = load(name), [], 0
+        if name == "anomalyxfusion":
+            real, good = [exemplar(5), exemplar(6)], [Sample(plate(7), np.zeros(SIZE, bool), "plate")]
+            painter = flawsmith.fit(name, real, good, category="plate", defect_type="stain", steps=asked.steps)
+        else:
+            painter = load(name)
+        found, refused = [], 0
         for seed in range(1, asked.seeds + 1):
             rows = []
             for severity in np.linspace(0, 1, asked.severities):

@@ -218,7 +218,7 @@ class Gate:
 
 
 # of a method that imitates nothing (perlin, cutpaste, nsa: signals to train on) only the others are asked
-LIKENESS = frozenset({"home", "ghost", "extent", "seam", "structure", "realism", "features", "memory"})
+LIKENESS = frozenset({"home", "ghost", "extent", "seam", "structure", "realism", "features", "words", "memory"})
 
 
 def settled(placed: bool, sized: bool, graded: bool, imitates: bool = True) -> frozenset[str]:

@@ -11,7 +11,6 @@ import csv
 import json
 import re
 import shlex
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,6 +127,9 @@ def stage(lines: list[str]) -> None:
         files = json.loads(next(Path("parts").rglob("*.json")).read_text())["images"]
         rows = "".join(f"{Path(file['file_name']).name},somebody's words\n" for file in files)
         fakes.write(Path("theirs.csv"), "file,caption\n" + rows)
+    if "review out/bottle --refit" in text:
+        page = (REPOSITORY / "docs/quality.md").read_text(encoding="utf-8")
+        fakes.write(Path("everything.json"), re.findall(r"```json\n(.*?)```", page, flags=re.DOTALL)[0])
     if "textures=" in text:
         fakes.save(Path("textures/stone.png"), fakes.photo(3, (72, 96)))
     if "SEEN" in text:
@@ -196,7 +198,10 @@ def test_commands_run(
         if "--compare" in words and (not arms or arms & LEARNED):
             words += FITS
         if words[1] == "generate":
-            shutil.rmtree(option(words, "--out"), ignore_errors=True)  # another way to do what stands above it
+            while Path(option(words, "--out")).exists():  # another way to do what stands above it
+                words += ["--out", option(words, "--out") + "-again"]
+            if page == "quality" and "--gate" not in words:  # the crude images here would be refused
+                words += ["--gate", "everything.json"]
             if page != "README" or learnt:
                 words += ["-n", str(SCORED if "out/bottle-gate.json" in " ".join(lines) else FEW)]
         code, _, err = run(*words[1:])

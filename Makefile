@@ -12,7 +12,7 @@ LOCK := $(SUPPLY)/uv --config-file requirements/uv.toml pip compile --quiet --na
 
 SBOM := $(SUPPLY)/cyclonedx-py requirements - --pyproject pyproject.toml --output-reproducible --of JSON
 
-.PHONY: demo test lint docs package bench lock audit sbom reproducible pythons clean
+.PHONY: demo test nightly lint docs package bench lock audit sbom reproducible pythons clean
 
 demo: $(VENV)/.learned
 	$(BIN)/flawsmith demo --out demo
@@ -20,6 +20,10 @@ demo: $(VENV)/.learned
 
 test: lint docs package
 	$(BIN)/python -m pytest
+
+# Commands of the documentation that train and judge, and the other tests that take minutes.
+nightly: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "slow and not gpu and not interop"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

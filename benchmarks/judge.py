@@ -27,7 +27,7 @@ from torch import Tensor
 
 from flawsmith import datasets
 from flawsmith.comparison.arms import materialise
-from flawsmith.comparison.run import divide, support_of
+from flawsmith.comparison.shared import divide, support_of
 from flawsmith.config import EVERYTHING, CompareConfig, GenerateConfig
 from flawsmith.evaluation.detectors import downstream, encoder, heads
 from flawsmith.evaluation.protocol import Division, read_real

@@ -16,8 +16,7 @@ transformers = pytest.importorskip("transformers")
 
 import fakes  # noqa: E402
 from flawsmith import images  # noqa: E402
-from flawsmith.comparison import run as comparison  # noqa: E402
-from flawsmith.comparison import tasks  # noqa: E402
+from flawsmith.comparison import shared, tasks  # noqa: E402
 from flawsmith.config import CompareConfig, GenerateConfig  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.evaluation.detectors import segmentation  # noqa: E402
@@ -313,7 +312,7 @@ class Fatal(Record):
 
 def test_a_process_that_the_system_ends_is_named(made: Path) -> None:
     real = read_real(CompareConfig(real=f"mvtec_ad:{made / 'data/widget'}", out=made / "unused"))
-    division = comparison.divide(real, 0)
+    division = shared.divide(real, 0)
     fatal = Fatal(division.support[0].image, "widget", "crack")
     sides = (fatal,), (), division.normals, division.validation, division.test
     two = [tasks.Task(name, name, segmentation.SegmentationConfig(steps=2), *sides) for name in ("a", "b")]
@@ -354,7 +353,7 @@ def test_an_image_that_looks_like_a_judged_one_is_left_out_with_a_note(
     for name in ("manifest.jsonl", "generate.json"):  # what went into it is not known
         (theirs / name).unlink()
     real = read_real(CompareConfig(real=f"mvtec_ad:{made / 'data/widget'}", out=made / "unused"))
-    judged = next(r for r in comparison.divide(real, 0).test if r.defect_type == "crack")
+    judged = next(r for r in shared.divide(real, 0).test if r.defect_type == "crack")
     painted = sorted((theirs / "test" / "crack").glob("*.png"))
     brighter = np.clip(images.read_image(judged.image).astype(int) + 6, 0, 255).astype(np.uint8)
     images.write_image(painted[0], brighter)
@@ -407,11 +406,11 @@ def test_an_arm_that_leaks_is_refused(compare: Callable[..., tuple[int, str, str
 
 def test_shots_are_nested_and_validation_and_test_do_not_depend_on_them(made: Path) -> None:
     real = read_real(CompareConfig(real=f"mvtec_ad:{made / 'data/widget'}", out=made / "unused"))
-    first, again, other = (comparison.divide(real, seed) for seed in (0, 0, 1))
+    first, again, other = (shared.divide(real, seed) for seed in (0, 0, 1))
     assert first == again and set(first.support) != set(other.support)
-    third = {r.name for r in comparison.support_of(first, "third", 0)}
-    one = {r.name for r in comparison.support_of(first, 1, 0)}
-    assert len(third) == 6 and len(one) == 2 and one < third and comparison.support_of(first, 0, 0) == []
+    third = {r.name for r in shared.support_of(first, "third", 0)}
+    one = {r.name for r in shared.support_of(first, 1, 0)}
+    assert len(third) == 6 and len(one) == 2 and one < third and shared.support_of(first, 0, 0) == []
 
 
 def test_all_arms_start_from_the_same_weights() -> None:

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import fakes  # noqa: E402
-from flawsmith.comparison import run as comparison  # noqa: E402
+from flawsmith.comparison import shared  # noqa: E402
 from flawsmith.config import CompareConfig  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.evaluation.detectors import downstream, frozen  # noqa: E402
@@ -66,10 +66,10 @@ def test_accuracy_stands_under_the_encoder_and_the_window(tmp_path: Path) -> Non
     torch.manual_seed(0)
     config = transformers.MobileNetV2Config(depth_multiplier=0.1, image_size=64, num_labels=4, initializer_range=0.3)
     transformers.MobileNetV2ForImageClassification(config).save_pretrained(tmp_path / "mobilenet")
-    division = comparison.divide(
+    division = shared.divide(
         read_real(CompareConfig(real=f"mvtec_ad:{tmp_path / 'data/widget'}", out=tmp_path / "unused")), 0
     )
-    support = comparison.support_of(division, "third", 0)
+    support = shared.support_of(division, "third", 0)
     chosen = frozen.settings_of({}, str(tmp_path / "mobilenet"), "cpu")
     values = downstream.classify(support, [], division.validation, division.test, chosen, "3 real")
     assert {value.key for value in values} == {"accuracy/mobilenet/window"}

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 import fakes  # noqa: E402
 from flawsmith import datasets, images  # noqa: E402
 from flawsmith.comparison import run as comparison  # noqa: E402
+from flawsmith.comparison import shared  # noqa: E402
 from flawsmith.config import CompareConfig, EvaluateConfig  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.evaluation import misses  # noqa: E402
@@ -75,7 +76,7 @@ def test_a_comparison_tells_every_arm_and_seed_and_a_resumed_one_knows_them(
     path = tmp_path / "out" / "misses.jsonl"
     before = path.read_bytes()
     rows = [json.loads(line) for line in before.decode().splitlines()]
-    division = comparison.divide(read_real(config), 0)
+    division = shared.divide(read_real(config), 0)
     validation = {r.name for r in division.validation if not r.is_good}
     arms = {"a third real", "a third real + copypaste, share 0.9"}
     assert {(one["arm"], one["seed"]) for one in rows} == {(arm, seed) for arm in arms for seed in (0, 1)}
@@ -114,7 +115,7 @@ def test_a_folder_is_evaluated_planned_by_and_what_it_was_planned_by_is_never_te
     used = used_by(tmp_path / "second", [])
     missed = {json.loads(line)["image"] for line in again.decode().splitlines()}
     assert set(used.misses.values()) == missed and missed
-    division = comparison.divide(real, 0)
+    division = shared.divide(real, 0)
     clean = [r for r in real.records if images.file_sha(r.image) not in used.defects]
     bad = [r for r in clean if not r.is_good]
     told_of = [r for r in bad if r.name in missed]

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import fakes  # noqa: E402
-from flawsmith.comparison import run as comparison  # noqa: E402
+from flawsmith.comparison import shared  # noqa: E402
 from flawsmith.config import CompareConfig  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.evaluation.detectors import one_class, segmentation  # noqa: E402
@@ -139,8 +139,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_both_detectors_are_scored_and_their_order_changes_nothing(made: Path) -> None:
     real = read_real(CompareConfig(real=f"mvtec_ad:{made / 'data/widget'}", out=made / "unused"))
-    division = comparison.divide(real, 0)
-    support = comparison.support_of(division, "third", 0)
+    division = shared.divide(real, 0)
+    support = shared.support_of(division, "third", 0)
     for name, size in (("mobilenet", 64), ("dino", 56)):
         config = OneClassConfig(str(made / name), size=64, memory=50)
         sides = division.normals, division.validation, division.test
@@ -159,7 +159,7 @@ def test_both_detectors_are_scored_and_their_order_changes_nothing(made: Path) -
 
 def test_a_planted_defect_is_found_and_refusals_say_what_to_do(made: Path) -> None:
     real = read_real(CompareConfig(real=f"mvtec_ad:{made / 'data/widget'}", out=made / "unused"))
-    division = comparison.divide(real, 0)
+    division = shared.divide(real, 0)
     config = OneClassConfig(str(made / "mobilenet"), size=64, memory=100)
     with pytest.raises(FlawsmithError, match="tuned on defects"):
         one_class.run([], [], division.normals, (), division.test, config)

@@ -18,7 +18,7 @@ from flawsmith.evaluation.detectors.downstream import CHOSEN_BY
 from flawsmith.evaluation.results import MEAN, Value
 
 if TYPE_CHECKING:
-    from flawsmith.comparison.run import Run
+    from flawsmith.comparison.shared import Run
 
 
 def chosen(types: Sequence[str], alone: Mapping[str, Sequence[Value]]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from flawsmith.evaluation import judge as judging
 from flawsmith.evaluation.results import Value, as_values
 
 if TYPE_CHECKING:
-    from flawsmith.comparison.run import Run
+    from flawsmith.comparison.shared import Run
 
 
 def metrics(whole: Run, identity: str, source: Source, seed: int, shots: int | str) -> list[Value]:

@@ -11,7 +11,7 @@ from flawsmith.evaluation.detectors import expected
 from flawsmith.evaluation.protocol import Division
 
 if TYPE_CHECKING:
-    from flawsmith.comparison.run import Run
+    from flawsmith.comparison.shared import Run
 
 
 def plan(whole: Run, divisions: dict[int, Division]) -> str:

@@ -39,6 +39,7 @@ SCORED = 24  # where limits of the gate are fitted to them
 # what cannot be here, and what stands for it: random weights of the real classes, thin
 INSTEAD = {
     "--backbone FOLDER": "--backbone models/sd-inpainting",
+    "BLIP2": "models/blip2-itm",
     "FOLDER": "models/mobilenet",
     "weights/mobilenet": "models/mobilenet",
     "WEIGHTS": "models/sd-inpainting",

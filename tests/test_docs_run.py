@@ -110,7 +110,7 @@ def stage(lines: list[str]) -> None:
     """Paint what the commands read, in the working directory."""
     text = " ".join(lines)
     shape = {"good": 4, "defects": {"crack": 6, "hole": 6}, "size": (72, 96)}
-    tile = {"good": 4, "defects": {"blowhole": 6, "break": 6, "crack": 6}, "size": (72, 96)}
+    tile = {"good": 4, "defects": {"blowhole": 6, "break": 6, "crack": 6, "fray": 6}, "size": (72, 96)}
     for number, line in enumerate(lines):
         category = re.search(r"--category (\w+)", line)
         for name in re.findall(r"mvtec_ad:([\w/]+)|--data (data/\w+)", line):

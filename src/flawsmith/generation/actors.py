@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-import pickle
+import pickle  # between this process and its own actors only; never from a file
 import platform
 import socket
 import sys

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
+import pickle  # between this process and its own workers only, as multiprocessing and Ray do; never from a file
 import traceback
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Failure:
         return found if isinstance(found, Exception) else RuntimeError(self.said)
 
 
-class Pool:
+class Pool(ABC):
     """Hands blocks out and waits for them. Who inherits says how a worker is told of a block and heard of."""
 
     def __init__(self, made: Blocks, count: int) -> None:
@@ -50,21 +51,24 @@ class Pool:
         self.lost: deque[int] = deque()  # blocks that a worker was told of that has ended
         self.deaths = 0  # since the last block that was made
 
+    @abstractmethod
     def __enter__(self) -> Pool:
-        raise NotImplementedError
+        """Start the workers."""
 
+    @abstractmethod
     def __exit__(self, *error: object) -> None:
-        raise NotImplementedError
+        """End them, whatever they are at."""
 
+    @abstractmethod
     def tell(self, left: deque[int]) -> None:
         """Give every worker what it may have; blocks that were lost come first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def hear(self, made: dict[int, list[Finished] | Failure]) -> None:
         """Wait until a worker has made a block or has ended."""
-        raise NotImplementedError
 
     def blocks(self, starts: Sequence[int]) -> Iterator[list[Finished]]:
+        """The blocks that begin at `starts`, in order. Raises what a worker's block met, at that block's turn."""
         left: deque[int] = deque()
         made: dict[int, list[Finished] | Failure] = {}
         begun = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -115,17 +117,21 @@ def add_masks(app: FastAPI, studio: Studio) -> None:
         saved = studio.store.save_mask(data_set, key, mask, None if revision == "*" else revision, of)
         return {"revision": saved, "pixels": int(mask.sum())}
 
-    @app.post("/api/masks/{data_set}/{key}/import", response_class=Response)
-    async def take(data_set: str, key: str, request: Request) -> Response:
-        """A mask image of the user's own, answered as a mask; white is defect. It is not saved yet."""
+    async def imported(request: Request, read: Callable[[Path], np.ndarray], how: str) -> np.ndarray:
+        """The pixels of a file that was sent, as `read` finds them; the file is not kept."""
         path = studio.out / "work" / f"import-{new_id()}.png"
         images.write_bytes(path, await body_of(request), durable=False)
         try:
-            mask = images.read_mask(path)
+            return read(path)
         except FlawsmithError as error:
-            raise FlawsmithError("The file is no image that can be read as a mask.") from error
+            raise FlawsmithError(f"The file is no image that can be read {how}.") from error
         finally:
             path.unlink(missing_ok=True)
+
+    @app.post("/api/masks/{data_set}/{key}/import", response_class=Response)
+    async def take(data_set: str, key: str, request: Request) -> Response:
+        """A mask image of the user's own, answered as a mask; white is defect. It is not saved yet."""
+        mask = await imported(request, images.read_mask, "as a mask")
         size = images.image_size(studio.record(data_set, key).image)
         if mask.shape != size:
             raise FlawsmithError(
@@ -137,14 +143,7 @@ def add_masks(app: FastAPI, studio: Studio) -> None:
     @app.post("/api/places")
     async def place(request: Request) -> dict[str, Any]:
         """An image of the user's own that says where defects may lie: white, or the brighter the likelier."""
-        path = studio.out / "work" / f"import-{new_id()}.png"
-        images.write_bytes(path, await body_of(request), durable=False)
-        try:
-            image = images.read_image(path)
-        except FlawsmithError as error:
-            raise FlawsmithError("The file is no image that can be read.") from error
-        finally:
-            path.unlink(missing_ok=True)
+        image = await imported(request, images.read_image, "in colour or grey")
         if not image.any():
             raise FlawsmithError("The image is black: paint bright where defects may lie.")
         return {"id": studio.store.save_place(image), "width": image.shape[1], "height": image.shape[0]}

@@ -27,7 +27,7 @@ from typing import Any
 STAGES = {
     "imports of the method (torch, diffusers)": ["flawsmith.registry:resolve"],
     "the backbone's weights": ["flawsmith.diffusion.backbone:Backbone.from_pretrained"],
-    "data set and plan": ["flawsmith.generation.run:read_records", "flawsmith.generation.run:plan"],
+    "data set and plan": ["flawsmith.generation.sources:read", "flawsmith.generation.run:plan"],
     "checking the photographs": ["flawsmith.generation.run:_check_sources"],
     "photographs and masks": ["flawsmith.generation.loading:Loader.request"],
     "windows cut": ["flawsmith.methods.diffusion.synthesizer:DiffusionSynthesizer._canvas"],

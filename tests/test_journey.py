@@ -14,7 +14,7 @@ import pytest
 
 import fakes
 from flawsmith import datasets, demo, images, report
-from flawsmith.generation import loading
+from flawsmith.masks import large
 from written import Run, painted, tree
 
 
@@ -82,8 +82,8 @@ def test_a_large_photograph_is_handled_in_parts(
     run: Run, widget: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Masks are drawn in a tile, references cropped: the promises stay, at every place."""
-    monkeypatch.setattr(loading, "LARGE", 1000)
-    monkeypatch.setattr(loading, "TILE", 32)
+    monkeypatch.setattr(large, "LARGE", 1000)
+    monkeypatch.setattr(large, "TILE", 32)
     for method in ("perlin", "copypaste"):  # the defects are discs and lines of 60 to 100 pixels
         made = tmp_path / method
         code, _, err = run("generate", method, "--normal", widget, "-n", "6", "--out", made)

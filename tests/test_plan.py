@@ -9,12 +9,13 @@ import pytest
 
 from flawsmith import methods
 from flawsmith.config import GenerateConfig
-from flawsmith.generation.planning import Plan, plan, read_records
+from flawsmith.generation import sources
+from flawsmith.generation.planning import Plan, plan
 
 
 def planned(source: Path, n: int, **more: object) -> Plan:
     config = GenerateConfig(method="copypaste", normal=f"mvtec_ad:{source}", out=source.parent / "o", n=n, **more)
-    return plan(config, read_records(config), methods.load("copypaste"))
+    return plan(config, sources.read(config), methods.load("copypaste"))
 
 
 def test_a_job_is_the_same_however_it_is_asked_for(widget: Path) -> None:

@@ -11,7 +11,8 @@ from PIL import Image
 
 import flawsmith
 from flawsmith.config import GenerateConfig
-from flawsmith.generation.planning import plan, read_records
+from flawsmith.generation import sources
+from flawsmith.generation.planning import plan
 from flawsmith.masks import draw
 from flawsmith.masks.structure import is_structure
 from flawsmith.methods import load
@@ -90,7 +91,7 @@ def test_the_plan_keeps_the_shape_of_structure_unless_asked(tmp_path: Path, aske
     config = GenerateConfig(
         method="analogy", normal=f"mvtec_ad:{tmp_path}", out=tmp_path / "../out", n=4, mask=asked, shots=2
     )
-    made = plan(config, read_records(config), load("analogy"))
+    made = plan(config, sources.read(config), load("analogy"))
     families = {job.defect_type: job.mask for job in made.jobs}
     assert families == {"cut": asked or "whole", "chip": "varied"}
     assert any("keep their real shapes" in note for note in made.notes) == (asked is None)

@@ -252,6 +252,16 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
 
 
+def reduced(image: np.ndarray, longest: int) -> tuple[np.ndarray, float]:
+    """A copy of (H, W, 3) uint8 whose longest side is at most `longest`, and by what its sides were divided, 1 or more.
+
+    An image that is small enough is returned itself.
+    """
+    height, width = image.shape[:2]
+    step = max(1.0, max(height, width) / longest)
+    return (image if step == 1 else resize(image, max(1, round(height / step)), max(1, round(width / step)))), step
+
+
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize (H, W) bool by nearest neighbour."""
     return cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)

@@ -14,7 +14,7 @@ pytest.importorskip("diffusers")
 import fakes
 from flawsmith import captions, compose
 from flawsmith.config import GenerateConfig
-from flawsmith.generation import planning
+from flawsmith.generation import planning, sources
 from flawsmith.methods.diffusion import sketches
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.records import Request, Sample
@@ -96,5 +96,5 @@ def test_without_a_reference_the_words_choose_the_mask(
     for number in range(3):
         fakes.save(tmp_path / "photos" / f"{number}.png", fakes.photo(number))
     config = GenerateConfig(method="inpaint", normal=f"folder:{tmp_path / 'photos'}", n=3, out=tmp_path / "o", **asked)
-    made = planning.plan(config, planning.read_records(config), inpaint)
+    made = planning.plan(config, sources.read(config), inpaint)
     assert {job.mask for job in made.jobs} == {family}

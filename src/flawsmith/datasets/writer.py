@@ -85,8 +85,9 @@ class Writer:
             before = inputs.parse_json(config.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise FlawsmithError(f"{config} is damaged ({error}): choose another --out or remove it.") from error
+        known = _flat(before)
         for key, value in _flat(description).items():
-            old = _flat(before).get(key, None if key == "runtime" else "not set")  # folders older than the setting
+            old = known.get(key, None if key == "runtime" else "not set")  # folders older than the setting
             if key == "digits" and old != value:
                 raise FlawsmithError(
                     f"Output folder {out} was begun for fewer images and counts them with {old} digits, a run this "

@@ -32,6 +32,7 @@ def gate(made: Plan, loader: Loader, synthesizer: Synthesizer) -> Gate | None:
     config = loader.config
     if config.gate == "off":
         return None
+    references = _references(made, loader)
     encoder = None if config.features is None else frozen(config.features)
     reads = None if config.words is None else reader(config.words)
     dials = loader.mask_options
@@ -42,9 +43,9 @@ def gate(made: Plan, loader: Loader, synthesizer: Synthesizer) -> Gate | None:
     graded = config.severity is not None or (aim is not None and aim.aims("severity"))
     unasked = settled(placed, sized, graded, synthesizer.imitates)
     if config.gate in LEVELS:
-        return Gate.of(cast(Level, config.gate), _references(made, loader), encoder, unasked, reader=reads)
+        return Gate.of(cast(Level, config.gate), references, encoder, unasked, reader=reads)
     limits = profile.load(Path(config.gate))
-    return Gate.of("normal", _references(made, loader), encoder, unasked, limits, Path(config.gate).name, reads)
+    return Gate.of("normal", references, encoder, unasked, limits, Path(config.gate).name, reads)
 
 
 def fits(exemplar: Record, gate: Gate, loader: Loader) -> bool:

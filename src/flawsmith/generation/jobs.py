@@ -77,7 +77,7 @@ class Jobs(Sequence[Job]):
     def _job(self, index: int, turn: int, kind: Kind) -> Job:
         """The image that is number `turn` of its kind: its photograph, and what is painted on it."""
         names = kind.category, kind.defect_type
-        normal = shuffled(kind.normals, hash_seed(self.config.seed, "normal", *names), turn)
+        normal = shuffled(kind.normals, turn, self.config.seed, "normal", *names)
         seed = hash_seed(self.config.seed, index)
         if not kind.parts:
             return self._single(index, turn, kind, normal, seed)
@@ -92,9 +92,8 @@ class Jobs(Sequence[Job]):
     def _single(self, index: int, turn: int, kind: Kind, normal: Record, seed: int) -> Job:
         """A defect that is number `turn` of its kind: its references, mask family, words."""
         config, names = self.config, (kind.category, kind.defect_type)
-        walk = hash_seed(config.seed, "reference", *names)
         many = self.shown if kind.references else 0
-        shown = [shuffled(kind.references, walk, turn + more) for more in range(many)]
+        shown = [shuffled(kind.references, turn + more, config.seed, "reference", *names) for more in range(many)]
         caption = config.prompt or ""
         of_the_data = config.reference is None and config.references_from is None
         if not caption and shown and of_the_data and self.trained:
@@ -116,10 +115,10 @@ class Jobs(Sequence[Job]):
         )
 
 
-def shuffled(items: Sequence[Any], seed: int, turn: int) -> Any:
-    """The `turn`-th item of an endless walk through `items`, each pass in a new order."""
+def shuffled(items: Sequence[Any], turn: int, seed: int, *words: str) -> Any:
+    """The `turn`-th item of an endless walk through `items`, each pass in a new order by the seed and any words."""
     epoch, place = divmod(turn, len(items))
-    return items[int(_order(seed, epoch, len(items))[place])]
+    return items[int(_order(hash_seed(seed, *words), epoch, len(items))[place])]
 
 
 @lru_cache(maxsize=512)  # two walks of each kind, and the passes that they are in

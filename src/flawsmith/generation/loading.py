@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
@@ -17,13 +17,13 @@ import numpy as np
 from flawsmith import captions, compose, images, masks
 from flawsmith.config import GenerateConfig
 from flawsmith.errors import FlawsmithError
+from flawsmith.masks import large
+from flawsmith.masks.options import severity_of
+from flawsmith.masks.placement import bell, clear_of
 from flawsmith.records import Job, Record, Request, Sample, Target, hash_seed
 from flawsmith.registry import resolve
 
 CACHE_BYTES = 192 << 20  # decoded photographs kept between jobs; one larger than this is not kept at all
-LARGE = 24 << 20  # pixels of a photograph that is handled in parts
-SPREAD = 1 / 12  # of the image's sides: how far from the place of a missed defect others are laid, s.d.
-TILE = 2048  # side of the square of a large photograph in which a mask is drawn
 
 State = tuple[int, int, int]  # of a file: when it was written, its size, its number
 Known = dict[Path, tuple[str, State | None]]  # of a file: its checksum, or "", and what it looked like then
@@ -76,7 +76,12 @@ class Loader:
 
     def _load(self, record: Record) -> Sample:
         self.sha(record.image)  # before the pixels: so a file that changes meanwhile is noticed when it is named
-        return _load(record)
+        sample = record.load()
+        if record.is_good or sample.mask.size <= large.LARGE or not sample.mask.any():
+            return sample
+        view = compose.window(sample.mask, minimum=1024, context=2.0).slices
+        info = {**sample.info, "whole": sample.mask.size}
+        return replace(sample, image=sample.image[view].copy(), mask=sample.mask[view].copy(), info=info)
 
     def side(self, record: Record) -> float:
         """The square root of the share of its photograph that a record's mask covers, 0 to 1."""
@@ -145,60 +150,22 @@ class Loader:
         Without one it is a bell around the place of a `target`: of all jobs together the density of those places.
         """
         if self.config.heat is None:
-            return None if target is None or target.place is None else _bell(shape, target.place)
+            return None if target is None or target.place is None else bell(shape, target.place)
         if shape not in self._heats:
             grey = images.read_image(self.config.heat).mean(axis=2).astype(np.float32)
             self._heats[shape] = cv2.resize(grey, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
         return self._heats[shape]
 
-    def severity(self, job: Job) -> float | None:
-        """How strong a job's defect is to be."""
-        return severity_of(self.config.severity or (None if job.target is None else job.target.severity), job.seed)
-
-    @staticmethod
-    def _tile(
-        family: str, allowed: np.ndarray, rng: np.random.Generator, options: masks.MaskOptions, heated: bool
-    ) -> tuple[slice, slice]:
-        """Where a mask is drawn: everywhere, on a large photograph in a random square that meets the object.
-
-        A crack as long as a 100-megapixel plate is no defect, and its window would not fit in memory. A real mask has
-        its own size; whoever asks for a size or a place means the whole object.
-        """
-        if (
-            allowed.size <= LARGE
-            or family in masks.REAL
-            or options.size is not None
-            or heated
-            or options.place != "anywhere"
-        ):
-            return slice(None), slice(None)
-        step = 32
-        rows, columns = np.nonzero(allowed[::step, ::step])
-        if not len(rows):
-            return slice(None), slice(None)
-        pick = int(rng.integers(len(rows)))
-        top = min(max(0, int(rows[pick]) * step - TILE // 2), max(0, allowed.shape[0] - TILE))
-        left = min(max(0, int(columns[pick]) * step - TILE // 2), max(0, allowed.shape[1] - TILE))
-        return slice(top, top + TILE), slice(left, left + TILE)
-
-    def _options(
-        self, reference: Sample | None, pixels: int, severity: float | None, target: Target | None
-    ) -> masks.MaskOptions:
-        """The dials; for a cropped reference its enlargement is that of the whole photograph."""
-        options = self.mask_options
-        if target is not None and options.size is None:
-            options = options.model_copy(update={"size": target.size})
+    def _options(self, job: Job, severity: float | None) -> masks.MaskOptions:
+        """The dials of a job's mask: the user's, then what the job aims at, its severity, its words."""
+        options, told = self.mask_options, dict[str, Any]()
+        if job.target is not None and options.size is None:
+            told["size"] = job.target.size
         if severity is not None and options.severity is None:
-            options = options.model_copy(update={"severity": severity})
-        return self._scaled(options, reference, pixels)
-
-    @staticmethod
-    def _scaled(options: masks.MaskOptions, reference: Sample | None, pixels: int) -> masks.MaskOptions:
-        if reference is None or "whole" not in reference.info:
-            return options
-        factor = masks.enlargement(pixels / reference.info["whole"]) / masks.enlargement(pixels / reference.mask.size)
-        low, high = options.scale
-        return options.model_copy(update={"scale": (low * factor, high * factor)})
+            told["severity"] = severity
+        if job.mask == "component" and options.colour is None:  # "the red part is missing" means a red one
+            told["colour"] = captions.parse(job.caption, job.normal.category).colour or None
+        return options.model_copy(update=told)
 
     def _learned_mask(self, job: Job, allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A mask of the run's model for the job's type and caption, (H, W) bool."""
@@ -215,7 +182,8 @@ class Loader:
         """
         reference = self.sample(job.reference) if job.reference else None  # first: it is cropped, the normal is not
         normal = self.sample(job.normal) if onto is None else replace(onto, mask=np.zeros_like(onto.mask))
-        severity = self.severity(job)
+        aimed = None if job.target is None else job.target.severity
+        severity = severity_of(self.config.severity or aimed, job.seed)
         seed = job.seed if redraw == 0 else hash_seed(job.seed, redraw)
         others = tuple(self.sample(record) for record in job.others)
         warp = None
@@ -223,59 +191,16 @@ class Loader:
             mask = self.mask_file(Path(job.mask), normal.image.shape[:2], "Mask", job.normal.image)
         else:
             rng = np.random.default_rng(hash_seed(seed, "mask"))
-            allowed, image = self.allowed(job.normal), normal.image
+            allowed = self.allowed(job.normal)
             if onto is not None:
-                allowed = _clear(allowed, onto.mask)
+                allowed = clear_of(allowed, onto.mask)
             if self.mask_run is not None:
                 mask = self._learned_mask(job, allowed, rng)
                 return Request(normal, mask, job.defect_type, job.caption, reference, seed, None, others, severity)
-            options = self._options(reference, allowed.size, severity, job.target)
-            heat = self.heat(allowed.shape, job.target)
-            tile = self._tile(job.mask, allowed, rng, options, heat is not None)
-            if job.mask == "component" and options.colour is None:  # "the red part is missing" means a red one
-                said = captions.parse(job.caption, job.normal.category).colour or None
-                options = options.model_copy(update={"colour": said})
-            heat = None if heat is None else heat[tile]
-            drawn, warp = masks.draw(job.mask, allowed[tile], rng, options, reference, image[tile], others, heat)
-            mask = drawn
-            if drawn.shape != allowed.shape:
-                mask = np.zeros(allowed.shape, dtype=bool)
-                mask[tile] = drawn
+            options, heat = self._options(job, severity), self.heat(allowed.shape, job.target)
+            mask, warp = large.draw(job.mask, allowed, rng, options, reference, normal.image, others, heat)
         whole = job.mask == "whole"
         return Request(normal, mask, job.defect_type, job.caption, reference, seed, warp, others, severity, whole)
-
-
-def severity_of(span: Sequence[float] | None, seed: int) -> float | None:
-    """The severity of the image of a seed: drawn once, between the ends that were asked for."""
-    if span is None:
-        return None
-    low, high = span
-    return round(low + (high - low) * (hash_seed(seed, "severity") % 10_001) / 10_000, 4)
-
-
-def _bell(shape: tuple[int, ...], place: tuple[float, float]) -> np.ndarray:
-    """A bell of a twelfth of the image's side around a place (x, y) in shares of it, (H, W) float32, nowhere 0."""
-    rows, columns = (
-        np.exp(-0.5 * (((np.arange(side) + 0.5) / side - middle) / SPREAD) ** 2)
-        for side, middle in zip(shape, place[::-1], strict=True)
-    )
-    return (np.outer(rows, columns) + 1e-6).astype(np.float32)
-
-
-def _clear(allowed: np.ndarray, taken: np.ndarray) -> np.ndarray:
-    """The allowed area (H, W) bool less what is within six pixels of a mask; all of it where nothing is left."""
-    near = cv2.dilate(taken.astype(np.uint8), np.ones((13, 13), np.uint8)).astype(bool)
-    rest = allowed & ~near
-    return rest if np.count_nonzero(rest) >= 64 else allowed
-
-
-def _load(record: Record) -> Sample:
-    sample = record.load()
-    if record.is_good or sample.mask.size <= LARGE or not sample.mask.any():
-        return sample
-    view = compose.window(sample.mask, minimum=1024, context=2.0).slices
-    info = {**sample.info, "whole": sample.mask.size}
-    return replace(sample, image=sample.image[view].copy(), mask=sample.mask[view].copy(), info=info)
 
 
 def _state(path: Path) -> State:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,16 @@ from flawsmith.config import GenerateConfig
 from flawsmith.datasets.lock import PARTIAL
 from flawsmith.datasets.writer import Writer
 from flawsmith.errors import FlawsmithError, unknown
-from flawsmith.generation import executors, gating
+from flawsmith.generation import executors, gating, sources
 from flawsmith.generation.blocks import Blocks, load
 from flawsmith.generation.executors import Executor
 from flawsmith.generation.jobs import shuffled
 from flawsmith.generation.loading import Loader
-from flawsmith.generation.planning import Plan, plan, read_records
+from flawsmith.generation.planning import Plan, plan
 from flawsmith.generation.tally import Tally
 from flawsmith.masks import propose
 from flawsmith.methods.base import Synthesizer
-from flawsmith.records import GOOD, Job, Progress, Record, hash_seed
+from flawsmith.records import GOOD, Job, Progress, Record
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,12 @@ def prepare(config: GenerateConfig, progress: Progress | None = None) -> tuple[P
         mask, shown = propose.write_proposal(config.reference, config.out)
         config = config.model_copy(update={"reference_mask": mask})
         notes.append(f"The reference's mask was proposed: look at {shown}, and where it is wrong, correct {mask}.")
+    _check_mask(config)
     synthesizer = load(config)
     executors.refuse_jobs(config, synthesizer)
-    if config.mask is not None and config.mask not in masks.MASKS and not Path(config.mask).is_file():
-        raise unknown("Mask", config.mask, masks.MASKS, "and is no image file")
-    records = read_records(config)
-    made = plan(config, records, synthesizer)
-    made.notes.extend(notes)
     loader = Loader(config)
-    if loader.mask_is_file and (config.defects[1] > 1 or config.combine):
-        asked = "--combine" if config.combine else f"--defects {config.defects[1]}"
-        raise FlawsmithError(
-            f"{asked} needs masks that are drawn, and --mask {config.mask} is an image: leave out one of them."
-        )
+    found = sources.read(config)
+    made = plan(config, found, synthesizer)
     Writer.check(config.out, made.description)
     first = made.jobs.first_round()
     _check_sources(first, made.exemplars, loader, synthesizer, progress)
@@ -70,7 +63,20 @@ def prepare(config: GenerateConfig, progress: Progress | None = None) -> tuple[P
         job = singles.get(defect)
         if job and synthesizer.learns == "nothing" and defect not in (synthesizer.types(job.normal.category) or defect):
             synthesizer.generate([loader.request(job)])
-    return made, synthesizer, loader
+    return replace(made, notes=[*made.notes, *notes]), synthesizer, loader
+
+
+def _check_mask(config: GenerateConfig) -> None:
+    """Refuse a --mask that is neither a family nor an image, and an image where several masks are needed."""
+    if config.mask is None or config.mask in masks.MASKS:
+        return
+    if not Path(config.mask).is_file():
+        raise unknown("Mask", config.mask, masks.MASKS, "and is no image file")
+    if config.defects[1] > 1 or config.combine:
+        asked = "--combine" if config.combine else f"--defects {config.defects[1]}"
+        raise FlawsmithError(
+            f"{asked} needs masks that are drawn, and --mask {config.mask} is an image: leave out one of them."
+        )
 
 
 def _check_sources(
@@ -119,6 +125,7 @@ def run(config: GenerateConfig, progress: Progress | None = None) -> Summary:
         if painted_on is not None:
             loader.expect(painted_on, line["normal"]["sha"])
 
+    notes = made.notes
     with Writer(config.out, made.description, hear) as writer:
         resumed = min(writer.count, total)
         _copy_normals(made, config)
@@ -126,12 +133,12 @@ def run(config: GenerateConfig, progress: Progress | None = None) -> Summary:
             progress("resuming" if resumed else "starting", resumed, total, {})
         if resumed < total:
             gate = gating.gate(made, loader, synthesizer)
-            made.notes.extend(gating.left_out(made, loader, gate))
+            notes = [*notes, *gating.left_out(made, loader, gate)]
             blocks = Blocks(made, loader, synthesizer, gate)
             with executors.choose(blocks, total - resumed) as painters:
                 _paint(writer, made, tally, painters, blocks.starts(resumed), progress)
     refused = dict(sorted(tally.refused.items()))
-    counts = tally.kept, tally.rejected, resumed, dict(tally.reasons), made.notes, refused, dict(tally.changed)
+    counts = tally.kept, tally.rejected, resumed, dict(tally.reasons), notes, refused, dict(tally.changed)
     return Summary(config.out, *counts)
 
 
@@ -161,8 +168,8 @@ def _copy_normals(made: Plan, config: GenerateConfig) -> None:
     share = round(len(made.jobs) * config.untouched / (1 - config.untouched))
     for turn in range(min(share, len(made.normals) * max(map(len, made.normals.values())))):  # then all have come
         category = list(made.normals)[turn % len(made.normals)]
-        seed = hash_seed(config.seed, "untouched", category)
-        used.add(shuffled(made.normals[category], seed, turn // len(made.normals)).image)
+        photograph = shuffled(made.normals[category], turn // len(made.normals), config.seed, "untouched", category)
+        used.add(photograph.image)
     for category, normals in made.normals.items():
         start = config.out / category if made.description["several_categories"] else config.out
         for number, path in enumerate(record.image for record in normals):

@@ -54,13 +54,12 @@ class Tally:
         if one.print is None:
             return False
         prints = self._prints[one.line["category"], one.line["defect_type"]]
-        return any(
-            near([one.print], [_written(self.out, *(place(made, index, *where) for where in FILES))])
-            for index in prints.maybe(one.print)
-        )
-
-
-FILES = ("test", ".png"), ("ground_truth", "_mask.png")
+        for index in prints.maybe(one.print):
+            image, mask = place(made, index, "test", ".png"), place(made, index, "ground_truth", "_mask.png")
+            earlier = _written(self.out, image, mask)
+            if near([one.print], [earlier]):
+                return True
+        return False
 
 
 @lru_cache(maxsize=256)

@@ -29,9 +29,8 @@ def within(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
     grow = max(4, round(WIDE * max(height, width)))
     up, start = max(0, top - grow), max(0, left - grow)
     view = image[up : bottom + grow, start : right + grow]
-    step = max(1.0, max(view.shape[:2]) / REDUCED)
-    size = max(1, round(view.shape[0] / step)), max(1, round(view.shape[1] / step))
-    small = np.ascontiguousarray(images.resize(view, *size) if step > 1 else view)
+    small, step = images.reduced(view, REDUCED)
+    small = np.ascontiguousarray(small)
     rows, columns = _span(top - up, bottom - up, step), _span(left - start, right - start, step)
     labels = np.full(small.shape[:2], cv2.GC_BGD, dtype=np.uint8)
     labels[rows, columns] = cv2.GC_PR_FGD

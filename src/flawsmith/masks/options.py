@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from flawsmith.config import validated
+from flawsmith.records import hash_seed
 
 MINIMUM = 12  # pixels; a smaller mask could not be told from a dead pixel
 
@@ -85,6 +87,14 @@ def log_uniform(rng: np.random.Generator, pair: Span, severity: float | None = N
     if severity is None:
         return math.exp(drawn)
     return float(pair[0] ** (1 - severity) * pair[1] ** severity)
+
+
+def severity_of(span: Sequence[float] | None, seed: int) -> float | None:
+    """The severity of the image of a seed: drawn once, between the ends that were asked for; None where none were."""
+    if span is None:
+        return None
+    low, high = span
+    return round(low + (high - low) * (hash_seed(seed, "severity") % 10_001) / 10_000, 4)
 
 
 def mask_options(given: dict[str, Any]) -> MaskOptions:

@@ -16,6 +16,7 @@ Place = Literal["anywhere", "edge", "centre"]
 REDUCED = 256  # longest side of the reduced copy
 CANDIDATES = 64  # positions tried at once
 ENOUGH = 0.97  # share of a shape on the allowed area that ends the search
+SPREAD = 1 / 12  # of the photograph's sides: standard deviation of a `bell`
 POINTS = 160  # pixels of a shape that are looked up instead of all of them
 
 
@@ -198,3 +199,19 @@ def stamp(mask: np.ndarray, shape: np.ndarray, top: int, left: int, allowed: np.
         usable = parts == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
     mask[rows, columns] |= usable
     return int(usable.sum())
+
+
+def bell(shape: tuple[int, ...], place: tuple[float, float]) -> np.ndarray:
+    """A heat map (H, W) float32 around a place (x, y) in shares of the photograph's sides, nowhere 0."""
+    rows, columns = (
+        np.exp(-0.5 * (((np.arange(side) + 0.5) / side - middle) / SPREAD) ** 2)
+        for side, middle in zip(shape, place[::-1], strict=True)
+    )
+    return (np.outer(rows, columns) + 1e-6).astype(np.float32)
+
+
+def clear_of(allowed: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """The allowed area (H, W) bool less what is within six pixels of a mask; all of it where nothing is left."""
+    near = cv2.dilate(taken.astype(np.uint8), np.ones((13, 13), np.uint8)).astype(bool)
+    rest = allowed & ~near
+    return rest if np.count_nonzero(rest) >= 64 else allowed

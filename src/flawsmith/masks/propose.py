@@ -27,8 +27,7 @@ SMALLEST = 6  # pixels of the reduced copy
 def propose(image: np.ndarray) -> np.ndarray | None:
     """The likeliest defect in (H, W, 3) uint8 as (H, W) bool, or None where nothing clearly stands out."""
     height, width = image.shape[:2]
-    step = max(1.0, max(height, width) / REDUCED)
-    small = images.resize(image, max(1, round(height / step)), max(1, round(width / step))) if step > 1 else image
+    small, step = images.reduced(image, REDUCED)
     if min(small.shape[:2]) < 16:
         return None
     inside = _inside(small)

@@ -20,8 +20,7 @@ RARE = 0.12  # a colour on less of the frame than this is not background: the ob
 def foreground(image: np.ndarray) -> np.ndarray:
     """The object in (H, W, 3) uint8 as (H, W) bool; all True for a surface, or when no object stands out."""
     height, width = image.shape[:2]
-    step = max(1.0, max(height, width) / REDUCED)
-    small = images.resize(image, max(1, round(height / step)), max(1, round(width / step))) if step > 1 else image
+    small, step = images.reduced(image, REDUCED)
     if min(small.shape[:2]) < 16:
         return np.ones((height, width), dtype=bool)
     found = _product(small)

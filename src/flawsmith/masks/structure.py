@@ -46,9 +46,7 @@ def is_structure(exemplars: Sequence[Sample], goods: Sequence[np.ndarray]) -> bo
 
 def _seen(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Strength of the edges of an image (H, W, 3) uint8 and its object, both (h, w), on the reduced copy."""
-    height, width = image.shape[:2]
-    step = max(1.0, max(height, width) / REDUCED)
-    small = images.resize(image, max(1, round(height / step)), max(1, round(width / step))) if step > 1 else image
+    small, _ = images.reduced(image, REDUCED)
     grey = cv2.GaussianBlur(small.mean(axis=2).astype(np.float32), (0, 0), 1.0)
     edges = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
     return cv2.GaussianBlur(edges, (0, 0), 1.0), _small(foreground(image), edges.shape)

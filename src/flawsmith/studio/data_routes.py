@@ -13,8 +13,8 @@ from fastapi.responses import Response
 import flawsmith
 from flawsmith import images, masks
 from flawsmith.errors import FlawsmithError
-from flawsmith.generation.loading import severity_of
 from flawsmith.masks import boxes
+from flawsmith.masks.options import severity_of
 from flawsmith.records import hash_seed
 from flawsmith.studio import asked, dials
 from flawsmith.studio.catalogue import around, shown, thumbnail

@@ -18,7 +18,7 @@ from flawsmith.datasets.exports import run as exports
 from flawsmith.datasets.writer import Writer, read_manifest
 from flawsmith.errors import FlawsmithError
 from flawsmith.generation import run as generation
-from flawsmith.generation.loading import severity_of
+from flawsmith.masks.options import severity_of
 from flawsmith.methods.base import Synthesizer
 from flawsmith.methods.samples import Samples
 from flawsmith.records import Progress, Sample

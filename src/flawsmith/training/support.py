@@ -13,7 +13,7 @@ from flawsmith import captions, compose, images, masks, methods
 from flawsmith.config import GenerateConfig, TrainConfig
 from flawsmith.datasets.splits import few_shot, hold_out
 from flawsmith.errors import FlawsmithError, unknown
-from flawsmith.generation import planning
+from flawsmith.generation import planning, sources
 from flawsmith.generation.loading import Loader
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.records import Record, Request, Sample
@@ -124,7 +124,7 @@ def drawn(config: TrainConfig, category: str) -> list[Sample]:
         method="procedural", normal=config.data, category=category, n=DRAWN, seed=config.seed, out=config.out / "unused"
     )
     synthesizer = methods.load("procedural")
-    made = planning.plan(settings, planning.read_records(settings), synthesizer)
+    made = planning.plan(settings, sources.read(settings), synthesizer)
     loader = Loader(settings)
     samples = [synthesizer.generate([loader.request(job)])[0] for job in made.jobs]
     return [sample for sample in samples if "rejected" not in sample.info]

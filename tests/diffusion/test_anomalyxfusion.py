@@ -18,7 +18,7 @@ pytest.importorskip("peft")
 
 import small  # noqa: E402
 from small import samples  # noqa: E402
-from xfusion import masks, windows  # noqa: E402
+from xfusion import masks, step_loss, windows  # noqa: E402
 
 import fakes  # noqa: E402
 from contract import MASKS, Contract, a_request  # noqa: E402
@@ -31,7 +31,6 @@ from flawsmith.methods.base import Synthesizer  # noqa: E402
 from flawsmith.methods.diffusion.appearance import AppearanceStats, appearance_of  # noqa: E402
 from flawsmith.training import run as training  # noqa: E402
 from flawsmith.training.settings import FitConfig, settings_of  # noqa: E402
-from flawsmith.training.windows import step_loss  # noqa: E402
 
 settings = partial(small.settings, "anomalyxfusion", {"lora_rank": 2, "mask_steps": 0})
 

@@ -12,13 +12,12 @@ pytest.importorskip("peft")
 
 import thin  # noqa: E402
 from small import samples  # noqa: E402
-from xfusion import masks, windows  # noqa: E402
+from xfusion import masks, step_loss, windows  # noqa: E402
 
 from contract import MASKS, a_request, check  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.methods.anomalyxfusion.synthesizer import AnomalyXFusion  # noqa: E402
 from flawsmith.training.settings import FitConfig  # noqa: E402
-from flawsmith.training.windows import step_loss  # noqa: E402
 
 
 def test_ldm_stack(clip: Path) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from small import samples
 
 import fakes
+from flawsmith.diffusion.backbone import Backbone
+from flawsmith.diffusion.batch import Batch
 from flawsmith.records import Sample
 from flawsmith.training.fitting import Material, TypeWindows
+from flawsmith.training.losses import batch_loss
 from flawsmith.training.settings import FitConfig
+from flawsmith.training.steps import draw
 
 
 def windows(count: int = 6) -> TypeWindows:
@@ -25,3 +31,9 @@ def masks(count: int) -> torch.Tensor:
     for row in range(count):
         found[row, 0, 4 + row : 12 + row, 6:20] = 1
     return found
+
+
+def step_loss(backbone: Backbone, batch: Batch, step: int, config: FitConfig, condition: Any) -> torch.Tensor:
+    """The scalar loss of training step `step`."""
+    t, noise = draw(backbone, config, step)
+    return batch_loss(backbone, batch, t, noise, config, condition, config.loss_norm).mean()

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 
 from flawsmith.evaluation.metrics import scores
-from flawsmith.evaluation.metrics.scores import auroc, average_precision, paired_bootstrap
+from flawsmith.evaluation.metrics.scores import auroc, paired_bootstrap
 
 SCORES = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
 TRUTH = np.array([1, 0, 1, 1, 0, 0], bool)
+
+
+def average_precision(found: np.ndarray, truth: np.ndarray) -> float | None:
+    return scores.count(found, truth).ap()
 
 
 def test_average_precision_of_six_by_hand() -> None:

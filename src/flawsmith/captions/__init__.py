@@ -136,7 +136,6 @@ COLOURS: dict[str, tuple[str, ...]] = {
     "blue": ("blue", "bluish", "navy"),
     "purple": ("purple", "violet", "purplish"),
 }
-NEUTRAL = ("black", "dark", "grey", "white", "bright")  # the colours a grey photograph can show
 
 SEVERITIES: dict[str, tuple[str, ...]] = {
     "faint": ("faint", "slight", "subtle", "barely visible", "minor", "shallow", "weak", "hardly visible", "mild"),

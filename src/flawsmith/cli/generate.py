@@ -55,9 +55,9 @@ def generate(
     mask: Annotated[
         str | None,
         typer.Option(
-            help="blob, box, polygon, perlin, scratch, crack, spots, reference (a real mask, moved), varied (a new "
-            "shape like it), component (a part of the product), learned (by a trained run), or a mask image. "
-            "Default: what suits method and defect."
+            help="blob, box, polygon, perlin, scratch, crack, spots, reference (a real mask, moved), whole (the same, "
+            "with all that is in it), varied (a new shape like it), component (a part of the product), learned (by a "
+            "trained run), or a mask image. Default: what suits method and defect."
         ),
     ] = None,
     severity: Annotated[
@@ -121,13 +121,16 @@ def generate(
         ),
     ] = None,
     features: Annotated[
-        str | None, typer.Option(help="Frozen vision model (folder or hub id) that the gate also asks. Needs torch.")
+        str | None,
+        typer.Option(
+            help="Frozen vision model (folder or hub id) that the gate also asks; needs flawsmith[diffusion]."
+        ),
     ] = None,
     words: Annotated[
         str | None,
         typer.Option(
             help="Model of images and texts (CLIP; folder or hub id) by which the gate refuses an image that painting "
-            "brought no nearer to its caption. Needs torch."
+            "brought no nearer to its caption. Needs flawsmith[diffusion]."
         ),
     ] = None,
     reference: Annotated[

@@ -7,7 +7,7 @@ it says wrongly is refused with the file, the entry and the remedy.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -168,6 +168,23 @@ def notes(entry: dict[str, Any]) -> dict[str, str]:
     own = own if isinstance(own, dict) else {}
     said = {"caption": entry.get("caption"), "group": own.get("group"), "category": own.get("category")}
     return {key: value.strip() for key, value in said.items() if isinstance(value, str) and inputs.is_text(value)}
+
+
+def described(
+    found: Tree, ending: str, fits: Callable[[Path], bool], read: Callable[[Path], Found]
+) -> dict[Path, Found]:
+    """What files that are about one image each say, by image. Raises FlawsmithError where two are about the same."""
+    listed: dict[Path, Found] = {}
+    for path in found.others:
+        if path.suffix.lower() != ending or not fits(path):
+            continue
+        one = read(path)
+        if one.image in listed:
+            raise FlawsmithError(
+                f"{path} describes {one.image.name}, and so does {listed[one.image].where}: keep one of them."
+            )
+        listed[one.image] = one
+    return listed
 
 
 def records(root: Path, found: Sequence[Found], category: str | None, group_by: str) -> list[Record]:

@@ -39,15 +39,7 @@ def read(root: Path, category: str | None = None, group_by: str = "group") -> li
     an area, and names that lead out of the folder.
     """
     found = Tree(root)
-    listed: dict[Path, Found] = {}
-    for path in found.others:
-        if path.suffix.lower() == ".json" and is_annotation(path):
-            one = _read_file(path, found)
-            if one.image in listed:
-                raise FlawsmithError(
-                    f"{path} describes {one.image.name}, and so does {listed[one.image].where}: keep one of them."
-                )
-            listed[one.image] = one
+    listed = annotated.described(found, ".json", is_annotation, lambda path: _read_file(path, found))
     if not listed:
         raise FlawsmithError(f"Folder {root} holds no LabelMe file (*.json with shapes): name the right folder.")
     for image in found.images:

@@ -107,20 +107,6 @@ def _datumaro(folder: Path) -> str:
     return f"{found[0].relative_to(folder)} holds Datumaro's items" if found else ""
 
 
-def _cvat(folder: Path) -> str:
-    for path in _some(folder, lambda path: path.suffix.lower() == ".xml"):
-        if cvat.is_annotation(path):
-            return f"{path.relative_to(folder)} holds CVAT's annotations"
-    return ""
-
-
-def _label_studio(folder: Path) -> str:
-    for path in _some(folder, lambda path: path.suffix.lower() == ".json"):
-        if label_studio.is_export(path):
-            return f"{path.relative_to(folder)} holds Label Studio's tasks"
-    return ""
-
-
 def _hf_dataset(folder: Path) -> str:
     found = [path for path in (folder / rows.METADATA, *folder.glob(f"*/{rows.METADATA}")) if path.is_file()]
     return f"{found[0].relative_to(folder)} holds a row for every image" if found else ""
@@ -146,20 +132,6 @@ def _yolo(folder: Path) -> str:
     return ""
 
 
-def _voc(folder: Path) -> str:
-    for path in _some(folder, lambda path: path.suffix.lower() == ".xml"):
-        if voc.is_annotation(path):
-            return f"{path.relative_to(folder)} is an annotation of Pascal VOC"
-    return ""
-
-
-def _labelme(folder: Path) -> str:
-    for path in _some(folder, lambda path: path.suffix.lower() == ".json"):
-        if labelme.is_annotation(path):
-            return f"{path.relative_to(folder)} holds LabelMe's shapes"
-    return ""
-
-
 def _some(folder: Path, fits: Callable[[Path], bool]) -> list[Path]:
     """The first files that fit, of the first LOOKED_AT."""
     found: list[Path] = []
@@ -172,6 +144,16 @@ def _some(folder: Path, fits: Callable[[Path], bool]) -> list[Path]:
     return found[:50]
 
 
+def _file(ending: str, fits: Callable[[Path], bool], says: str) -> Callable[[Path], str]:
+    """The reason of a format that one of its files gives away."""
+
+    def look(folder: Path) -> str:
+        paths = _some(folder, lambda path: path.suffix.lower() == ending)
+        return next((f"{path.relative_to(folder)} {says}" for path in paths if fits(path)), "")
+
+    return look
+
+
 # In this order: the first that fits is taken.
 LOOKS: dict[str, Callable[[Path], str]] = {
     "mvtec_ad2": _mvtec_ad2,
@@ -182,10 +164,10 @@ LOOKS: dict[str, Callable[[Path], str]] = {
     "datumaro": _datumaro,
     "hf_dataset": _hf_dataset,
     "coco": _coco,
-    "cvat": _cvat,
-    "label_studio": _label_studio,
-    "voc": _voc,
-    "labelme": _labelme,
+    "cvat": _file(".xml", cvat.is_annotation, "holds CVAT's annotations"),
+    "label_studio": _file(".json", label_studio.is_export, "holds Label Studio's tasks"),
+    "voc": _file(".xml", voc.is_annotation, "is an annotation of Pascal VOC"),
+    "labelme": _file(".json", labelme.is_annotation, "holds LabelMe's shapes"),
     "webdataset": _webdataset,
     "yolo": _yolo,
     "ksdd": _ksdd,

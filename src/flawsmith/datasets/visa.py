@@ -21,8 +21,6 @@ from flawsmith.datasets.annotated import Found, Tree, records
 from flawsmith.errors import FlawsmithError
 from flawsmith.records import COMBINED, GOOD, Record
 
-ANOMALY = "anomaly"  # the type where only the tables of splits tell
-
 
 def tables(root: Path) -> tuple[list[Path], Path | None]:
     """The objects' tables, and that of the splits where there is one."""

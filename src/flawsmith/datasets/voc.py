@@ -37,15 +37,7 @@ def read(root: Path, category: str | None = None, group_by: str = "group") -> li
     """
     found = Tree(root)
     splits = _splits(found)
-    listed: dict[Path, Found] = {}
-    for path in found.others:
-        if path.suffix.lower() == ".xml" and is_annotation(path):
-            one = _read_file(path, found, splits)
-            if one.image in listed:
-                raise FlawsmithError(
-                    f"{path} describes {one.image.name}, and so does {listed[one.image].where}: keep one of them."
-                )
-            listed[one.image] = one
+    listed = annotated.described(found, ".xml", is_annotation, lambda path: _read_file(path, found, splits))
     if not listed:
         raise FlawsmithError(f"Folder {root} holds no Pascal VOC annotation (*.xml): name the right folder.")
     homes = {image.parent for image in listed}

@@ -46,7 +46,7 @@ class Maker:
     def __init__(self, packed: bytes, home: str, path: list[str], version: str) -> None:
         self.packed, self.home, self.path, self.version = packed, home, path, version
         self.loading = ThreadPoolExecutor(1)
-        self.made: Blocks | None = None
+        self.work: Blocks | None = None
 
     def ready(self) -> None:
         pass
@@ -71,7 +71,7 @@ class Maker:
         return self.loading.submit(self._load).result()  # by one thread: several may ask at once
 
     def _load(self) -> Blocks:
-        if self.made is None:
+        if self.work is None:
             if self.version != __version__:
                 raise FlawsmithError(
                     f"A Ray actor on {platform.node()} runs flawsmith {__version__}, this command {self.version}: "
@@ -85,16 +85,16 @@ class Maker:
                     "of the cluster share."
                 ) from error
             sys.path += [folder for folder in self.path if folder not in sys.path]  # for a method of the user's own
-            made: Blocks = pickle.loads(self.packed)
-            count = overlapping(made)
+            work: Blocks = pickle.loads(self.packed)
+            count = overlapping(work)
             if count > 1:
-                Threads(made, count)  # the model in a thread of its own; Ray's threads do the rest
+                Threads(work, count)  # the model in a thread of its own; Ray's threads do the rest
             else:
                 import cv2
 
                 cv2.setNumThreads(1)
-            self.made = made
-        return self.made
+            self.work = work
+        return self.work
 
 
 @dataclass(eq=False)
@@ -112,25 +112,25 @@ class Actors(Pool):
     Those that Ray has not begun yet are given no block: they join when there is room.
     """
 
-    def __init__(self, made: Blocks) -> None:
-        super().__init__(made, 0)
+    def __init__(self, work: Blocks) -> None:
+        super().__init__(work, 0)
         self.actors: list[Actor] = []
         self.ray: Any = None
         self._ours = False
 
     def __enter__(self) -> Actors:
-        config = self.made.loader.config
+        config = self.work.loader.config
         self.ray = _ray()
         try:
             self._ours = connect(self.ray, config)
             self.count = config.actors or room(self.ray.cluster_resources(), config)
-            self.ahead = max(AHEAD, overlapping(self.made))
-            small = math.prod(images.image_size(self.made.made.jobs[0].normal.image)) <= SMALL
-            self.chunk = CHUNK if small and self.made.size == 1 else 1
+            self.ahead = max(AHEAD, overlapping(self.work))
+            small = math.prod(images.image_size(self.work.plan.jobs[0].normal.image)) <= SMALL
+            self.chunk = CHUNK if small and self.work.size == 1 else 1
             self.window = max(WINDOW, (self.ahead + 1) * self.chunk)
-            self._packed = self.ray.put(pickle.dumps(self.made.abroad()))
+            self._packed = self.ray.put(pickle.dumps(self.work.abroad()))
             resources = {"num_cpus": config.actor_cpus, "num_gpus": config.actor_gpus}
-            self._kind = self.ray.remote(**resources, max_concurrency=overlapping(self.made))(Maker)
+            self._kind = self.ray.remote(**resources, max_concurrency=overlapping(self.work))(Maker)
             self.actors = [self._start() for _ in range(self.count)]
         except BaseException:
             self.__exit__()
@@ -153,7 +153,7 @@ class Actors(Pool):
                     return unpacked(self.ray.get(actor.handle.again.remote(index, list(repeated))))[0]
                 except lost:
                     continue  # heard of below
-        return self.made.again(index, repeated)
+        return self.work.again(index, repeated)
 
     def _start(self) -> Actor:
         handle = self._kind.remote(self._packed, os.getcwd(), sys.path, __version__)

@@ -34,8 +34,8 @@ class Blocks:
     paint: requests -> samples, the method's own; who makes blocks in several threads may put another way to it there.
     """
 
-    def __init__(self, made: Plan, loader: Loader, synthesizer: Synthesizer, gate: Gate | None) -> None:
-        self.made, self.loader, self.synthesizer, self.gate = made, loader, synthesizer, gate
+    def __init__(self, plan: Plan, loader: Loader, synthesizer: Synthesizer, gate: Gate | None) -> None:
+        self.plan, self.loader, self.synthesizer, self.gate = plan, loader, synthesizer, gate
         self.paint: Callable[[Sequence[Request]], Sequence[Sample]] = synthesizer.generate
 
     def abroad(self) -> Blocks:
@@ -43,10 +43,10 @@ class Blocks:
         config = self.loader.config
         if config.actor_gpus:
             config = config.model_copy(update={"device": "cuda"})
-        return Blocks(self.made, Loader(config, self.loader.contents()), self.synthesizer, self.gate)
+        return Blocks(self.plan, Loader(config, self.loader.contents()), self.synthesizer, self.gate)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuilt, (self.loader.config, self.loader.known, self.made, self.gate)
+        return _rebuilt, (self.loader.config, self.loader.known, self.plan, self.gate)
 
     @property
     def size(self) -> int:
@@ -55,7 +55,7 @@ class Blocks:
 
     def starts(self, done: int) -> range:
         """The first image of every block that is not wholly among the first `done` images."""
-        return range(done // self.size * self.size, len(self.made.jobs), self.size)
+        return range(done // self.size * self.size, len(self.plan.jobs), self.size)
 
     def make(self, start: int) -> list[Finished]:
         """The images of the block that begins with image `start`."""
@@ -67,13 +67,13 @@ class Blocks:
 
     def _make(self, start: int, end: int, repeated: Collection[int] = ()) -> list[Finished]:
         watch = None if self.gate is None else Watch(self.gate, self.synthesizer.copies)
-        attempts = Attempts(self.made, self.loader, self.paint, watch, repeated)
-        painted = attempts.paint(self.made.jobs[start:end])
+        attempts = Attempts(self.plan, self.loader, self.paint, watch, repeated)
+        painted = attempts.paint(self.plan.jobs[start:end])
         finished = []
         while painted:  # its pixels are gone before the next one is encoded
-            finished.append(finish(painted.pop(0), self.made, self.loader, self.synthesizer, watch))
+            finished.append(finish(painted.pop(0), self.plan, self.loader, self.synthesizer, watch))
         return finished
 
 
-def _rebuilt(config: GenerateConfig, known: Known, made: Plan, gate: Gate | None) -> Blocks:
-    return Blocks(made, Loader(config, known), load(config), gate)
+def _rebuilt(config: GenerateConfig, known: Known, plan: Plan, gate: Gate | None) -> Blocks:
+    return Blocks(plan, Loader(config, known), load(config), gate)

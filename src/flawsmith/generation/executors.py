@@ -62,27 +62,27 @@ def refuse_jobs(config: GenerateConfig, synthesizer: Synthesizer) -> None:
         )
 
 
-def jobs(made: Blocks, left: int) -> int:
+def jobs(work: Blocks, left: int) -> int:
     """How many processes paint `left` images: what was asked for, or what pays where this process is our own."""
-    config = made.loader.config
+    config = work.loader.config
     if config.ray is not None:
         return 1
-    if config.jobs is not None or neural(config, made.synthesizer) or not registry.own_process:
+    if config.jobs is not None or neural(config, work.synthesizer) or not registry.own_process:
         return config.jobs or 1
-    height, width = images.image_size(made.made.jobs[0].normal.image)
+    height, width = images.image_size(work.plan.jobs[0].normal.image)
     room = _free_memory() // (WORKER_BYTES + 4 * 3 * height * width)
     return max(1, min(_cores(), room, left // WORTH))
 
 
-def choose(made: Blocks, left: int) -> Executor:
+def choose(work: Blocks, left: int) -> Executor:
     """Who paints `left` images."""
-    if made.loader.config.ray is not None:
-        return Actors(made)
-    count = jobs(made, left)
+    if work.loader.config.ray is not None:
+        return Actors(work)
+    count = jobs(work, left)
     if count > 1:
-        return Workers(made, count)
-    count = overlapping(made)
-    return Threads(made, count) if count > 1 else Here(made)
+        return Workers(work, count)
+    count = overlapping(work)
+    return Threads(work, count) if count > 1 else Here(work)
 
 
 def _cores() -> int:

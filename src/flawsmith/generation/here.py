@@ -19,8 +19,8 @@ OVERLAPPED = 32 << 20  # pixels of a block's photographs; of larger ones there i
 class Here:
     """Makes each block when it is asked for."""
 
-    def __init__(self, made: Blocks) -> None:
-        self.made = made
+    def __init__(self, work: Blocks) -> None:
+        self.work = work
 
     def __enter__(self) -> Here:
         return self
@@ -29,40 +29,40 @@ class Here:
         pass
 
     def blocks(self, starts: Sequence[int]) -> Iterator[list[Finished]]:
-        return map(self.made.make, starts)
+        return map(self.work.make, starts)
 
     def again(self, index: int, repeated: Collection[int]) -> Finished:
-        return self.made.again(index, repeated)
+        return self.work.again(index, repeated)
 
 
 class Threads(Here):
     """Decodes, judges and encodes some blocks while the model, in a thread of its own, paints another."""
 
-    def __init__(self, made: Blocks, count: int) -> None:
-        super().__init__(made)
+    def __init__(self, work: Blocks, count: int) -> None:
+        super().__init__(work)
         self.count = count
         self.model, self.pool = ThreadPoolExecutor(1, "flawsmith-model"), ThreadPoolExecutor(count, "flawsmith")
-        made.paint = self._paint
+        work.paint = self._paint
 
     def __exit__(self, *error: object) -> None:
         for pool in (self.pool, self.model):  # who stops does not wait for what nobody will write
             pool.shutdown(wait=error[0] is None, cancel_futures=True)
-        self.made.paint = self.made.synthesizer.generate
+        self.work.paint = self.work.synthesizer.generate
 
     def _paint(self, requests: Sequence[Request]) -> Sequence[Sample]:
-        return self.model.submit(self.made.synthesizer.generate, requests).result()
+        return self.model.submit(self.work.synthesizer.generate, requests).result()
 
     def blocks(self, starts: Sequence[int]) -> Iterator[list[Finished]]:
         left, waiting = iter(starts), deque[Future[list[Finished]]]()
         while True:
             while len(waiting) < self.count and (start := next(left, None)) is not None:
-                waiting.append(self.pool.submit(self.made.make, start))
+                waiting.append(self.pool.submit(self.work.make, start))
             if not waiting:
                 return
             yield waiting.popleft().result()
 
 
-def overlapping(made: Blocks) -> int:
+def overlapping(work: Blocks) -> int:
     """How many blocks pay to be in work at a time in one process."""
-    pixels = made.size * math.prod(images.image_size(made.made.jobs[0].normal.image))
-    return OVERLAPPING if made.size > 1 and pixels <= OVERLAPPED else 1
+    pixels = work.size * math.prod(images.image_size(work.plan.jobs[0].normal.image))
+    return OVERLAPPING if work.size > 1 and pixels <= OVERLAPPED else 1

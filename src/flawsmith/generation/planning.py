@@ -57,7 +57,7 @@ def plan(config: GenerateConfig, sources: Sources, synthesizer: Synthesizer) -> 
     structure = [
         f"{one.category}/{one.defect_type}"
         for one in singles
-        if one.mask == "whole" != synthesizer.default_mask(one.defect_type)
+        if one.mask == "whole" and synthesizer.default_mask(one.defect_type) != "whole"
     ]
     if structure:
         description["structure"] = structure

@@ -46,8 +46,8 @@ class Failure:
 class Pool(ABC):
     """Hands blocks out and waits for them. Who inherits says how a worker is told of a block and heard of."""
 
-    def __init__(self, made: Blocks, count: int) -> None:
-        self.made, self.count, self.window = made, count, WINDOW
+    def __init__(self, work: Blocks, count: int) -> None:
+        self.work, self.count, self.window = work, count, WINDOW
         self.lost: deque[int] = deque()  # blocks that a worker was told of that has ended
         self.deaths = 0  # since the last block that was made
 
@@ -82,7 +82,7 @@ class Pool(ABC):
             yield unpacked(made.pop(start))
 
     def again(self, index: int, repeated: Collection[int]) -> Finished:
-        return self.made.again(index, repeated)  # it is rare, and the workers go on meanwhile
+        return self.work.again(index, repeated)  # it is rare, and the workers go on meanwhile
 
 
 def unpacked(found: list[Finished] | Failure) -> list[Finished]:

@@ -33,8 +33,8 @@ class Worker:
 class Workers(Pool):
     """`count` processes. Where the system ends one, as for want of memory, another takes its place and its blocks."""
 
-    def __init__(self, made: Blocks, count: int) -> None:
-        super().__init__(made, count)
+    def __init__(self, work: Blocks, count: int) -> None:
+        super().__init__(work, count)
         self.workers: list[Worker] = []
 
     def __enter__(self) -> Workers:
@@ -56,7 +56,7 @@ class Workers(Pool):
 
     def _start(self) -> Worker:
         ours, theirs = processes.spawn.Pipe()
-        process = processes.spawn.Process(target=_serve, args=(theirs, self.made), daemon=True)
+        process = processes.spawn.Process(target=_serve, args=(theirs, self.work), daemon=True)
         with processes.starting():
             process.start()
         theirs.close()  # so that the pipe ends with the process
@@ -103,7 +103,7 @@ class Workers(Pool):
         self.workers[self.workers.index(worker)] = self._start()
 
 
-def _serve(pipe: Connection, made: Blocks) -> None:
+def _serve(pipe: Connection, work: Blocks) -> None:
     """A worker's life: blocks are asked for by their first image, and sent back."""
     processes.serve()
     cv2.setNumThreads(1)
@@ -114,7 +114,7 @@ def _serve(pipe: Connection, made: Blocks) -> None:
             return
         found: list[Finished] | Failure
         try:
-            found = made.make(start)
+            found = work.make(start)
         except Exception as error:
             found = Failure.of(error)
         pipe.send((start, found))

@@ -18,7 +18,6 @@ from flawsmith.errors import FlawsmithError
 from flawsmith.records import Record
 
 THUMB = 160  # pixels
-MOST_BYTES = 64 << 20  # of one uploaded file
 MOST_FILES = 5_000  # of one uploaded folder
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}  # browsers show these
 

@@ -6,24 +6,19 @@ five to seven physical parts are copied, not learned.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from torch import Tensor
 
 from flawsmith import compose, images
 from flawsmith.captions import sentence, words
-from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.batch import Batch
-from flawsmith.diffusion.denoise import Conditioning
 from flawsmith.errors import FlawsmithError
 from flawsmith.records import Sample
-from flawsmith.training.losses import batch_loss
 from flawsmith.training.settings import FitConfig
 from flawsmith.training.shards import NO_DEFECT, _light, _turn, _vary, laid_in
-from flawsmith.training.steps import draw
 
 
 def crop(sample: Sample, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -177,15 +172,3 @@ class FewShotWindows:
         place[rng.integers(height), rng.integers(width)] = True
         image, _ = self._crop(Sample(photo, place), rng)
         return image, mask
-
-
-def step_loss(
-    backbone: Backbone,
-    batch: Batch,
-    step: int,
-    config: FitConfig,
-    condition: Callable[[Batch, Tensor], Conditioning] | None = None,
-) -> Tensor:
-    """The scalar loss of training step `step`."""
-    t, noise = draw(backbone, config, step)
-    return batch_loss(backbone, batch, t, noise, config, condition, config.loss_norm).mean()

@@ -153,11 +153,6 @@ def image_score(scores: np.ndarray) -> float:
     return float(pooled.max())
 
 
-def average_precision(scores: np.ndarray, truth: np.ndarray) -> float | None:
-    """`Tally.ap` of scores (N,) and truth (N,) bool, exactly; None without positives or negatives."""
-    return count(scores, truth).ap()
-
-
 def auroc(scores: np.ndarray, truth: np.ndarray) -> float | None:
     """`Tally.auroc` of scores (N,) and truth (N,) bool, exactly; None without positives or negatives."""
     return count(scores, truth).auroc()

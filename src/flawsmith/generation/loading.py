@@ -181,13 +181,13 @@ class Loader:
         left = min(max(0, int(columns[pick]) * step - TILE // 2), max(0, allowed.shape[1] - TILE))
         return slice(top, top + TILE), slice(left, left + TILE)
 
-    def _options(
-        self, reference: Sample | None, pixels: int, severity: float | None, target: Target | None
-    ) -> masks.MaskOptions:
+    def _options(self, reference: Sample | None, pixels: int, severity: float | None, job: Job) -> masks.MaskOptions:
         """The dials; for a cropped reference its enlargement is that of the whole photograph."""
         options = self.mask_options
-        if target is not None and options.size is None:
-            options = options.model_copy(update={"size": target.size})
+        if job.target is not None and options.size is None:
+            options = options.model_copy(update={"size": job.target.size})
+        low, high = options.scale
+        options = options.model_copy(update={"scale": (low * job.growth.side, high * job.growth.side)})
         if severity is not None and options.severity is None:
             options = options.model_copy(update={"severity": severity})
         return self._scaled(options, reference, pixels)
@@ -229,7 +229,7 @@ class Loader:
             if self.mask_run is not None:
                 mask = self._learned_mask(job, allowed, rng)
                 return Request(normal, mask, job.defect_type, job.caption, reference, seed, None, others, severity)
-            options = self._options(reference, allowed.size, severity, job.target)
+            options = self._options(reference, allowed.size, severity, job)
             heat = self.heat(allowed.shape, job.target)
             tile = self._tile(job.mask, allowed, rng, options, heat is not None)
             if job.mask == "component" and options.colour is None:  # "the red part is missing" means a red one
@@ -241,8 +241,10 @@ class Loader:
             if drawn.shape != allowed.shape:
                 mask = np.zeros(allowed.shape, dtype=bool)
                 mask[tile] = drawn
-        whole = job.mask == "whole"
-        return Request(normal, mask, job.defect_type, job.caption, reference, seed, warp, others, severity, whole)
+        whole, contrast = job.mask == "whole", job.growth.contrast
+        return Request(
+            normal, mask, job.defect_type, job.caption, reference, seed, warp, others, severity, whole, contrast
+        )
 
 
 def severity_of(span: Sequence[float] | None, seed: int) -> float | None:

@@ -17,6 +17,7 @@ from flawsmith.generation import misses
 from flawsmith.generation.jobs import Jobs, Kind
 from flawsmith.generation.turns import Turns
 from flawsmith.masks import REAL
+from flawsmith.masks.growth import SHOWN, SIZING, Spread
 from flawsmith.masks.structure import EXEMPLARS, GOODS, is_structure
 from flawsmith.methods.base import Synthesizer, read_card
 from flawsmith.records import COMBINED, GOOD, Job, Record, Region, hash_seed
@@ -88,7 +89,8 @@ def plan(config: GenerateConfig, records: Sequence[Record], synthesizer: Synthes
             mask = "whole"
             structure.append(f"{category}/{defect}")
         says = synthesizer.default_caption(category, defect)
-        return Kind(category, defect, normals[category], references, mask, says)
+        spread = None if (config.mask or mask) == "whole" else _spread(config, synthesizer, references)
+        return Kind(category, defect, normals[category], references, mask, says, spread=spread)
 
     kinds = [kind(*pair, number < total) for number, pair in enumerate(pairs)]
     exemplars = {
@@ -123,6 +125,15 @@ def _is_structure(references: Sequence[Record], normals: Sequence[Record]) -> bo
         return False
     spread = [normals[len(normals) * number // GOODS] for number in range(min(GOODS, len(normals)))]
     return is_structure([record.load() for record in references[:EXEMPLARS]], [r.load().image for r in spread])
+
+
+def _spread(config: GenerateConfig, synthesizer: Synthesizer, references: Sequence[Record]) -> Spread | None:
+    """How far the defects of a type may go beyond its real ones; None where the user says how large or strong."""
+    told = config.severity is not None or config.from_misses is not None or SIZING & config.mask_options.keys()
+    if told or synthesizer.references == "none" or not references:
+        return None
+    shown = references[:SHOWN]
+    return synthesizer.spread((one.load() for one in shown), [one.group or one.name for one in shown])
 
 
 def variant(made: Plan, job: Job, *parts: Any, fits: Callable[[Record], bool] = lambda exemplar: True) -> Job:

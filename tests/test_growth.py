@@ -174,3 +174,13 @@ def test_an_arm_is_told_which_images_show_one_part(pits: Path, tmp_path: Path) -
     root = materialise(tmp_path / "arm", support, [record for record in records if record.is_good])
     again: list[Record] = [one for one in datasets.read("mvtec_ad", root) if not one.is_good]
     assert [one.group for one in again] == [one.group for one in support] == ["a", "a", "b", "b"]
+
+
+def test_what_is_refused_is_drawn_again_nearer_to_the_real_one(pits: Path) -> None:
+    assert Growth(4.0, 0.25).nearer(0) == Growth(4.0, 0.25)
+    assert Growth(4.0, 0.25).nearer(1) == Growth(2.0, 0.5)
+    settings = {"method": "copypaste", "normal": f"mvtec_ad:{pits}", "out": pits.parent / "out", "shots": 4}
+    config = GenerateConfig.model_validate(settings)
+    (job, *_), loader = plan(config, read_records(config), load("copypaste")).jobs, Loader(config)
+    asked = [loader.request(replace(job, growth=Growth(1.0, 4.0)), redraw).contrast for redraw in range(3)]
+    assert asked == pytest.approx([4, 2, math.sqrt(2)])

@@ -235,6 +235,11 @@ class Growth:
     side: float = 1.0
     contrast: float = 1.0
 
+    def nearer(self, redraw: int) -> Growth:
+        """Half as far from the real one with every redraw (of the logarithm): what was refused was perhaps too much."""
+        share = 0.5**redraw
+        return Growth(self.side**share, self.contrast**share)
+
 
 @dataclass(frozen=True)
 class Job:

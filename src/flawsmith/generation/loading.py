@@ -181,13 +181,15 @@ class Loader:
         left = min(max(0, int(columns[pick]) * step - TILE // 2), max(0, allowed.shape[1] - TILE))
         return slice(top, top + TILE), slice(left, left + TILE)
 
-    def _options(self, reference: Sample | None, pixels: int, severity: float | None, job: Job) -> masks.MaskOptions:
-        """The dials; for a cropped reference its enlargement is that of the whole photograph."""
+    def _options(
+        self, reference: Sample | None, pixels: int, severity: float | None, target: Target | None, side: float
+    ) -> masks.MaskOptions:
+        """The dials, a real mask's enlargement times `side`; of a cropped reference it is that of its whole image."""
         options = self.mask_options
-        if job.target is not None and options.size is None:
-            options = options.model_copy(update={"size": job.target.size})
+        if target is not None and options.size is None:
+            options = options.model_copy(update={"size": target.size})
         low, high = options.scale
-        options = options.model_copy(update={"scale": (low * job.growth.side, high * job.growth.side)})
+        options = options.model_copy(update={"scale": (low * side, high * side)})
         if severity is not None and options.severity is None:
             options = options.model_copy(update={"severity": severity})
         return self._scaled(options, reference, pixels)
@@ -216,7 +218,7 @@ class Loader:
         reference = self.sample(job.reference) if job.reference else None  # first: it is cropped, the normal is not
         normal = self.sample(job.normal) if onto is None else replace(onto, mask=np.zeros_like(onto.mask))
         severity = self.severity(job)
-        seed = job.seed if redraw == 0 else hash_seed(job.seed, redraw)
+        seed, growth = job.seed if redraw == 0 else hash_seed(job.seed, redraw), job.growth.nearer(redraw)
         others = tuple(self.sample(record) for record in job.others)
         warp = None
         if self.mask_is_file:
@@ -229,7 +231,7 @@ class Loader:
             if self.mask_run is not None:
                 mask = self._learned_mask(job, allowed, rng)
                 return Request(normal, mask, job.defect_type, job.caption, reference, seed, None, others, severity)
-            options = self._options(reference, allowed.size, severity, job)
+            options = self._options(reference, allowed.size, severity, job.target, growth.side)
             heat = self.heat(allowed.shape, job.target)
             tile = self._tile(job.mask, allowed, rng, options, heat is not None)
             if job.mask == "component" and options.colour is None:  # "the red part is missing" means a red one
@@ -241,9 +243,9 @@ class Loader:
             if drawn.shape != allowed.shape:
                 mask = np.zeros(allowed.shape, dtype=bool)
                 mask[tile] = drawn
-        whole, contrast = job.mask == "whole", job.growth.contrast
+        whole = job.mask == "whole"
         return Request(
-            normal, mask, job.defect_type, job.caption, reference, seed, warp, others, severity, whole, contrast
+            normal, mask, job.defect_type, job.caption, reference, seed, warp, others, severity, whole, growth.contrast
         )
 
 

@@ -241,7 +241,7 @@ class OnArrays:
             now = hash_seed(seed, place) if not redraw else hash_seed(hash_seed(seed, place), redraw)
             warp, whole, sized, growth = None, False, dials, Growth()
             if own is not None and not given and (opened := spread(kind)):
-                growth = opened.draw(now)
+                growth = opened.draw(hash_seed(seed, place)).nearer(redraw)
                 sized = dials.model_copy(update={"scale": tuple(side * growth.side for side in dials.scale)})
             if given:
                 mask = given[place % len(given)]

@@ -172,8 +172,27 @@ def at_severity(
     middle = max(mean, 1.5 * faint)
     low, high, way = (faint, middle, 2 * severity) if severity <= 0.5 else (middle, STRONG * middle, 2 * severity - 1)
     gain = low ** (1 - way) * high**way / mean
+    return strengthened(normal, painted, mask, gain, tolerance, min_visibility, min_share)
+
+
+def strengthened(
+    normal: np.ndarray,
+    painted: np.ndarray,
+    mask: np.ndarray,
+    gain: float,
+    tolerance: float | None = None,
+    min_visibility: float = 8.0,
+    min_share: float = 0.1,
+) -> np.ndarray:
+    """A painted window (h, w, 3) uint8 with its change against `normal`, in mask (h, w) bool, times `gain`.
+
+    More where `finish` would refuse it: a change that is faint here and strong there must not lose its label. Grey
+    levels end at 0 and 255.
+    """
+    before = normal[mask].astype(np.float32)
+    change = painted[mask].astype(np.float32) - before
     result = painted.copy()
-    for _ in range(12):  # a change that is faint here and strong there must not lose its label
+    for _ in range(12):
         result[mask] = np.clip(np.rint(before + gain * change), 0, 255).astype(np.uint8)
         if not finish(normal, result, mask, tolerance, min_visibility, min_share).rejected:
             break

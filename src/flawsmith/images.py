@@ -246,6 +246,11 @@ def array_sha(array: np.ndarray) -> str:
     return digest.hexdigest()[:16]
 
 
+def is_artwork(image: np.ndarray) -> bool:
+    """Whether an image (h, w, 3) is black and white, as binarised board images are: it knows no third level."""
+    return float(((image < 6) | (image > 249)).mean()) > 0.9
+
+
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize (H, W, 3) or (H, W) uint8 or float: area averaging to shrink, cubic to enlarge."""
     smaller = height * width < image.shape[0] * image.shape[1]

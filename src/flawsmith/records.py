@@ -229,6 +229,19 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Growth:
+    """How much larger and stronger a defect is than the real one that it follows: factors of its side and contrast."""
+
+    side: float = 1.0
+    contrast: float = 1.0
+
+    def nearer(self, redraw: int) -> Growth:
+        """Half as far from the real one with every redraw (of the logarithm): what was refused was perhaps too much."""
+        share = 0.5**redraw
+        return Growth(self.side**share, self.contrast**share)
+
+
+@dataclass(frozen=True)
 class Job:
     """One image to make, in words: one line of the plan. `mask` is a name in MASKS or an image's path.
 
@@ -244,6 +257,7 @@ class Job:
     seed: int
     others: tuple[Record, ...] = ()  # further references, for methods that blend several
     target: Target | None = None
+    growth: Growth = Growth()
     parts: tuple[Job, ...] = ()
 
     @property
@@ -260,6 +274,7 @@ class Request:
     normal image, so that a method may lay the reference's pixels exactly under the mask. `others` are further
     references, for methods that blend several. `severity`: how strong the defect is to be, 0 (barely visible) to 1;
     None leaves it to the method. `whole`: the reference's pixels belong to its shape, as where a lead is cut.
+    `contrast`: factor on what is painted, where no severity says how strong it is to be.
     """
 
     normal: Sample
@@ -272,6 +287,7 @@ class Request:
     others: tuple[Sample, ...] = ()
     severity: float | None = None
     whole: bool = False
+    contrast: float = 1.0
 
     def __post_init__(self) -> None:
         _check_pair("Request", self.normal.image, self.mask)

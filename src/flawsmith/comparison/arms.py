@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -192,10 +194,15 @@ def materialise(folder: Path, support: Sequence[Record], normals: Sequence[Recor
         return root
     partial = root.with_name("partial")
     shutil.rmtree(partial, ignore_errors=True)
+    groups = []
     for number, record in enumerate(normals):
-        _link(record.image, partial / "train" / "good" / f"{number:04d}{record.image.suffix}")
+        name = f"train/good/{number:04d}{record.image.suffix}"
+        _link(record.image, partial / name)
+        groups.append((name, record.group))
     for number, record in enumerate(support):
-        _link(record.image, partial / "test" / record.defect_type / f"{number:04d}{record.image.suffix}")
+        name = f"test/{record.defect_type}/{number:04d}{record.image.suffix}"
+        _link(record.image, partial / name)
+        groups.append((name, record.group))
         truth = partial / "ground_truth" / record.defect_type / f"{number:04d}"
         if record.any_level or any(isinstance(mask, Region) for mask in record.masks):
             images.write_image(truth / "0.png", record.load().mask)
@@ -205,6 +212,10 @@ def materialise(folder: Path, support: Sequence[Record], normals: Sequence[Recor
         if record.caption:
             prompt = partial / "prompt" / record.defect_type / f"{number:04d}.txt"
             images.write_bytes(prompt, record.caption.encode(), durable=False)
+    if any(group for _, group in groups):  # which images show one part is told, as in the data set itself
+        table = io.StringIO(newline="")
+        csv.writer(table, lineterminator="\n").writerows([("file", "group"), *groups])
+        images.write_bytes(partial / "origin.csv", table.getvalue().encode(), durable=False)
     partial.rename(root)
     return root
 

@@ -13,8 +13,9 @@ from flawsmith import captions
 from flawsmith.config import GenerateConfig
 from flawsmith.generation.misses import Aim
 from flawsmith.generation.turns import Turns
+from flawsmith.masks.growth import Spread
 from flawsmith.methods import mask_choice
-from flawsmith.records import Job, Record, hash_seed
+from flawsmith.records import Growth, Job, Record, hash_seed
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Kind:
     references: Sequence[Record]
     mask: str  # the method's own choice of a family
     caption: str  # the method's own words
+    spread: Spread | None = None  # what its real defects leave open
     parts: tuple[tuple[Kind, int], ...] = ()  # of an image of several types: each, and how many of it
 
 
@@ -112,6 +114,7 @@ class Jobs(Sequence[Job]):
             seed=seed,
             others=tuple(record for record in dict.fromkeys(shown[1:]) if record != shown[0]),
             target=None if self.aim is None else self.aim.target(kind.defect_type, turn),
+            growth=Growth() if kind.spread is None else kind.spread.draw(seed),
         )
 
 

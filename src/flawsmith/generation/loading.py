@@ -156,9 +156,10 @@ class Loader:
             self._heats[shape] = cv2.resize(grey, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
         return self._heats[shape]
 
-    def _options(self, job: Job, severity: float | None) -> masks.MaskOptions:
-        """The dials of a job's mask: the user's, then what the job aims at, its severity, its words."""
-        options, told = self.mask_options, dict[str, Any]()
+    def _options(self, job: Job, severity: float | None, side: float) -> masks.MaskOptions:
+        """The dials of a job's mask: the user's, a real one `side` times as large, what the job aims at, its words."""
+        options = self.mask_options
+        told: dict[str, Any] = {"scale": (options.scale[0] * side, options.scale[1] * side)}
         if job.target is not None and options.size is None:
             told["size"] = job.target.size
         if severity is not None and options.severity is None:
@@ -184,7 +185,7 @@ class Loader:
         normal = self.sample(job.normal) if onto is None else replace(onto, mask=np.zeros_like(onto.mask))
         aimed = None if job.target is None else job.target.severity
         severity = severity_of(self.config.severity or aimed, job.seed)
-        seed = job.seed if redraw == 0 else hash_seed(job.seed, redraw)
+        seed, growth = job.seed if redraw == 0 else hash_seed(job.seed, redraw), job.growth.nearer(redraw)
         others = tuple(self.sample(record) for record in job.others)
         warp = None
         if self.mask_is_file:
@@ -197,10 +198,12 @@ class Loader:
             if self.mask_run is not None:
                 mask = self._learned_mask(job, allowed, rng)
                 return Request(normal, mask, job.defect_type, job.caption, reference, seed, None, others, severity)
-            options, heat = self._options(job, severity), self.heat(allowed.shape, job.target)
+            options, heat = self._options(job, severity, growth.side), self.heat(allowed.shape, job.target)
             mask, warp = large.draw(job.mask, allowed, rng, options, reference, normal.image, others, heat)
         whole = job.mask == "whole"
-        return Request(normal, mask, job.defect_type, job.caption, reference, seed, warp, others, severity, whole)
+        return Request(
+            normal, mask, job.defect_type, job.caption, reference, seed, warp, others, severity, whole, growth.contrast
+        )
 
 
 def _state(path: Path) -> State:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from flawsmith import __version__, captions, images, inputs
@@ -15,6 +15,7 @@ from flawsmith.generation.jobs import Jobs, Kind
 from flawsmith.generation.sources import Sources
 from flawsmith.generation.turns import Turns
 from flawsmith.masks import REAL
+from flawsmith.masks.growth import SHOWN, SIZING, Spread
 from flawsmith.masks.structure import EXEMPLARS, GOODS, is_structure
 from flawsmith.methods.base import Synthesizer, read_card
 from flawsmith.records import COMBINED, GOOD, Job, Record, Region, hash_seed
@@ -54,6 +55,9 @@ def plan(config: GenerateConfig, sources: Sources, synthesizer: Synthesizer) -> 
     from_here = synthesizer.references != "none" and not sources.own and config.references_from is None
     notes = sources.left_out(config.asked) if from_here else []
     notes += [] if aim is None else aim.told
+    grown = {f"{one.category}/{one.defect_type}": asdict(one.spread) for one in singles if one.spread is not None}
+    if grown:
+        description["growth"] = grown
     structure = [
         f"{one.category}/{one.defect_type}"
         for one in singles
@@ -99,7 +103,9 @@ def _kind(
     mask = synthesizer.default_mask(defect)
     if config.mask is None and mask == "varied" and _is_structure(references, normals):
         mask = "whole"
-    return Kind(category, defect, normals, references, mask, synthesizer.default_caption(category, defect))
+    spread = None if (config.mask or mask) == "whole" else _spread(config, synthesizer, references)
+    says = synthesizer.default_caption(category, defect)
+    return Kind(category, defect, normals, references, mask, says, spread=spread)
 
 
 def _is_structure(references: Sequence[Record], normals: Sequence[Record]) -> bool:
@@ -108,6 +114,15 @@ def _is_structure(references: Sequence[Record], normals: Sequence[Record]) -> bo
         return False
     spread = [normals[len(normals) * number // GOODS] for number in range(min(GOODS, len(normals)))]
     return is_structure([record.load() for record in references[:EXEMPLARS]], [r.load().image for r in spread])
+
+
+def _spread(config: GenerateConfig, synthesizer: Synthesizer, references: Sequence[Record]) -> Spread | None:
+    """How far the defects of a type may go beyond its real ones; None where the user says how large or strong."""
+    told = config.severity is not None or config.from_misses is not None or SIZING & config.mask_options.keys()
+    if told or synthesizer.references == "none" or not references:
+        return None
+    shown = references[:SHOWN]
+    return synthesizer.spread((one.load() for one in shown), [one.group or one.name for one in shown])
 
 
 def variant(made: Plan, job: Job, *parts: Any, fits: Callable[[Record], bool] = lambda exemplar: True) -> Job:

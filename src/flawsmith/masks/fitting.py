@@ -114,7 +114,7 @@ def move(
     mask = real if others is None else _reshaped(real, others, old, new, rng)
     piece = Piece.of(mask, real, old)
     seed = int(rng.integers(0, 2**31))
-    breaks = cache(partial(_meets_edge, mask, reference.image))  # looked for when it matters
+    breaks = cache(partial(meets_edge, mask, reference.image))  # looked for when it matters
     for attempt in range(4):
         poses = _first(old, new, piece, ground, rng, options, attempt, image is None)
         if homes is not None:
@@ -282,7 +282,7 @@ def _unit(rng: np.random.Generator, like: np.ndarray) -> np.ndarray:
     return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
-def _meets_edge(mask: np.ndarray, image: np.ndarray) -> bool:
+def meets_edge(mask: np.ndarray, image: np.ndarray) -> bool:
     """Whether a defect reaches the edge of its own object: it is cut out of it, so to say."""
     found = foreground(image)
     if found.all():

@@ -13,7 +13,7 @@ The promises (checked for every method by tests/contract.py):
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from flawsmith import compose, images, inputs
 from flawsmith.config import validated
 from flawsmith.errors import FlawsmithError
+from flawsmith.masks.growth import Spread, spread_of
 from flawsmith.methods.calls import OnArrays, References
 from flawsmith.records import Request, Sample
 
@@ -40,6 +41,22 @@ class Options(BaseModel):
         le=255,
         description="grey levels that count as change; default from the photograph's grain",
     )
+
+
+def growth_field(default: float) -> Any:
+    return Field(
+        default,
+        ge=0,
+        le=1,
+        description="how far size and contrast may differ from the few real ones seen; 0 = as theirs, 1 = as far as so "
+        "few leave open",
+    )
+
+
+class FollowingOptions(Options):
+    """Of methods that follow one real defect in each image."""
+
+    growth: float = growth_field(0.0)
 
 
 Learns = Literal["nothing", "adapters", "model"]
@@ -90,6 +107,13 @@ class Synthesizer(OnArrays):
         """The mask family (a key of MASKS) used for this defect type when the user names none."""
         return "blob" if self.references == "none" else "reference"
 
+    def spread(self, exemplars: Iterable[Sample], parts: Sequence[str], options: Any = None) -> Spread | None:
+        """How far new defects of a type may go beyond its real ones, on the named parts; None: they are as these."""
+        chosen = options or self.options
+        if not isinstance(chosen, FollowingOptions) or not chosen.growth:
+            return None
+        return spread_of(exemplars, parts, chosen.growth)
+
     def default_caption(self, category: str, defect_type: str) -> str:
         """The caption of a request that brings none; "" lets the method write its own."""
         from flawsmith.captions import sentence
@@ -124,6 +148,8 @@ class Synthesizer(OnArrays):
         limits = options.tolerance, options.min_visibility, options.min_share
         if request.severity is not None:
             painted = compose.at_severity(normal, painted, mask, request.severity, *limits)
+        elif request.contrast != 1:
+            painted = compose.strengthened(normal, painted, mask, request.contrast, *limits)
         done = compose.finish(normal, painted, mask, *limits)
         image = request.normal.image.copy()
         label = np.zeros(request.mask.shape, dtype=bool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar, Literal, Protocol
@@ -14,12 +14,13 @@ from flawsmith import captions
 from flawsmith import images as pixels
 from flawsmith import masks as families
 from flawsmith.errors import FlawsmithError
+from flawsmith.masks.growth import SIZING, Spread
 from flawsmith.masks.structure import is_structure
 from flawsmith.methods import mask_choice
 from flawsmith.methods.samples import Samples
 from flawsmith.quality.gate import Gate, Level, settled
 from flawsmith.quality.watch import Watch
-from flawsmith.records import Request, Sample, hash_seed
+from flawsmith.records import Growth, Request, Sample, hash_seed
 
 References = Literal["none", "one", "many"]
 Judge = Callable[[int, int, Request, Sample], Sample]
@@ -38,6 +39,7 @@ class Painter(Protocol):
     def parse_options(self, given: dict[str, Any], base: Any) -> Any: ...
     def types(self, category: str, shown: Sequence[str] = ()) -> tuple[str, ...]: ...
     def default_mask(self, defect_type: str) -> str: ...
+    def spread(self, exemplars: Iterable[Sample], parts: Sequence[str], options: Any = None) -> Spread | None: ...
     def default_category(self) -> str: ...
     def default_caption(self, category: str, defect_type: str) -> str: ...
     def seen(self) -> dict[str, str]: ...
@@ -226,22 +228,32 @@ class OnArrays:
             alike = [one for one in references if one.defect_type == kind]
             return "whole" if chosen == "varied" and is_structure(alike, [n.image for n in normals]) else chosen
 
+        @cache
+        def spread(kind: str) -> Spread | None:
+            alike = [one for one in references if one.defect_type == kind]
+            told = severity is not None or SIZING & (mask_options or {}).keys()
+            return None if told else self.spread(alike, [str(number) for number in range(len(alike))], chosen)
+
         def request(place: int, redraw: int) -> Request:
             normal, ground = normals[place % len(normals)], grounds[place % len(normals)]
             own = references[place % len(references)] if references else None
             kind = own.defect_type if own else types[place % len(types)]
             now = hash_seed(seed, place) if not redraw else hash_seed(hash_seed(seed, place), redraw)
-            warp, whole = None, False
+            warp, whole, sized, growth = None, False, dials, Growth()
+            if own is not None and not given and (opened := spread(kind)):
+                growth = opened.draw(hash_seed(seed, place)).nearer(redraw)
+                sized = dials.model_copy(update={"scale": tuple(side * growth.side for side in dials.scale)})
             if given:
                 mask = given[place % len(given)]
             else:
                 family = masks or family_of(kind, own is not None)
                 whole = family == "whole"
                 rng = np.random.default_rng(hash_seed(now, "mask"))
-                mask, warp = families.draw(family, ground, rng, dials, own, normal.image, heat=heat)
+                growth = Growth() if whole else growth
+                mask, warp = families.draw(family, ground, rng, dials if whole else sized, own, normal.image, heat=heat)
             others = tuple(r for r in references if r is not own) if self.references == "many" else ()
             caption = prompt or self.default_caption(category, kind)
-            return Request(normal, mask, kind, caption, own, now, warp, others, severity, whole)
+            return Request(normal, mask, kind, caption, own, now, warp, others, severity, whole, growth.contrast)
 
         def judge(place: int, redraw: int, request: Request, sample: Sample) -> Sample:
             product = None if given else grounds[place % len(normals)]

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from flawsmith import compose
+from flawsmith.images import is_artwork
 from flawsmith.masks import enlargement
 from flawsmith.methods import base
 from flawsmith.methods.analogy import exemplars
@@ -23,15 +24,17 @@ from flawsmith.methods.analogy.exemplars import RING, Exemplar, grown, ring
 from flawsmith.methods.analogy.field import RADIUS, Side, Weights, synthesise
 from flawsmith.methods.analogy.guidance import gain, guides, shading, signed_distance, surroundings
 from flawsmith.methods.analogy.strips import Strip, is_thin
-from flawsmith.methods.classic.copypaste import CopyPaste, CopyPasteOptions, is_artwork
+from flawsmith.methods.classic.copypaste import CopyPaste, CopyPasteOptions
 from flawsmith.records import Request, Sample
 
 NEAR = 64  # pixels around an exemplar that are looked at
 OWN = 0.6  # what makes the exemplar another one than the shape is from, where another fits
 
 
-class AnalogyOptions(base.Options):
+class AnalogyOptions(base.FollowingOptions):
     """Dials of `analogy`."""
+
+    growth: float = base.growth_field(1.0)
 
     exemplars: int = Field(default=1, ge=1, le=8, description="real defects whose texture one image mixes, at most")
     match: float = Field(

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from flawsmith import compose
+from flawsmith.images import is_artwork
 from flawsmith.masks import Warp
 from flawsmith.masks.placement import sample_points
 from flawsmith.methods import base
@@ -22,7 +23,7 @@ from flawsmith.methods.classic.poisson import seamless
 from flawsmith.records import Request
 
 
-class CopyPasteOptions(base.Options):
+class CopyPasteOptions(base.FollowingOptions):
     """Dials of `copypaste`."""
 
     blend: Literal["feather", "poisson", "hard"] = Field(default="feather", description="how the border is joined")
@@ -193,11 +194,6 @@ def _ring(mask: np.ndarray, near: float, far: float) -> np.ndarray:
 
 def _rounded(image: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
-
-
-def is_artwork(image: np.ndarray) -> bool:
-    """Whether an image (h, w, 3) is black and white, as binarised board images are: it knows no third level."""
-    return float(((image < 6) | (image > 249)).mean()) > 0.9
 
 
 def _facts(warp: Warp, gain: np.ndarray) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def test_coco_is_what_pycocotools_reads(widget, tmp_path):
 
 def test_webdataset_reads_its_shards(widget, tmp_path, monkeypatch):
     wds = pytest.importorskip("webdataset")
-    monkeypatch.setattr("flawsmith.datasets.exports.webdataset.SHARD", 20_000)
+    monkeypatch.setattr("flawsmith.datasets.exports.shards.SHARD", 20_000)
     export(widget, tmp_path / "out", ["webdataset"])
     before = {record.name: record for record in datasets.read("mvtec_ad", widget)}
     shards = sorted(map(str, (tmp_path / "out").glob("*.tar")))

@@ -82,26 +82,10 @@ class Writer:
                 )
             return False
         try:
-            before = inputs.parse_json(config.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise FlawsmithError(f"{config} is damaged ({error}): choose another --out or remove it.") from error
-        for key, value in _flat(description).items():
-            old = _flat(before).get(key, None if key == "runtime" else "not set")  # folders older than the setting
-            if key == "digits" and old != value:
-                raise FlawsmithError(
-                    f"Output folder {out} was begun for fewer images and counts them with {old} digits, a run this "
-                    f"long needs {value}: choose another --out, or make the rest there with another --seed."
-                )
-            if key == "data_set" and old != value:
-                raise FlawsmithError(
-                    f"Output folder {out} was begun on other images: some of the data set were added, removed or "
-                    "changed since. Put the old ones back to resume, or choose another --out."
-                )
-            if key not in ("n", "flawsmith", "source") and old != value:
-                raise FlawsmithError(
-                    f"Output folder {out} belongs to another run: {key} was {_short(old)}, now it is {_short(value)}. "
-                    "Choose another --out, or give the same settings to resume."
-                )
+            before = config.read_bytes()
+        except OSError as error:
+            raise FlawsmithError(f"{config} cannot be read ({error}): choose another --out or remove it.") from error
+        refuse_other_run(out, config, before, description)
         return True
 
     # -- what is already there ----------------------------------------------------------------------------------------
@@ -209,6 +193,31 @@ class Writer:
         images.append_bytes(self.out / MANIFEST, raw)
         self.hear(line)
         self.count += 1
+
+
+def refuse_other_run(out: Path | str, config: Path | str, before: bytes, description: dict[str, Any]) -> None:
+    """Raise FlawsmithError unless `before`, the content of `config` in `out`, describes the same run."""
+    try:
+        old = _flat(inputs.parse_json(before))
+    except ValueError as error:
+        raise FlawsmithError(f"{config} is damaged ({error}): choose another --out or remove it.") from error
+    for key, value in _flat(description).items():
+        was = old.get(key, None if key == "runtime" else "not set")  # folders older than the setting
+        if key == "digits" and was != value:
+            raise FlawsmithError(
+                f"Output folder {out} was begun for fewer images and counts them with {was} digits, a run this "
+                f"long needs {value}: choose another --out, or make the rest there with another --seed."
+            )
+        if key == "data_set" and was != value:
+            raise FlawsmithError(
+                f"Output folder {out} was begun on other images: some of the data set were added, removed or "
+                "changed since. Put the old ones back to resume, or choose another --out."
+            )
+        if key not in ("n", "flawsmith", "source") and was != value:
+            raise FlawsmithError(
+                f"Output folder {out} belongs to another run: {key} was {_short(was)}, now it is {_short(value)}. "
+                "Choose another --out, or give the same settings to resume."
+            )
 
 
 def read_manifest(out: Path) -> list[dict[str, Any]]:

@@ -135,7 +135,9 @@ def test_what_a_store_cannot_take_is_refused(
         return err
 
     assert "give --format webdataset or a folder" in refused("memory://set", "--format", "coco")
-    assert "Protocol 'nowhere' of --out nowhere://set is not known; known are abfs, gs, hf, s3, sftp" in refused("nowhere://set")
+    assert "Protocol 'nowhere' of --out nowhere://set is not known; known are abfs, gs, hf, s3, sftp" in refused(
+        "nowhere://set"
+    )
     assert "chains 'simplecache::memory'" in refused("simplecache::memory://set")
     assert "names the machine other" in refused("file://other/set")
     assert not store.store
@@ -179,7 +181,9 @@ def test_what_a_driver_says_is_told(
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from fsspec.registry import known_implementations
 
-    monkeypatch.setitem(known_implementations, "nodriver", {"class": "no_such.module.Files", "err": "Install nodriver to access it"})
+    monkeypatch.setitem(
+        known_implementations, "nodriver", {"class": "no_such.module.Files", "err": "Install nodriver to access it"}
+    )
     with pytest.raises(FlawsmithError, match=r"needs a driver: Install nodriver to access it"):
         places.Store("nodriver://bucket/set")
 

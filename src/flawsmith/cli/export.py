@@ -79,6 +79,6 @@ def export(
             progress=lambda what, done, total, _: bar.update(task, completed=done, total=total),
         )
     terminal.table("Exported", done.rows)
-    again = f" ({done.already} files were already there)" if done.already else ""
+    again = f" ({done.already} were already there)" if done.already else ""
     typer.echo(f"{done.images} images{again}: " + ", ".join(f"{key} in {at}" for key, at in done.places.items()))
     terminal.notes(done.notes)

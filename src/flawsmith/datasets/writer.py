@@ -12,7 +12,7 @@ import json
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -222,20 +222,23 @@ def refuse_other_run(out: Path | str, config: Path | str, before: bytes, descrip
 
 def read_manifest(out: Path) -> list[dict[str, Any]]:
     """The whole lines of a generated folder's manifest. Raises FlawsmithError when there is none."""
+    return list(manifest_lines(out))
+
+
+def manifest_lines(out: Path) -> Iterator[dict[str, Any]]:
+    """The lines that `read_manifest` gives, one at a time: those of a million images would fill the memory."""
     path = Path(out) / MANIFEST
     if not path.is_file():
         raise FlawsmithError(f"{out} is not a generated folder: it has no {MANIFEST}.")
-    rows = path.read_bytes().splitlines()  # of a text, `splitlines` would also part a caption at U+2028
-    found = []
-    for number, row in enumerate(rows, start=1):
-        try:
-            found.append(lines.parse(row))
-        except ValueError as error:
-            if number < len(rows):  # a half-written last line is what a kill leaves; generate redoes it
-                raise FlawsmithError(
-                    f"{path}, line {number}, is damaged ({error}): run `generate` again to repair it."
-                ) from None
-    return found
+    with open(path, "rb") as file:
+        for number, row in enumerate(file, start=1):
+            try:
+                yield lines.parse(row)
+            except ValueError as error:
+                if file.read(1):  # a half-written last line is what a kill leaves; generate redoes it
+                    raise FlawsmithError(
+                        f"{path}, line {number}, is damaged ({error}): run `generate` again to repair it."
+                    ) from None
 
 
 def pretty(value: dict[str, Any]) -> bytes:

@@ -16,7 +16,7 @@ from urllib.request import url2pathname
 
 from flawsmith import images, inputs
 from flawsmith.datasets.writer import refuse_other_run
-from flawsmith.errors import FlawsmithError, short
+from flawsmith.errors import FlawsmithError
 
 _PASSWORD = re.compile(r"(//[^/@:]*):[^/@]*@")
 _DENIED = ("permission", "credential", "forbidden", "denied", "unauthor", "authentic", "token", "signature")
@@ -165,5 +165,4 @@ class Store:
             remedy = "this protocol cannot do it: choose another --out"
         else:
             remedy = "mend it and run the same command again; it resumes"
-        return FlawsmithError(f"{self.url} cannot be {what} ({short(said, 300)}): {remedy}.")
-
+        return FlawsmithError(f"{self.url} cannot be {what} ({said[:300]}): {remedy}.")

@@ -30,6 +30,7 @@ ONE_CLASS = "evaluation/test_one_class.py::test_"
 FROZEN = "evaluation/test_frozen.py::test_"
 ANNOTATED = "datasets/test_annotated.py::test_"
 EXPORTS = "datasets/test_exports.py::test_"
+STORES = "datasets/test_stores.py::test_"
 CAPTIONING = "datasets/test_captioning.py::test_"
 LOCO = "datasets/test_mvtec_loco.py::test_"
 STRUCTURE = "test_structure.py::test_"
@@ -656,6 +657,24 @@ MUTATIONS = {
             ("a part on several sides", "first = find(f\"file {image}\")\n        for link in own:",
              "first = find(f\"file {image}\")\n        for link in ():"),
             ("no part is left to train", "left[other] < 2", "left[other] < 1")],
+    },
+    "datasets/exports/shards.py": {
+        STORES + "a_killed_export_goes_on_where_it_was": [
+            ("a list comes before its shard",
+             'self.place.write(entry["shard"], content)\n        self.place.write(f"{stem}.json", '
+             '(json.dumps({**entry, "images": split.rows}) + "\\n").encode())',
+             'self.place.write(f"{stem}.json", (json.dumps({**entry, "images": split.rows}) + "\\n").encode())\n'
+             '        self.place.write(entry["shard"], content)')],
+        STORES + "damaged_shards_are_made_again": [
+            ("sizes are not compared", 'if sound and self.place.size(entry["shard"]) == entry["bytes"]', "if sound"),
+            ("the last one's bytes are not compared", 'hashlib.sha256(last).hexdigest() != split.listed[-1]["sha256"]',
+             "False")],
+    },
+    "datasets/exports/places.py": {
+        STORES + "what_a_driver_says_is_told": [
+            ("a password is repeated", 'said = _PASSWORD.sub(r"\\1@", ', "said = str(")],
+        STORES + "what_a_store_cannot_take_is_refused": [
+            ("other files are no reason", "elif self._holds():", "elif False:")],
     },
     "datasets/exports/sources.py": {
         EXPORTS + "merged_generated_images_train_and_so_does_what_they_were_made_from": [

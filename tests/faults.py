@@ -769,6 +769,8 @@ MUTATIONS = {
     "generation/actors.py": {
         RAY + "two_actors_write_the_bytes_of_one_process": [
             ("relative paths begin elsewhere", "os.chdir(self.home)", 'os.chdir("/")')],
+        RAY + "no_other_machine_reaches_the_ray_that_we_start": [
+            ("Ray listens everywhere", "before and not alone", "before")],
         RAY + "as_many_actors_as_have_room": [
             ("GPUs are not counted", 'asked = {"CPU": config.actor_cpus, "GPU": config.actor_gpus}',
              'asked = {"CPU": config.actor_cpus}')],

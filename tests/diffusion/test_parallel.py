@@ -121,7 +121,7 @@ def main(method: str, backbone: Path, root: Path) -> None:
     torch.set_num_threads(1)
     os.environ["FLAWSMITH_CACHE"] = str(root / "cache")
     data = fakes.mvtec_tree(root / "data", good=2, defects={"crack": 12}, size=(40, 50))
-    # Roundings grow with every step of a fast fit: of AnomalyXFusion's many parts by a hundredfold each.
+    # Roundings grow in a fast fit: at 0.05 AnomalyXFusion's two curves are 3 % apart after six steps.
     options = {"patience": 9, "learning_rate": 0.05 if method == "inpaint" else 0.002, "batch_size": 3}
     said = os.open(root / "said", os.O_WRONLY | os.O_CREAT)
     heard = os.dup(2)

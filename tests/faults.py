@@ -661,10 +661,9 @@ MUTATIONS = {
     "datasets/exports/shards.py": {
         STORES + "a_killed_export_goes_on_where_it_was": [
             ("a list comes before its shard",
-             'self.place.write(entry["shard"], content)\n        self.place.write(f"{stem}.json", '
-             '(json.dumps({**entry, "images": split.rows}) + "\\n").encode())',
-             'self.place.write(f"{stem}.json", (json.dumps({**entry, "images": split.rows}) + "\\n").encode())\n'
-             '        self.place.write(entry["shard"], content)')],
+             'self.place.write(entry["shard"], content, durable=True)\n        self.place.write(f"{stem}.json", '
+             'listed.encode(), durable=True)',
+             'self.place.write(f"{stem}.json", listed.encode())\n        self.place.write(entry["shard"], content)')],
         STORES + "damaged_shards_are_made_again": [
             ("sizes are not compared", 'if sound and self.place.size(entry["shard"]) == entry["bytes"]', "if sound"),
             ("the last one's bytes are not compared", 'hashlib.sha256(last).hexdigest() != split.listed[-1]["sha256"]',

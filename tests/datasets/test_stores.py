@@ -80,11 +80,11 @@ def test_a_killed_export_goes_on_where_it_was(
     store.store.clear()
     put, left = places.Store.write, [1 + written]
 
-    def dies(self: places.Store, relative: str, content: bytes) -> None:
+    def dies(*given: Any, **how: Any) -> None:
         if not left[0]:
             raise KeyboardInterrupt
         left[0] -= 1
-        put(self, relative, content)
+        put(*given, **how)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(places.Store, "write", dies)
@@ -94,7 +94,7 @@ def test_a_killed_export_goes_on_where_it_was(
     put_now: list[str] = []
     read_now: list[Path] = []
     verify = images.verify
-    monkeypatch.setattr(places.Store, "write", lambda *given: put_now.append(given[1]) or put(*given))
+    monkeypatch.setattr(places.Store, "write", lambda *given, **_: put_now.append(given[1]) or put(*given))
     monkeypatch.setattr(images, "verify", lambda path: read_now.append(path) or verify(path))
     done = export(widget, "memory://set", ["webdataset"])
     assert held(store) == whole

@@ -23,9 +23,11 @@ _DENIED = ("permission", "credential", "forbidden", "denied", "unauthor", "authe
 
 
 class Place(Protocol):
-    """Files by their paths in it; every one is written whole or not at all."""
+    """Files by their paths in it; every one is written whole or not at all. `durable`: a crash of the machine must not
+    undo it.
+    """
 
-    def write(self, relative: str, content: bytes) -> None: ...
+    def write(self, relative: str, content: bytes, durable: bool = False) -> None: ...
     def read(self, relative: str) -> bytes | None: ...
     def size(self, relative: str) -> int | None: ...
 
@@ -56,8 +58,8 @@ class Folder:
             raise FlawsmithError(f"{relative!r} would leave {self.root}: remove the links in it.")
         return self.root / relative
 
-    def write(self, relative: str, content: bytes) -> None:
-        images.write_bytes(self._inside(relative), content, self.partial, durable=False)
+    def write(self, relative: str, content: bytes, durable: bool = False) -> None:
+        images.write_bytes(self._inside(relative), content, self.partial, durable)
 
     def read(self, relative: str) -> bytes | None:
         path = self._inside(relative)
@@ -106,7 +108,7 @@ class Store:
     def __str__(self) -> str:
         return self.url
 
-    def write(self, relative: str, content: bytes) -> None:
+    def write(self, relative: str, content: bytes, durable: bool = True) -> None:
         try:
             self._files.pipe_file(f"{self._root}/{relative}", content)
         except Exception as error:

@@ -101,8 +101,9 @@ class Shards:
             **{"shard": f"{stem}.{self.ending}", "split": name, "first": _images(split.listed)},
             **{"count": len(split.rows), "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
         }
-        self.place.write(entry["shard"], content)
-        self.place.write(f"{stem}.json", (json.dumps({**entry, "images": split.rows}) + "\n").encode())
+        listed = json.dumps({**entry, "images": split.rows}) + "\n"
+        self.place.write(entry["shard"], content, durable=True)
+        self.place.write(f"{stem}.json", listed.encode(), durable=True)
         split.listed.append(entry)
         split.pack, split.rows = None, []
 

@@ -659,11 +659,8 @@ MUTATIONS = {
             ("no part is left to train", "left[other] < 2", "left[other] < 1")],
     },
     "datasets/exports/shards.py": {
-        STORES + "a_killed_export_goes_on_where_it_was": [
-            ("a list comes before its shard",
-             'self.place.write(entry["shard"], content, durable=True)\n        self.place.write(f"{stem}.json", '
-             'listed.encode(), durable=True)',
-             'self.place.write(f"{stem}.json", listed.encode())\n        self.place.write(entry["shard"], content)')],
+        STORES + "the_index_tells_every_shard_and_image": [
+            ("every shard begins at the first image", '"first": _images(split.listed)', '"first": 0')],
         STORES + "damaged_shards_are_made_again": [
             ("sizes are not compared", 'if sound and self.place.size(entry["shard"]) == entry["bytes"]', "if sound"),
             ("the last one's bytes are not compared", 'hashlib.sha256(last).hexdigest() != split.listed[-1]["sha256"]',

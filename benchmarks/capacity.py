@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--store-files", type=float, default=3000, help="assumed: files a second that the store takes")
     args = parser.parse_args()
     classic = Kind("perlin, gate", 0.0, 0.036, 0.009, 0.74, 93)
-    copied = Kind("copypaste, gate", 0.0, 0.047, 0.009, 0.29, 88)
+    copied = Kind("copypaste, gate", 0.0, 0.028, 0.009, 0.48, 88)
     compact = Kind("compact, gate", 0.13, 0.03, 0.009, 0.9, 93)
     big = Kind("SD 1.5, gate", args.gpu_seconds, 0.06, 0.03, 0.8, 450)
     cores = args.core_price

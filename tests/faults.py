@@ -30,6 +30,7 @@ ONE_CLASS = "evaluation/test_one_class.py::test_"
 FROZEN = "evaluation/test_frozen.py::test_"
 ANNOTATED = "datasets/test_annotated.py::test_"
 EXPORTS = "datasets/test_exports.py::test_"
+STORES = "datasets/test_stores.py::test_"
 CAPTIONING = "datasets/test_captioning.py::test_"
 LOCO = "datasets/test_mvtec_loco.py::test_"
 STRUCTURE = "test_structure.py::test_"
@@ -657,6 +658,20 @@ MUTATIONS = {
              "first = find(f\"file {image}\")\n        for link in ():"),
             ("no part is left to train", "left[other] < 2", "left[other] < 1")],
     },
+    "datasets/exports/shards.py": {
+        STORES + "the_index_tells_every_shard_and_image": [
+            ("every shard begins at the first image", '"first": _images(split.listed)', '"first": 0')],
+        STORES + "damaged_shards_are_made_again": [
+            ("sizes are not compared", 'if sound and self.place.size(entry["shard"]) == entry["bytes"]', "if sound"),
+            ("the last one's bytes are not compared", 'hashlib.sha256(last).hexdigest() != split.listed[-1]["sha256"]',
+             "False")],
+    },
+    "datasets/exports/places.py": {
+        STORES + "what_a_driver_says_is_told": [
+            ("a password is repeated", 'said = _PASSWORD.sub(r"\\1@", ', "said = str(")],
+        STORES + "what_a_store_cannot_take_is_refused": [
+            ("other files are no reason", "elif self._holds():", "elif False:")],
+    },
     "datasets/exports/sources.py": {
         EXPORTS + "merged_generated_images_train_and_so_does_what_they_were_made_from": [
             ("what was learned from is tested on", "if found.joins_generated and _is_seen(record, found))",
@@ -750,6 +765,8 @@ MUTATIONS = {
     "generation/actors.py": {
         RAY + "two_actors_write_the_bytes_of_one_process": [
             ("relative paths begin elsewhere", "os.chdir(self.home)", 'os.chdir("/")')],
+        RAY + "no_other_machine_reaches_the_ray_that_we_start": [
+            ("Ray listens everywhere", "before and not alone", "before")],
         RAY + "as_many_actors_as_have_room": [
             ("GPUs are not counted", 'asked = {"CPU": config.actor_cpus, "GPU": config.actor_gpus}',
              'asked = {"CPU": config.actor_cpus}')],

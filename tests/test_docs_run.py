@@ -44,6 +44,7 @@ INSTEAD = {
     "weights/mobilenet": "models/mobilenet",
     "WEIGHTS": "models/sd-inpainting",
     "CLIP": "models/clip",
+    "s3://bucket/painted": "stored",
     "DATA/": "data/",
     "data/SET": "data/ball_screw",
     "OUT": "out",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -44,6 +45,42 @@ def cluster() -> Iterator[None]:
     assert actors.connect(ray, asked(Path("data"), Path("out"), ray="local", actors=2))
     yield
     ray.shutdown()
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.skipif(not Path("/proc/net/tcp6").exists(), reason="sockets are looked up in Linux's /proc")
+def test_no_other_machine_reaches_the_ray_that_we_start() -> None:
+    ray.get(ray.remote(lambda: None).remote())  # a worker listens, too
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F", "0" * 24 + "01000000"}
+    sockets = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":  # it listens
+                sockets[f"socket:[{fields[9]}]"] = fields[1].partition(":")[0]
+    heard = [sockets[end] for process in below(os.getpid()) for end in opened(process) if end in sockets]
+    assert len(heard) >= 5 and set(heard) <= loopback
+
+
+def below(process: int) -> list[int]:
+    """A process and all that it and its children have started."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            children.setdefault(int(stat.read_text().rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
+    found = [process]
+    for one in found:  # it grows while it is walked
+        found += children.get(one, [])
+    return found
+
+
+def opened(process: int) -> list[str]:
+    found = []
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{process}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.append(os.readlink(link))
+    return found
 
 
 @pytest.mark.usefixtures("cluster")

@@ -34,7 +34,7 @@ def applies(one: Requirement) -> bool:
     return one.marker is None or one.marker.evaluate()
 
 
-@pytest.mark.parametrize("extra", ["", "diffusion", "onnx", "openvino", "report", "studio", "all"])
+@pytest.mark.parametrize("extra", ["", "diffusion", "onnx", "openvino", "report", "store", "studio", "all"])
 def test_no_package_binds_its_user_by_an_unknown_or_copyleft_licence(extra: str) -> None:
     names = licences.needed(*filter(None, [extra]))
     assert {"numpy", "pillow", "typer"} <= names

@@ -21,9 +21,13 @@ MOMENTS = [("os.rename", "state.safetensors", 1), ("open", "metrics.jsonl", 3)] 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has torch loaded")
-def test_two_processes_fit_as_one_does_and_resume_to_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, __file__, str(folder), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+@pytest.mark.parametrize(
+    "method",
+    ["inpaint", *(pytest.param(name, marks=pytest.mark.slow) for name in ("anomalycontrol", "anomalyxfusion"))],
+)
+def test_two_processes_fit_as_one_does_and_resume_to_the_same_bytes(method: str, folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, __file__, method, str(folder), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1200)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["ended"] == [[0, 0], [-9, 2], [-9, 2], [0, 0]], done.stderr
@@ -94,7 +98,9 @@ def note_writing(note: Path) -> None:
 
 
 def curve(run: Path) -> list[list[float]]:
-    lines = (run / "train" / "widget-crack" / "metrics.jsonl").read_text().splitlines()
+    """Of the method's own fit; `masks-1` is the mask model's, which no process shares."""
+    (metrics,) = (path for path in run.rglob("metrics.jsonl") if path.parent.name != "masks-1")
+    lines = metrics.read_text().splitlines()
     return [[line["step"], line["loss"], line["held_out"]] for line in map(json.loads, lines)]
 
 
@@ -104,7 +110,7 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def main(backbone: Path, root: Path) -> None:
+def main(method: str, backbone: Path, root: Path) -> None:
     import cv2
     import torch
     from test_kills import train, tree
@@ -115,15 +121,16 @@ def main(backbone: Path, root: Path) -> None:
     torch.set_num_threads(1)
     os.environ["FLAWSMITH_CACHE"] = str(root / "cache")
     data = fakes.mvtec_tree(root / "data", good=2, defects={"crack": 12}, size=(40, 50))
-    options = {"patience": 9, "learning_rate": 0.05, "batch_size": 3}
+    # Roundings grow in a fast fit: at 0.05 AnomalyXFusion's two curves are 3 % apart after six steps.
+    options = {"patience": 9, "learning_rate": 0.05 if method == "inpaint" else 0.002, "batch_size": 3}
     said = os.open(root / "said", os.O_WRONLY | os.O_CREAT)
     heard = os.dup(2)
     os.dup2(said, 2)
-    train("inpaint", backbone, data, root / "one", options)
+    train(method, backbone, data, root / "one", options)
     ended, writes = [], {}
     for out, moments in (("two", [None]), ("killed", [*MOMENTS, None])):
-        ended += [pair(free_port(), one, writes, "inpaint", backbone, data, root / out, options) for one in moments]
-    scarce = pair(free_port(), None, {}, "inpaint", backbone, data, root / "few", {**options, "batch_size": 1})
+        ended += [pair(free_port(), one, writes, method, backbone, data, root / out, options) for one in moments]
+    scarce = pair(free_port(), None, {}, method, backbone, data, root / "few", {**options, "batch_size": 1})
     os.dup2(heard, 2)
     one, other = tree(root / "two"), tree(root / "killed")
     differ = [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
@@ -133,4 +140,4 @@ def main(backbone: Path, root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,7 +21,13 @@ def export(
             help="Some of coco, yolo, yolo-seg, voc, labelme, datumaro, webdataset, hf-dataset, mvtec; commas between.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write: itself for one format, a folder in it for each of many.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            help="Folder to write: itself for one format, a folder in it for each of many. webdataset also takes a "
+            "URL, as s3://BUCKET/FOLDER (flawsmith[store])."
+        ),
+    ],
     merge: Annotated[
         list[str] | None,
         typer.Option(
@@ -53,15 +58,16 @@ def export(
     `flawsmith export out/painted --format coco,yolo-seg --out ready`
 
     `flawsmith export out/painted --merge mvtec_ad:data/widget --format yolo --out training`
+
+    `flawsmith export out/painted --format webdataset --out s3://bucket/painted`
     """
     from flawsmith.datasets.exports import run as exports
-    from flawsmith.inputs import home
 
     with terminal.progress() as bar:
         task = bar.add_task("exporting", total=None)
         done = exports.export(
             source,
-            home(out),
+            out,
             [word.strip() for word in format_.split(",") if word.strip()],
             merge=merge or (),
             category=category,
@@ -73,6 +79,6 @@ def export(
             progress=lambda what, done, total, _: bar.update(task, completed=done, total=total),
         )
     terminal.table("Exported", done.rows)
-    again = f" ({done.already} files were already there)" if done.already else ""
-    typer.echo(f"{done.images} images{again}: " + ", ".join(f"{key} in {at}" for key, at in done.folders.items()))
+    again = f" ({done.already} were already there)" if done.already else ""
+    typer.echo(f"{done.images} images{again}: " + ", ".join(f"{key} in {at}" for key, at in done.places.items()))
     terminal.notes(done.notes)

@@ -12,7 +12,7 @@ import json
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -82,27 +82,10 @@ class Writer:
                 )
             return False
         try:
-            before = inputs.parse_json(config.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise FlawsmithError(f"{config} is damaged ({error}): choose another --out or remove it.") from error
-        known = _flat(before)
-        for key, value in _flat(description).items():
-            old = known.get(key, None if key == "runtime" else "not set")  # folders older than the setting
-            if key == "digits" and old != value:
-                raise FlawsmithError(
-                    f"Output folder {out} was begun for fewer images and counts them with {old} digits, a run this "
-                    f"long needs {value}: choose another --out, or make the rest there with another --seed."
-                )
-            if key == "data_set" and old != value:
-                raise FlawsmithError(
-                    f"Output folder {out} was begun on other images: some of the data set were added, removed or "
-                    "changed since. Put the old ones back to resume, or choose another --out."
-                )
-            if key not in ("n", "flawsmith", "source") and old != value:
-                raise FlawsmithError(
-                    f"Output folder {out} belongs to another run: {key} was {_short(old)}, now it is {_short(value)}. "
-                    "Choose another --out, or give the same settings to resume."
-                )
+            before = config.read_bytes()
+        except OSError as error:
+            raise FlawsmithError(f"{config} cannot be read ({error}): choose another --out or remove it.") from error
+        refuse_other_run(out, config, before, description)
         return True
 
     # -- what is already there ----------------------------------------------------------------------------------------
@@ -212,22 +195,50 @@ class Writer:
         self.count += 1
 
 
+def refuse_other_run(out: Path | str, config: Path | str, before: bytes, description: dict[str, Any]) -> None:
+    """Raise FlawsmithError unless `before`, the content of `config` in `out`, describes the same run."""
+    try:
+        old = _flat(inputs.parse_json(before))
+    except ValueError as error:
+        raise FlawsmithError(f"{config} is damaged ({error}): choose another --out or remove it.") from error
+    for key, value in _flat(description).items():
+        was = old.get(key, None if key == "runtime" else "not set")  # folders older than the setting
+        if key == "digits" and was != value:
+            raise FlawsmithError(
+                f"Output folder {out} was begun for fewer images and counts them with {was} digits, a run this "
+                f"long needs {value}: choose another --out, or make the rest there with another --seed."
+            )
+        if key == "data_set" and was != value:
+            raise FlawsmithError(
+                f"Output folder {out} was begun on other images: some of the data set were added, removed or "
+                "changed since. Put the old ones back to resume, or choose another --out."
+            )
+        if key not in ("n", "flawsmith", "source") and was != value:
+            raise FlawsmithError(
+                f"Output folder {out} belongs to another run: {key} was {_short(was)}, now it is {_short(value)}. "
+                "Choose another --out, or give the same settings to resume."
+            )
+
+
 def read_manifest(out: Path) -> list[dict[str, Any]]:
     """The whole lines of a generated folder's manifest. Raises FlawsmithError when there is none."""
+    return list(manifest_lines(out))
+
+
+def manifest_lines(out: Path) -> Iterator[dict[str, Any]]:
+    """The lines that `read_manifest` gives, one at a time: those of a million images would fill the memory."""
     path = Path(out) / MANIFEST
     if not path.is_file():
         raise FlawsmithError(f"{out} is not a generated folder: it has no {MANIFEST}.")
-    rows = path.read_bytes().splitlines()  # of a text, `splitlines` would also part a caption at U+2028
-    found = []
-    for number, row in enumerate(rows, start=1):
-        try:
-            found.append(lines.parse(row))
-        except ValueError as error:
-            if number < len(rows):  # a half-written last line is what a kill leaves; generate redoes it
-                raise FlawsmithError(
-                    f"{path}, line {number}, is damaged ({error}): run `generate` again to repair it."
-                ) from None
-    return found
+    with open(path, "rb") as file:
+        for number, row in enumerate(file, start=1):
+            try:
+                yield lines.parse(row)
+            except ValueError as error:
+                if file.read(1):  # a half-written last line is what a kill leaves; generate redoes it
+                    raise FlawsmithError(
+                        f"{path}, line {number}, is damaged ({error}): run `generate` again to repair it."
+                    ) from None
 
 
 def pretty(value: dict[str, Any]) -> bytes:

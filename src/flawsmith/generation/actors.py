@@ -16,8 +16,9 @@ import platform
 import socket
 import sys
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
@@ -233,13 +234,30 @@ def connect(ray: Any, config: GenerateConfig) -> bool:
     try:
         if colon:  # Ray itself would ask for ten minutes and more
             socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address=config.ray, **quiet)
+        with _loopback(config.ray == "local"):
+            ray.init(address=config.ray, **quiet)
     except Exception as error:  # Ray raises plain ones, too, as where starting takes it too long
         raise FlawsmithError(
             f"No Ray cluster answers at {config.ray} ({' '.join(str(error).split())[:200]}): start one (ray start "
             "--head), name its address, or leave the address out to start one on this machine."
         ) from error
     return True
+
+
+@contextmanager
+def _loopback(alone: bool) -> Iterator[None]:
+    """Where Ray is `alone` on this machine it listens on 127.0.0.1 only, as it does by itself on Windows and macOS.
+
+    Its argument for that, `_node_ip_address`, gives way to a public address elsewhere.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = before and not alone
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def room(resources: dict[str, float], config: GenerateConfig) -> int:

@@ -13,3 +13,4 @@ FORMATS: dict[str, str] = {
     "yolo": "flawsmith.datasets.exports.yolo:Yolo",
     "yolo-seg": "flawsmith.datasets.exports.yolo:YoloSeg",
 }
+PACKED = ("webdataset",)  # formats of few large files, which go to stores, too

@@ -73,7 +73,7 @@ class Item:
 class Format(Protocol):
     """A format's writer: made with the class names, given every image once, in order, then closed.
 
-    One with `packs` puts the image itself into its own files.
+    Of one that packs, `shards` tells more: it puts the image itself into its own files.
     """
 
     def __init__(self, names: Sequence[str], write: Write) -> None: ...

@@ -33,8 +33,12 @@ class Names:
                 name = f"{word}_{name}"
         stem = slug(name)
         name, turn = stem, 1
-        while tree.stem_key(name) in self._taken:
+        while self._key(name) in self._taken:
             turn += 1
             name = f"{stem}-{turn}"
-        self._taken.add(tree.stem_key(name))
+        self._taken.add(self._key(name))
         return name
+
+    @staticmethod
+    def _key(name: str) -> str:
+        return tree.stem_key(name).replace(".", "_")  # as WebDataset's keys are written

@@ -12,11 +12,12 @@ from flawsmith import datasets, images, inputs
 from flawsmith.datasets import tree
 from flawsmith.datasets.exports import dividing
 from flawsmith.datasets.exports.item import SPLITS
-from flawsmith.datasets.writer import CONFIG, MANIFEST, read_manifest
+from flawsmith.datasets.writer import CONFIG, MANIFEST, manifest_lines
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.records import Record
 
 RULES = ("part", "own")
+USED = ("image", "category", "method", "seed", "normal", "reference")  # of a manifest's line
 
 
 @dataclass
@@ -92,7 +93,11 @@ def _starts(names: set[str], beginning: str) -> bool:
 
 def _generated(root: Path, records: list[Record], category: str | None, found: Sources) -> list[Record]:
     """Records of a generated folder, of the product they were made for; what shows one photograph is one part."""
-    lines = {root / line["image"]: line for line in read_manifest(root) if line["status"] == "kept"}
+    lines = {
+        root / line["image"]: {key: line[key] for key in USED if key in line}
+        for line in manifest_lines(root)
+        if line["status"] == "kept"
+    }
     found.lines.update(lines)
     for line in lines.values():
         found.seen |= {str((line.get(key) or {}).get("sha", "")) for key in ("normal", "reference")}

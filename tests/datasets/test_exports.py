@@ -323,6 +323,18 @@ def test_what_would_leak_or_mislead_is_refused(widget, made, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_of_refused_images_is_no_data_set(widget, tmp_path, run):
+    """The thumbnails in refused/ are no defects; the same folder goes as soon as one image is kept."""
+    made = tmp_path / "made"
+    command = ("generate", "copypaste", "--normal", widget, "--shots", 1, "--gate", "strict", "--set", "max_redraws=0")
+    run(*command, "-n", 2, "--out", made)
+    lines = [json.loads(line) for line in (made / "manifest.jsonl").read_text().splitlines()]
+    assert [line["status"] for line in lines] == ["rejected"] * 2 and (made / "refused").is_dir()
+    code, _, err = run("export", made, "--merge", widget, "--format", "coco", "--out", tmp_path / "out")
+    assert code == 2 and f"{made} holds no generated image: every one was refused" in err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

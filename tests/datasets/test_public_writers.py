@@ -114,7 +114,7 @@ def test_run_lengths_that_pycocotools_writes(tmp_path: Path, packed: bool) -> No
         assert np.array_equal(record.load().mask, masks[record.image.stem])
 
 
-@pytest.mark.parametrize("reader", ["datumaro", "cvat", "coco", "voc", "yolo"])
+@pytest.mark.parametrize("reader", ["datumaro", "cvat", "coco", "voc", "voc_segmentation", "yolo"])
 def test_what_datumaro_writes_is_read(tmp_path: Path, reader: str) -> None:
     dm = tool("datumaro")
     shapes = importlib.import_module("datumaro.components.annotation")
@@ -127,7 +127,7 @@ def test_what_datumaro_writes_is_read(tmp_path: Path, reader: str) -> None:
         box = shapes.Bbox(left, top, right - left, bottom - top, **about)
         whole = shapes.Mask(painted.rectangle(place), **about)
         outline = shapes.Polygon(painted.corners(place), **about)
-        return {"yolo": [box], "coco": [whole], "voc": [box, whole]}.get(reader, [outline])
+        return {"yolo": [box], "coco": [whole], "voc": [box, whole], "voc_segmentation": [whole]}.get(reader, [outline])
 
     marked = {n: [one for label, place in enumerate(m) for one in drawn(place, label)] for n, m in MARKED.items()}
     if reader in ("datumaro", "cvat"):
@@ -144,6 +144,9 @@ def test_what_datumaro_writes_is_read(tmp_path: Path, reader: str) -> None:
     ]
     whole = dm.Dataset.from_iterable(items, categories=list(NAMES))
     whole.export(str(tmp_path), {"coco": "coco_instances"}.get(reader, reader), save_media=True)
+    if reader == "voc_segmentation":  # as CVAT's "Segmentation mask 1.1": no XML
+        assert not list(tmp_path.rglob("*.xml"))
+        reader = "voc"
     records = read(reader, tmp_path)
     assert set(records) == set(marked) and {record.split for record in records.values()} == {"train"}
     for name, mask in {"good": np.zeros_like(hole), "hole": hole, "both": hole | crack}.items():

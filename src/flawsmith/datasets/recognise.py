@@ -21,6 +21,7 @@ from flawsmith.datasets import (
     tree,
     visa,
     voc,
+    voc_classes,
     yolo,
 )
 
@@ -150,6 +151,8 @@ def _voc(folder: Path) -> str:
     for path in _some(folder, lambda path: path.suffix.lower() == ".xml"):
         if voc.is_annotation(path):
             return f"{path.relative_to(folder)} is an annotation of Pascal VOC"
+    for path in _some(folder, lambda path: path.parent.name == voc_classes.CLASSES and tree.is_image_file(path)):
+        return f"{path.relative_to(folder)} is a class image of Pascal VOC"
     return ""
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 import fakes
 import fakes_annotated as painted
 from flawsmith import datasets, images
-from flawsmith.datasets import regions
+from flawsmith.datasets import levels, regions
 from flawsmith.datasets.check import check
 from flawsmith.datasets.exports.voc import PALETTE
 from flawsmith.errors import FlawsmithError
@@ -121,7 +121,7 @@ def test_objects_in_vocs_colours_without_a_palette_are_counted(tmp_path):
     truth = painted.voc_tree(tmp_path)
     numbers = np.arange(256, dtype=np.uint8)[None]
     shown = np.array([PALETTE[3 * number : 3 * number + 3] for number in range(256)], np.uint8)[None]
-    assert np.array_equal(regions.numbered(shown), numbers)
+    assert np.array_equal(levels.numbered(shown), numbers)
     for path in (tmp_path / "SegmentationObject").iterdir():
         fakes.save(path, np.asarray(Image.open(path).convert("RGB")))
     for record in datasets.read("voc", tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import fakes
 import fakes_annotated as painted
 from flawsmith import datasets
-from flawsmith.datasets import regions
+from flawsmith.datasets import levels
 from flawsmith.datasets.check import check
 from flawsmith.datasets.exports.run import export
 from flawsmith.errors import FlawsmithError
@@ -57,9 +57,9 @@ def test_without_a_labelmap_the_colours_are_vocs(tmp_path: Path) -> None:
 
 
 def test_numbers_and_colours_are_one_another() -> None:
-    colours = np.array([regions.colour(number) for number in range(256)], np.uint8)[None]
-    assert regions.numbered(colours).tolist() == [list(range(256))]
-    assert regions.colour(15) == (192, 128, 128) and regions.colour(255) == (224, 224, 192)  # the devkit's own table
+    colours = np.array([levels.colour(number) for number in range(256)], np.uint8)[None]
+    assert levels.numbered(colours).tolist() == [list(range(256))]
+    assert levels.colour(15) == (192, 128, 128) and levels.colour(255) == (224, 224, 192)  # the devkit's own table
 
 
 def test_an_xml_file_without_objects_leaves_the_word_to_the_class_image(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
-from flawsmith.datasets import annotated, regions, tree, voc_classes
+from flawsmith.datasets import annotated, levels, regions, tree, voc_classes
 from flawsmith.datasets.annotated import Found, Tree
 from flawsmith.datasets.folder import SPLITS
 from flawsmith.datasets.voc_classes import CLASSES, OBJECTS
@@ -165,5 +165,5 @@ def _object(
     if size:
         regions.refuse_outside(place[:2], (place[0] + place[2], place[1] + place[3]), size, where)
     if objects is not None and number < 255:
-        return regions.Level(path, entry, name, image=objects, value=number)
+        return levels.Level(path, entry, name, image=objects, value=number)
     return regions.Box(path, entry, name, place=place)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flawsmith.datasets import annotated, regions
+from flawsmith.datasets import annotated, levels
 from flawsmith.errors import FlawsmithError, short
 from flawsmith.records import Region
 
@@ -23,7 +23,7 @@ MOST = 256  # classes or objects in an image
 
 
 def labelmap(path: Path) -> Mapping[int, str] | None:
-    """Colour, as `regions.packed` gives it, to class, in the file's order; None where there is no such file.
+    """Colour, as `levels.packed` gives it, to class, in the file's order; None where there is no such file.
 
     Lines are `name:red,green,blue:parts:actions`; one without a colour has VOC's of its place. Raises FlawsmithError
     naming file and line.
@@ -42,7 +42,7 @@ def labelmap(path: Path) -> Mapping[int, str] | None:
         texts = rest.partition(":")[0].split(",")
         where = f"{path}, line {number}"
         if texts == [""]:
-            values = list(regions.colour(len(names) % 256))
+            values = list(levels.colour(len(names) % 256))
         elif len(texts) == 3 and all(text.strip().isdecimal() and int(text.strip()[:4]) < 256 for text in texts):
             values = [int(text.strip()[:4]) for text in texts]
         else:
@@ -72,7 +72,7 @@ def defects(path: Path, names: Mapping[int, str] | None) -> list[Region]:
     called = {value: _called(path, value, names, stored) for value in kinds}
     objects = path.parent.parent / OBJECTS / path.name
     if kinds and objects.is_file():
-        numbers = regions.levels_of(objects, str(path))
+        numbers = levels.levels_of(objects, str(path))
         if numbers.shape != found.shape:
             raise FlawsmithError(
                 f"{objects} is {numbers.shape[1]} x {numbers.shape[0]} pixels, {path} {found.shape[1]} x "
@@ -83,11 +83,11 @@ def defects(path: Path, names: Mapping[int, str] | None) -> list[Region]:
         if not {BACKGROUND, VOID} & set(owners):
             own = {number: np.unique(found[marked & (numbers == number)], return_counts=True) for number in owners}
             return [
-                regions.Level(path, f"object {number}", called[int(v[c.argmax()])], image=objects, value=number)
+                levels.Level(path, f"object {number}", called[int(v[c.argmax()])], image=objects, value=number)
                 for number, (v, c) in own.items()
             ]
     return [
-        regions.Level(path, f"class {name}", name, image=path, value=value, colours=not stored)
+        levels.Level(path, f"class {name}", name, image=path, value=value, colours=not stored)
         for value, name in called.items()
     ]
 
@@ -99,7 +99,7 @@ def _values(path: Path) -> tuple[np.ndarray, bool]:
             stored = image.mode in ("L", "1")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise FlawsmithError(f"{path} cannot be read ({error}): export it again.") from error
-    return (regions.levels_of if stored else regions.packed)(path, str(path)), stored
+    return (levels.levels_of if stored else levels.packed)(path, str(path)), stored
 
 
 def _is_class(value: int, names: Mapping[int, str] | None, stored: bool) -> bool:
@@ -107,7 +107,7 @@ def _is_class(value: int, names: Mapping[int, str] | None, stored: bool) -> bool
         return value not in (BACKGROUND, VOID)
     if names and value in names:
         return names[value].casefold() != "background"
-    return value not in (BACKGROUND, _key(list(regions.colour(VOID))))
+    return value not in (BACKGROUND, _key(list(levels.colour(VOID))))
 
 
 def _called(path: Path, value: int, names: Mapping[int, str] | None, stored: bool) -> str:
@@ -115,7 +115,7 @@ def _called(path: Path, value: int, names: Mapping[int, str] | None, stored: boo
     if names is not None:
         name = list(names.values())[value] if stored and value < len(names) else None if stored else names.get(value)
     else:
-        number = value if stored else next((n for n in range(256) if _key(list(regions.colour(n))) == value), None)
+        number = value if stored else next((n for n in range(256) if _key(list(levels.colour(n))) == value), None)
         name = None if number is None else f"class_{number}"
     if name is None:
         what = f"the number {value}" if stored else f"the colour {value >> 16},{value >> 8 & 255},{value & 255}"

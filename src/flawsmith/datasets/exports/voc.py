@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from flawsmith.datasets import regions
+from flawsmith.datasets import levels
 from flawsmith.datasets.exports.item import Item, Write
 from flawsmith.errors import FlawsmithError
 
@@ -87,7 +87,7 @@ def _add(parent: ElementTree.Element, tag: str, value: object) -> None:
     ElementTree.SubElement(parent, tag).text = text
 
 
-PALETTE = [value for number in range(256) for value in regions.colour(number)]
+PALETTE = [value for number in range(256) for value in levels.colour(number)]
 
 
 def _palette_png(levels: np.ndarray) -> bytes:

@@ -635,8 +635,7 @@ MUTATIONS = {
             ("what a generator has seen is tested", "record.image in seen)", "False)"),
             ("parts are torn", "units = dividing.parts(good)", "units = [[record] for record in good]")],
         ONE_CLASS_DIVISION + "images_that_were_painted_on_are_held_out_first": [
-            ("any image is held out", "units.sort(key=lambda unit: not any(record.image in painted for record in unit))",
-             "pass")],
+            ("any image is held out", "not any(record.image in painted for record in unit)", "0")],
         ONE_CLASS_DIVISION + "a_set_without_a_division_is_divided_by_part": [
             ("defects train", "side[record.image] == \"train\" and not record.is_good", "False")],
     },
@@ -685,7 +684,7 @@ MUTATIONS = {
     },
     "datasets/exports/sources.py": {
         EXPORTS + "merged_generated_images_train_and_so_does_what_they_were_made_from": [
-            ("what was learned from is tested on", "if found.joins_generated and _is_seen(record, found))",
+            ("what was learned from is tested on", "if found.joins_generated and is_seen(record, found))",
              "if False)")],
     },
     "captions/measured.py": {

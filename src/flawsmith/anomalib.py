@@ -32,7 +32,7 @@ except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that
 log = logging.getLogger(__name__)
 
 
-class Records(AnomalibDataset):  # type: ignore[misc]
+class Records(AnomalibDataset):
     """Records as anomalib's items: image (3, H, W) float in [0, 1], mask (H, W) uint8; whatever the reader was."""
 
     def __init__(self, records: Sequence[Record], task: str) -> None:
@@ -56,7 +56,7 @@ class Records(AnomalibDataset):  # type: ignore[misc]
         )
 
 
-class DataModule(AnomalibDataModule):  # type: ignore[misc]
+class DataModule(AnomalibDataModule):
     """Real images and generated defects for anomalib's models.
 
     real: READER:DIR or a folder. generated: folders that `flawsmith generate` has written. category: needed where the
@@ -140,7 +140,7 @@ class DataModule(AnomalibDataModule):  # type: ignore[misc]
 
     def refuse_anomalies(self) -> None:
         """Raise FlawsmithError where the trainer's model learns good images only, and defects would train."""
-        model = getattr(self.trainer, "lightning_module", None)
+        model: Any = getattr(self.trainer, "lightning_module", None)
         kinds = Counter(self.train_data.samples.label[self.train_data.samples.label_index == 1])
         if not kinds or not hasattr(model, "learning_type") or getattr(model, "supervised", False):
             return

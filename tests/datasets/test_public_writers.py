@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -155,6 +156,24 @@ def test_what_datumaro_writes_is_read(tmp_path: Path, reader: str) -> None:
         assert not (found & ~mask).any() if records[name].is_proposed else np.array_equal(found, mask), name
     if reader == "datumaro":
         assert (records["round"].load().mask ^ disc(30, 20, 12, 8)).sum() <= 0.06 * disc(30, 20, 12, 8).sum()
+
+
+def test_shards_that_webdataset_writes_are_read(tmp_path: Path) -> None:
+    """Its own TarWriter encodes image, mask and words; unpacked as its documentation says, with tar."""
+    wds = tool("webdataset")
+    with wds.TarWriter(str(tmp_path / "train-000000.tar")) as shard:
+        for number, (name, places) in enumerate(MARKED.items()):
+            kind = ("good", "hole", "combined")[len(places)]
+            mask = painted.rectangle(*places).astype(np.uint8) * 255
+            words = {"defect_type": kind, "caption": f"number {number}"}
+            shard.write({"__key__": name, "png": fakes.photo(number), "mask.png": mask, "json": words})
+    shutil.unpack_archive(tmp_path / "train-000000.tar", tmp_path / "set/train-000000", filter="data")
+    assert datasets.parse_source(tmp_path / "set")[0] == "webdataset"
+    records = {record.image.stem: record for record in datasets.read("webdataset", tmp_path / "set")}
+    for number, (name, places) in enumerate(MARKED.items()):
+        sample = records[name].load()
+        assert np.array_equal(sample.image, fakes.photo(number)) and sample.caption == f"number {number}"
+        assert np.array_equal(sample.mask, painted.rectangle(*places)) and records[name].is_good == (not places)
 
 
 def test_what_labelme_writes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

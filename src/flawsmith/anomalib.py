@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flawsmith.datasets.exports import one_class, sources
-from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.errors import FlawsmithError
 from flawsmith.records import Record
 
 try:
@@ -73,8 +73,8 @@ class DataModule(AnomalibDataModule):
 
     def __init__(
         self,
-        real: str,
-        generated: str | Sequence[str] = (),
+        real: str | Path,
+        generated: str | Path | Sequence[str | Path] = (),
         category: str | None = None,
         supervised: bool = False,
         split: str | None = None,
@@ -97,7 +97,7 @@ class DataModule(AnomalibDataModule):
             raise FlawsmithError(f"{bare[0]} holds no image that flawsmith has generated: name it as `real`.")
         names = sorted({record.category for record in found.records})
         if len(names) > 1:
-            raise unknown("Category", category or "", names, f"of {real}: name one of them")
+            raise FlawsmithError(f"{real} shows several products, {', '.join(names)}: name one with category=.")
         if supervised:
             chosen = sources.divide(found, split, val, test, seed)
         else:
@@ -119,7 +119,7 @@ class DataModule(AnomalibDataModule):
         return "flawsmith"
 
     @staticmethod
-    def _refuse_empty(sides: dict[str, list[Record]], real: str) -> None:
+    def _refuse_empty(sides: dict[str, list[Record]], real: str | Path) -> None:
         for side, records in sides.items():
             if not records:
                 raise FlawsmithError(

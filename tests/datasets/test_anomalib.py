@@ -140,5 +140,5 @@ def test_what_cannot_be_divided_is_refused(widget: Path, made: Path, tmp_path: P
     with pytest.raises(FlawsmithError, match=r"val=0 and test=0\.2 are shares"):
         DataModule(str(widget), str(made), val=0)
     fakes.mvtec_tree(tmp_path / "data", "gadget", good=4)
-    with pytest.raises(FlawsmithError, match="known: gadget, widget"):
+    with pytest.raises(FlawsmithError, match="several products, gadget, widget: name one with category="):
         DataModule(str(tmp_path / "data"))

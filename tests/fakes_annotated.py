@@ -392,3 +392,29 @@ def webdataset_tree(root: Path) -> Truth:
         fakes.save(root / f"train-000000/{stem}.mask.png", mask)
         fakes.write(root / f"train-000000/{stem}.json", json.dumps({"defect_type": kind, "caption": ""}))
     return {name: (kinds if len(kinds) < 2 else {"combined"}, mask) for name, (kinds, mask) in truth.items()}
+
+
+def voc_classes_tree(root: Path, objects: bool = True, colours: bool = True) -> Truth:
+    """Pascal VOC without XML, as CVAT's "Segmentation mask 1.1": classes in labelmap.txt's colours.
+
+    Without `colours` the class images hold the numbers of labelmap.txt's lines, and no palette.
+    """
+    truth = photos(root / "JPEGImages", ".jpg")
+    own = {"hole": (250, 50, 83), "crack": (61, 61, 245)}
+    for name, places in {"hole": [HOLE], "both": [HOLE, CRACK]}.items():
+        classes = np.zeros((*SIZE, 3), dtype=np.uint8)
+        numbers, owners = np.zeros((2, *SIZE), dtype=np.uint8)
+        for number, (label, (top, left, bottom, right)) in enumerate(zip(own, places, strict=False), start=1):
+            area = slice(top, bottom), slice(left, right)
+            classes[area], numbers[area], owners[area] = own[label], number, len(places) + 1 - number
+        fakes.save(root / f"SegmentationClass/{name}.png", classes if colours else numbers)
+        if objects:
+            image = Image.fromarray(owners)
+            image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+            (root / "SegmentationObject").mkdir(exist_ok=True)
+            image.save(root / f"SegmentationObject/{name}.png")
+    lines = "".join(f"{name}:{','.join(map(str, colour))}::\n" for name, colour in own.items())
+    fakes.write(root / "labelmap.txt", f"# label:color_rgb:parts:actions\nbackground:0,0,0::\n{lines}")
+    fakes.write(root / "ImageSets/Segmentation/train.txt", "good\nhole\n")
+    fakes.write(root / "ImageSets/Segmentation/val.txt", "both\n")
+    return truth

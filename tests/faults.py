@@ -32,6 +32,8 @@ ANNOTATED = "datasets/test_annotated.py::test_"
 EXPORTS = "datasets/test_exports.py::test_"
 STORES = "datasets/test_stores.py::test_"
 CAPTIONING = "datasets/test_captioning.py::test_"
+VOC_CLASSES = "datasets/test_voc_classes.py::test_"
+ONE_CLASS_DIVISION = "datasets/test_one_class.py::test_"
 LOCO = "datasets/test_mvtec_loco.py::test_"
 STRUCTURE = "test_structure.py::test_"
 TOOLS = "datasets/test_annotation_tools.py::test_"
@@ -612,10 +614,33 @@ MUTATIONS = {
         FROZEN + "an_image_given_twice_changes_nothing_and_the_share_decides_between_the_kinds": [
             ("the share is turned round", "[1 - share, share]", "[share, 1 - share]")],
     },
-    "datasets/regions.py": {
+    "datasets/levels.py": {
         ANNOTATED + "objects_in_vocs_colours_without_a_palette_are_counted": [
-            ("colours are grey levels", "numbered(np.asarray(opened.convert(\"RGB\")))",
-             "np.asarray(opened.convert(\"L\"))")],
+            ("colours are grey levels", "numbered(np.asarray(image.convert(\"RGB\")))",
+             "np.asarray(image.convert(\"L\"))")],
+    },
+    "datasets/voc_classes.py": {
+        VOC_CLASSES + "two_objects_of_one_class_are_two_defects_and_travel_as_such": [
+            ("objects are not looked for", "if kinds and objects.is_file():", "if False:")],
+        VOC_CLASSES + "class_images_are_read_and_recognised": [
+            ("numbers count from one", "list(names.values())[value]", "list(names.values())[value - 1]"),
+            ("an object has the first class", "called[int(v[c.argmax()])]", "called[kinds[0]]")],
+        VOC_CLASSES + "without_a_labelmap_the_colours_are_vocs": [
+            ("no matter is a class", "value not in (BACKGROUND, _key(list(levels.colour(VOID))))",
+             "value != BACKGROUND")],
+    },
+    "datasets/exports/one_class.py": {
+        ONE_CLASS_DIVISION + "no_defect_trains_and_nothing_leaks": [
+            ("defects on photographs that train validate", "chosen.get(normal.image) == \"val\"",
+             "chosen.get(normal.image) != \"test\""),
+            ("what a generator has seen is tested", "record.image in seen)", "False)"),
+            ("parts are torn", "units = dividing.parts(good)", "units = [[record] for record in good]")],
+        ONE_CLASS_DIVISION + "images_that_were_painted_on_are_held_out_first": [
+            ("any image is held out", "not any(record.image in painted for record in unit)", "0")],
+        ONE_CLASS_DIVISION + "a_set_without_a_division_is_divided_by_part": [
+            ("defects train", "side[record.image] == \"train\" and not record.is_good", "False")],
+    },
+    "datasets/regions.py": {
         ANNOTATED + "fill_counts_pixel_centres": [
             ("polygons half a pixel to the right", "(x1 - x0) - 0.5)", "(x1 - x0))"),
             ("polygons overlap by adding, not by turns", "np.cumsum(crossed, axis=1) % 2",
@@ -674,7 +699,7 @@ MUTATIONS = {
     },
     "datasets/exports/sources.py": {
         EXPORTS + "merged_generated_images_train_and_so_does_what_they_were_made_from": [
-            ("what was learned from is tested on", "if found.joins_generated and _is_seen(record, found))",
+            ("what was learned from is tested on", "if found.joins_generated and is_seen(record, found))",
              "if False)")],
     },
     "captions/measured.py": {

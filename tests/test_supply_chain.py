@@ -47,7 +47,7 @@ def test_the_readme_names_every_extra() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     extras = licences.project()["optional-dependencies"]
     assert all(f"| `flawsmith[{extra}]` |" in readme for extra in extras if extra != "dev")
-    assert set(extras) - {"all", "dev", "heic"} == set(re.findall(r"\w+", extras["all"][0])) - {"flawsmith"}
+    assert set(extras) - {"all", "anomalib", "dev", "heic"} == set(re.findall(r"\w+", extras["all"][0])) - {"flawsmith"}
 
 
 def test_the_page_says_what_is_installed() -> None:

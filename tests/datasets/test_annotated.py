@@ -12,7 +12,7 @@ from PIL import Image
 import fakes
 import fakes_annotated as painted
 from flawsmith import datasets, images
-from flawsmith.datasets import regions
+from flawsmith.datasets import levels, regions
 from flawsmith.datasets.check import check
 from flawsmith.datasets.exports.voc import PALETTE
 from flawsmith.errors import FlawsmithError
@@ -77,6 +77,18 @@ def test_boxes_become_proposed_masks_inside_them_and_check_says_so(tmp_path, cas
     assert "1 more images" in kinds["mask-proposed"].reason
 
 
+def test_the_sheet_shows_what_was_proposed(tmp_path, run):
+    painted.coco_tree(tmp_path / "set", shape="box")
+    code, said, _ = run("check", f"coco:{tmp_path / 'set'}", "--sheet", tmp_path / "sheet.png")
+    assert code == 0 and "2 of 2 proposed masks" in said
+    sheet = images.read_image(tmp_path / "sheet.png")
+    drawn = images.fit(images.mask_image(datasets.read("coco", tmp_path / "set")[0].load().mask), 192)
+    height, width = drawn.shape[:2]
+    assert np.array_equal(sheet[28 : 28 + height, 204 : 204 + width], drawn) and drawn.any()
+    painted.coco_tree(tmp_path / "drawn")
+    assert "2 of 2 masks" in run("check", f"coco:{tmp_path / 'drawn'}", "--sheet", tmp_path / "drawn.png")[1]
+
+
 @pytest.mark.parametrize("case", [*EXACT, *BOXES])
 def test_a_folder_alone_is_recognised_and_the_reason_named(tmp_path, run, case):
     reader, paint = {**EXACT, **BOXES}[case]
@@ -121,7 +133,7 @@ def test_objects_in_vocs_colours_without_a_palette_are_counted(tmp_path):
     truth = painted.voc_tree(tmp_path)
     numbers = np.arange(256, dtype=np.uint8)[None]
     shown = np.array([PALETTE[3 * number : 3 * number + 3] for number in range(256)], np.uint8)[None]
-    assert np.array_equal(regions.numbered(shown), numbers)
+    assert np.array_equal(levels.numbered(shown), numbers)
     for path in (tmp_path / "SegmentationObject").iterdir():
         fakes.save(path, np.asarray(Image.open(path).convert("RGB")))
     for record in datasets.read("voc", tmp_path):

@@ -158,12 +158,16 @@ def test_datumaro_reads_its_own_format_and_those_of_others(widget, tmp_path):
     export(widget, tmp_path / "out", list(formats))
     ours = {record.image.stem: record for record in datasets.read("datumaro", tmp_path / "out/datumaro")}
     for name, theirs in formats.items():
-        found = dm.Dataset.import_from(str(tmp_path / "out" / name), theirs)
+        more = {"coordinate_mode": "voc-one-based"} if name == "voc" else {}
+        found = dm.Dataset.import_from(str(tmp_path / "out" / name), theirs, **more)
         assert len(found) == len(ours), name
         names = [label.name for label in found.categories()[AnnotationType.label]]
         for item in found:
             old = ours[item.id.rpartition("/")[2]]
             shapes = [one for one in item.annotations if one.type.name in ("polygon", "mask")]
+            if name == "voc":  # boxes as the devkit counts: from 1, both ends included
+                boxes = sorted(one.get_bbox() for one in item.annotations if one.type.name == "bbox")
+                assert boxes == sorted(box_of(part) for _, part in old.parts((48, 64), lambda: None))
             if name == "yolo":
                 assert len([one for one in item.annotations if one.type.name == "bbox"]) == len(old.masks)
                 continue
@@ -177,6 +181,12 @@ def test_datumaro_reads_its_own_format_and_those_of_others(widget, tmp_path):
             assert {item.id: item.attributes["part"] for item in found} == {key: r.group for key, r in ours.items()}
             said = {item.id: [one.caption for one in item.annotations if one.type.name == "caption"] for item in found}
             assert said == {key: [record.caption] if record.caption else [] for key, record in ours.items()}
+
+
+def box_of(mask: np.ndarray) -> list[int]:
+    """[x, y, width, height] of all that is marked."""
+    rows, columns = np.nonzero(mask)
+    return [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
 
 
 def filled(points) -> np.ndarray:
@@ -320,6 +330,18 @@ def test_what_would_leak_or_mislead_is_refused(widget, made, tmp_path):
     (made / "generate.json").write_text("{")
     with pytest.raises(FlawsmithError, match="nobody knows which real defects were seen"):
         export(made, tmp_path / "out", ["coco"], merge=[widget])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_refused_images_is_no_data_set(widget, tmp_path, run):
+    """The thumbnails in refused/ are no defects; the same folder goes as soon as one image is kept."""
+    made = tmp_path / "made"
+    command = ("generate", "copypaste", "--normal", widget, "--shots", 1, "--gate", "strict", "--set", "max_redraws=0")
+    run(*command, "-n", 2, "--out", made)
+    lines = [json.loads(line) for line in (made / "manifest.jsonl").read_text().splitlines()]
+    assert [line["status"] for line in lines] == ["rejected"] * 2 and (made / "refused").is_dir()
+    code, _, err = run("export", made, "--merge", widget, "--format", "coco", "--out", tmp_path / "out")
+    assert code == 2 and f"{made} holds no generated image: every one was refused" in err
     assert not (tmp_path / "out").exists()
 
 

@@ -33,6 +33,8 @@ SETS = {
     "yolo names": (painted.yolo_tree, "data.yaml"),
     "voc": (painted.voc_tree, "Annotations/both.xml"),
     "voc boxes": (partial(painted.voc_tree, objects=False), "Annotations/both.xml"),
+    "voc classes": (painted.voc_classes_tree, "labelmap.txt"),
+    "voc class images": (painted.voc_classes_tree, "SegmentationClass/both.png"),
     "labelme": (painted.labelme_tree, "both.json"),
     "labelme masks": (partial(painted.labelme_tree, kind="mask"), "both.json"),
     "cvat": (painted.cvat_tree, "annotations.xml"),

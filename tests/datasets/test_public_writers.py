@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -114,7 +115,7 @@ def test_run_lengths_that_pycocotools_writes(tmp_path: Path, packed: bool) -> No
         assert np.array_equal(record.load().mask, masks[record.image.stem])
 
 
-@pytest.mark.parametrize("reader", ["datumaro", "cvat", "coco", "voc", "yolo"])
+@pytest.mark.parametrize("reader", ["datumaro", "cvat", "coco", "voc", "voc_segmentation", "yolo"])
 def test_what_datumaro_writes_is_read(tmp_path: Path, reader: str) -> None:
     dm = tool("datumaro")
     shapes = importlib.import_module("datumaro.components.annotation")
@@ -127,7 +128,7 @@ def test_what_datumaro_writes_is_read(tmp_path: Path, reader: str) -> None:
         box = shapes.Bbox(left, top, right - left, bottom - top, **about)
         whole = shapes.Mask(painted.rectangle(place), **about)
         outline = shapes.Polygon(painted.corners(place), **about)
-        return {"yolo": [box], "coco": [whole], "voc": [box, whole]}.get(reader, [outline])
+        return {"yolo": [box], "coco": [whole], "voc": [box, whole], "voc_segmentation": [whole]}.get(reader, [outline])
 
     marked = {n: [one for label, place in enumerate(m) for one in drawn(place, label)] for n, m in MARKED.items()}
     if reader in ("datumaro", "cvat"):
@@ -144,6 +145,9 @@ def test_what_datumaro_writes_is_read(tmp_path: Path, reader: str) -> None:
     ]
     whole = dm.Dataset.from_iterable(items, categories=list(NAMES))
     whole.export(str(tmp_path), {"coco": "coco_instances"}.get(reader, reader), save_media=True)
+    if reader == "voc_segmentation":  # as CVAT's "Segmentation mask 1.1": no XML
+        assert not list(tmp_path.rglob("*.xml"))
+        reader = "voc"
     records = read(reader, tmp_path)
     assert set(records) == set(marked) and {record.split for record in records.values()} == {"train"}
     for name, mask in {"good": np.zeros_like(hole), "hole": hole, "both": hole | crack}.items():
@@ -152,6 +156,24 @@ def test_what_datumaro_writes_is_read(tmp_path: Path, reader: str) -> None:
         assert not (found & ~mask).any() if records[name].is_proposed else np.array_equal(found, mask), name
     if reader == "datumaro":
         assert (records["round"].load().mask ^ disc(30, 20, 12, 8)).sum() <= 0.06 * disc(30, 20, 12, 8).sum()
+
+
+def test_shards_that_webdataset_writes_are_read(tmp_path: Path) -> None:
+    """Its own TarWriter encodes image, mask and words; unpacked as its documentation says, with tar."""
+    wds = tool("webdataset")
+    with wds.TarWriter(str(tmp_path / "train-000000.tar")) as shard:
+        for number, (name, places) in enumerate(MARKED.items()):
+            kind = ("good", "hole", "combined")[len(places)]
+            mask = painted.rectangle(*places).astype(np.uint8) * 255
+            words = {"defect_type": kind, "caption": f"number {number}"}
+            shard.write({"__key__": name, "png": fakes.photo(number), "mask.png": mask, "json": words})
+    shutil.unpack_archive(tmp_path / "train-000000.tar", tmp_path / "set/train-000000", filter="data")
+    assert datasets.parse_source(tmp_path / "set")[0] == "webdataset"
+    records = {record.image.stem: record for record in datasets.read("webdataset", tmp_path / "set")}
+    for number, (name, places) in enumerate(MARKED.items()):
+        sample = records[name].load()
+        assert np.array_equal(sample.image, fakes.photo(number)) and sample.caption == f"number {number}"
+        assert np.array_equal(sample.mask, painted.rectangle(*places)) and records[name].is_good == (not places)
 
 
 def test_what_labelme_writes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flawsmith.cli import terminal
 from flawsmith.cli.options import READERS, Category, GroupBy
+
+if TYPE_CHECKING:
+    from flawsmith.datasets.check import Report
+
+ON_SHEET = 12
 
 
 def check(
@@ -29,14 +35,20 @@ def check(
             metavar="FILE", help="Also write which images seem to show one part, as an origin.csv to look at."
         ),
     ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png", help=f"Also draw {ON_SHEET} masks on their images; those that were proposed, if any."
+        ),
+    ] = None,
     json_: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write summary and findings to this file.")
     ] = None,
 ) -> None:
     """Look at a data set: a summary, and findings with file, reason and fix.
 
-    Nothing else is written without --fix, --groups or --json. Exit code 2 when something would stop flawsmith (damaged
-    files, masks of another size).
+    Nothing else is written without --fix, --groups, --sheet or --json. Exit code 2 when something would stop flawsmith
+    (damaged files, masks of another size).
 
     Examples:
 
@@ -69,6 +81,8 @@ def check(
     for finding in report.grouped():
         terminal.say(f"{finding.severity:8}", terminal.COLOURS.get(finding.severity, "blue"), nl=False)
         typer.echo(f"{finding.file}: {finding.reason}{f' Fix: {finding.fix}' if finding.fix else ''}")
+    if sheet is not None:
+        _draw(report, inputs.home(sheet))
     if groups is not None:
         changed = mend.write_groups(report, inputs.home(groups))
         typer.echo(
@@ -93,3 +107,20 @@ def check(
         return
     if any(finding.severity == "error" for finding in report.findings):
         raise typer.Exit(2)
+
+
+def _draw(report: Report, path: Path) -> None:
+    """Masks as flawsmith reads them, evenly spaced over the data set; proposed ones where there are any."""
+    from flawsmith import images
+    from flawsmith.methods.samples import Samples
+
+    marked = [record for record, facts in report.pairs if not record.is_good and facts.area]
+    chosen = [record for record in marked if record.is_proposed] or marked
+    if not chosen:
+        typer.echo("No sheet: no mask could be read.")
+        return
+    step = -(-len(chosen) // ON_SHEET)
+    shown = [replace(record.load(), caption=f"{record.name}: {record.defect_type}") for record in chosen[::step]]
+    images.write_image(path, Samples(shown).sheet(len(shown)))
+    what = "proposed masks" if chosen[0].is_proposed else "masks"
+    typer.echo(f"Sheet: {path}, {len(shown)} of {len(chosen)} {what}.")

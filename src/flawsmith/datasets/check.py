@@ -257,7 +257,7 @@ def _proposed(records: Sequence[Record]) -> Iterator[Finding]:
                 found[0].name,
                 f"it is marked by a box or a line, as are {len(found) - 1} more images: which pixels are defect was "
                 "proposed by classical segmentation",
-                "Write the masks with flawsmith export ... --format mvtec --out DIR, look at DIR/*/ground_truth and "
-                "mend what is wrong there.",
+                "Look at them: flawsmith check ... --sheet FILE.png. To mend some, write them: flawsmith export ... "
+                "--format mvtec --out DIR and edit DIR/*/ground_truth.",
                 "mask-proposed",
             )

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flawsmith.datasets import annotated, regions, tree
+from flawsmith.datasets import annotated, levels, tree
 from flawsmith.errors import FlawsmithError, short
 from flawsmith.records import GOOD, Record, Region
 
@@ -99,7 +99,7 @@ def _marked(folder: Path) -> dict[str, tuple[Region, ...]]:
                 raise FlawsmithError(f"{path}: the ids are {short(given)}: give each defect its own, from 1 to 255.")
             kinds = [annotated.label(entry.get("defect_type"), f"{path}, id {entry['id']}") for entry in entries]
             found[path.stem] = tuple(
-                regions.Level(path, f"id {number}", kind, image=ids, value=number)
+                levels.Level(path, f"id {number}", kind, image=ids, value=number)
                 for number, kind in zip(numbers, kinds, strict=True)
             )
     return found

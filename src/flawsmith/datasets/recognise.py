@@ -21,6 +21,7 @@ from flawsmith.datasets import (
     tree,
     visa,
     voc,
+    voc_classes,
     yolo,
 )
 
@@ -132,6 +133,14 @@ def _yolo(folder: Path) -> str:
     return ""
 
 
+def _voc(folder: Path) -> str:
+    if why := _file(".xml", voc.is_annotation, "is an annotation of Pascal VOC")(folder):
+        return why
+    for path in _some(folder, lambda path: path.parent.name == voc_classes.CLASSES and tree.is_image_file(path)):
+        return f"{path.relative_to(folder)} is a class image of Pascal VOC"
+    return ""
+
+
 def _some(folder: Path, fits: Callable[[Path], bool]) -> list[Path]:
     """The first files that fit, of the first LOOKED_AT."""
     found: list[Path] = []
@@ -166,7 +175,7 @@ LOOKS: dict[str, Callable[[Path], str]] = {
     "coco": _coco,
     "cvat": _file(".xml", cvat.is_annotation, "holds CVAT's annotations"),
     "label_studio": _file(".json", label_studio.is_export, "holds Label Studio's tasks"),
-    "voc": _file(".xml", voc.is_annotation, "is an annotation of Pascal VOC"),
+    "voc": _voc,
     "labelme": _file(".json", labelme.is_annotation, "holds LabelMe's shapes"),
     "webdataset": _webdataset,
     "yolo": _yolo,

@@ -1,4 +1,4 @@
-"""Defects as annotation files describe them: polygons, run lengths, boxes, numbers in a class image.
+"""Defects as annotation files describe them: polygons, run lengths, boxes, lines, small mask images.
 
 Coordinates are continuous, as in COCO: the pixel in column x covers x to x + 1, and is inside where its centre is.
 """
@@ -239,40 +239,6 @@ class Box(Region):
             area = slice(top, bottom), slice(left, right)
             mask[area] = boxes.within(read(), (top, left, bottom, right))
         return mask
-
-
-def numbered(colours: np.ndarray) -> np.ndarray:
-    """The numbers (H, W) uint8 that VOC's colours (H, W, 3) stand for: Datumaro writes these in place of a palette."""
-    levels = np.zeros(colours.shape[:2], np.uint8)
-    for place in range(8):
-        high, channel = divmod(place, 3)
-        levels |= (colours[..., channel] >> (7 - high) & 1) << place
-    return levels
-
-
-@dataclass(frozen=True)
-class Level(Region):
-    """The pixels that hold `value` in an image of classes or objects (Pascal VOC); `image` is that file.
-
-    In an image without a palette a pixel's colour says the number, as VOC's palette has it.
-    """
-
-    image: Path = field(default=Path(), compare=False)
-    value: int = field(default=0, compare=False)
-
-    def draw(self, size: tuple[int, int], read: Read) -> np.ndarray:
-        try:
-            with Image.open(self.image) as opened:
-                stored = opened.mode in ("P", "L", "1")
-                levels = np.asarray(opened) if stored else numbered(np.asarray(opened.convert("RGB")))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise FlawsmithError(f"{self}: {self.image} cannot be read ({error}): export it again.") from error
-        if levels.shape != size:
-            raise FlawsmithError(
-                f"{self}: {self.image} is {levels.shape[1]} x {levels.shape[0]} pixels, its image {size[1]} x "
-                f"{size[0]}: export it again at the image's size."
-            )
-        return np.asarray(levels == self.value)
 
 
 @dataclass(frozen=True)

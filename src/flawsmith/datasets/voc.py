@@ -1,23 +1,24 @@
 """Pascal VOC: Annotations/*.xml with boxes, SegmentationObject/*.png where pixels of the n-th object hold n.
 
-Without the image of objects a mask is proposed in every box. JPEGImages/ holds the images (or any folder, or the
-same one); ImageSets/*/train.txt and the like name the splits. An image without objects is a good part.
+Without the image of objects a mask is proposed in every box; where no XML file names an object, the class image in
+SegmentationClass/ does (`voc_classes`). JPEGImages/ holds the images (or any folder, or the same one);
+ImageSets/*/train.txt and the like name the splits. An image without objects is a good part.
 Reference: Everingham et al., "The Pascal Visual Object Classes Challenge", IJCV 2010.
 """
 
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
-from flawsmith.datasets import annotated, regions, tree
+from flawsmith.datasets import annotated, levels, regions, tree, voc_classes
 from flawsmith.datasets.annotated import Found, Tree
 from flawsmith.datasets.folder import SPLITS
+from flawsmith.datasets.voc_classes import CLASSES, OBJECTS
 from flawsmith.errors import FlawsmithError, short
 from flawsmith.records import Record, Region
-
-OBJECTS, CLASSES = "SegmentationObject", "SegmentationClass"
 
 
 def is_annotation(path: Path) -> bool:
@@ -33,13 +34,21 @@ def read(root: Path, category: str | None = None, group_by: str = "group") -> li
     """Read every image, with its annotation where there is one, in natural order.
 
     Raises FlawsmithError naming file and object for boxes that are none or lie outside their image, two files for
-    one image, and names that lead out of the folder.
+    one image, class images with an unknown class, and names that lead out of the folder.
     """
     found = Tree(root)
     splits = _splits(found)
     listed = annotated.described(found, ".xml", is_annotation, lambda path: _read_file(path, found, splits))
+    labelmap = cache(voc_classes.labelmap)
+    for path in (image for image in found.images if image.parent.name == CLASSES):
+        photo = _photo(path, found)
+        one = listed.setdefault(photo, Found(photo, str(path), _split(photo, found, splits)))
+        if not one.regions:
+            one.regions += voc_classes.defects(path, labelmap(path.parent.parent / voc_classes.LABELMAP))
     if not listed:
-        raise FlawsmithError(f"Folder {root} holds no Pascal VOC annotation (*.xml): name the right folder.")
+        raise FlawsmithError(
+            f"Folder {root} holds no Pascal VOC annotation (*.xml) and no {CLASSES}: name the right folder."
+        )
     homes = {image.parent for image in listed}
     for image in found.images:
         if image.parent in homes and image not in listed:
@@ -61,6 +70,21 @@ def _splits(found: Tree) -> dict[str, str]:
 
 def _split(image: Path, found: Tree, splits: dict[str, str]) -> str:
     return splits.get(tree.stem_key(image.stem)) or annotated.split_of(found.name(image))
+
+
+def _photo(path: Path, found: Tree) -> Path:
+    """The image that a class image belongs to. Raises FlawsmithError where none, or several, are called like it."""
+    alike = _photos(path.stem, found)
+    near = [image for image in alike if path.parent.parent in image.parents]
+    alike = near if len(near) == 1 else alike
+    if len(alike) != 1:
+        fault = "several images are" if alike else "no image is"
+        raise FlawsmithError(f"{path}: {fault} called {path.stem!r} in {found.root}: put one there, in JPEGImages.")
+    return alike[0]
+
+
+def _photos(stem: str, found: Tree) -> list[Path]:
+    return [image for image in found.by_stem(stem) if image.parent.name not in (OBJECTS, CLASSES)]
 
 
 def _text(node: ElementTree.Element, tag: str) -> str:
@@ -101,7 +125,7 @@ def _read_file(path: Path, found: Tree, splits: dict[str, str]) -> Found:
 def _image(path: Path, root: ElementTree.Element, found: Tree, where: str) -> Path:
     """The image called like the annotation, else the one that it names, which is often another's old name."""
     given = _text(root, "filename")
-    alike = [p for p in found.by_stem(path.stem) if p.parent.name not in (OBJECTS, CLASSES)]
+    alike = _photos(path.stem, found)
     if given and (".." in given or given.startswith(("/", "~"))):
         found.find(given, path.parent, where)  # refuses it
     if len(alike) == 1:
@@ -133,5 +157,5 @@ def _object(
     if size:
         regions.refuse_outside(place[:2], (place[0] + place[2], place[1] + place[3]), size, where)
     if objects is not None and number < 255:
-        return regions.Level(path, entry, name, image=objects, value=number)
+        return levels.Level(path, entry, name, image=objects, value=number)
     return regions.Box(path, entry, name, place=place)

@@ -24,12 +24,14 @@ USED = ("image", "category", "method", "seed", "normal", "reference")  # of a ma
 class Sources:
     """`records` in order; `lines` are the manifest's, by generated image; `seen` the hashes of what was learned from.
 
-    `several`: more than one data set was joined. `joins_generated`: generated defects among real images.
+    `normals`: the real image that a generated one was painted on, where it is there. `several`: more than one data set
+    was joined. `joins_generated`: generated defects among real images.
     """
 
     roots: list[Path]
     records: list[Record]
     lines: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    normals: dict[Path, Record] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     licences: list[Any] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -63,6 +65,10 @@ def read(named: Sequence[str | Path], category: str | None, group_by: str) -> So
     for source in named:
         reader, root = datasets.parse_source(source)
         generated = (root / MANIFEST).is_file()
+        if generated and not any(line["status"] == "kept" for line in read_manifest(root)):
+            raise FlawsmithError(
+                f"{root} holds no generated image: every one was refused or dropped. `flawsmith show {root}` says why."
+            )
         records = datasets.read(reader, root, None if generated else category, group_by=group_by)
         if any(root.resolve() == other.resolve() for other in found.roots):
             raise FlawsmithError(f"{root} is named twice: name every data set once.")
@@ -143,6 +149,8 @@ def _with_parts_of(made: Sequence[Record], real: Sequence[Record], found: Source
         normal = found.lines.get(record.image, {}).get("normal") or {}
         alike = names.get(normal.get("file", ""), [])
         same = [one for one in alike if len(alike) == 1 or images.file_sha(one.image) == normal.get("sha")]
+        if same:
+            found.normals[record.image] = same[0]
         grouped.append(replace(record, group=same[0].group) if same else record)
     return grouped
 
@@ -157,14 +165,14 @@ def divide(found: Sources, rule: str | None, val: float, test: float, seed: int)
         rule = "own" if len(own) > 1 else "part"
     if rule == "own":
         chosen = {record.image: SPLITS.get(record.split, "train") for record in real}
-        leaks = [record for record in real if chosen[record.image] != "train" and _is_seen(record, found)]
+        leaks = [record for record in real if chosen[record.image] != "train" and is_seen(record, found)]
         if found.joins_generated and leaks:
             raise FlawsmithError(
                 f"{leaks[0].name} stands in {leaks[0].split}, and generated images were made from it ("
                 f"{len(leaks)} such images): give --split part, or generate again from the training part alone."
             )
     else:
-        pinned = frozenset(record.image for record in real if found.joins_generated and _is_seen(record, found))
+        pinned = frozenset(record.image for record in real if found.joins_generated and is_seen(record, found))
         chosen = dividing.by_part(real, val, test, seed, pinned)
         if pinned:
             found.notes.append(
@@ -173,5 +181,6 @@ def divide(found: Sources, rule: str | None, val: float, test: float, seed: int)
     return {**{record.image: "train" for record in found.records}, **chosen}
 
 
-def _is_seen(record: Record, found: Sources) -> bool:
+def is_seen(record: Record, found: Sources) -> bool:
+    """Whether a generated image was painted on it or learned from it."""
     return images.file_sha(record.image) in found.seen

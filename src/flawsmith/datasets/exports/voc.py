@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
+from flawsmith.datasets import levels
 from flawsmith.datasets.exports.item import Item, Write
 from flawsmith.errors import FlawsmithError
 
@@ -86,16 +87,7 @@ def _add(parent: ElementTree.Element, tag: str, value: object) -> None:
     ElementTree.SubElement(parent, tag).text = text
 
 
-def _palette() -> list[int]:
-    """VOC's colours: the bits of a class number, spread over red, green and blue."""
-    colours = []
-    for number in range(256):
-        for channel in range(3):
-            colours.append(sum((number >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)))
-    return colours
-
-
-PALETTE = _palette()
+PALETTE = [value for number in range(256) for value in levels.colour(number)]
 
 
 def _palette_png(levels: np.ndarray) -> bytes:

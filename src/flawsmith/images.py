@@ -171,7 +171,7 @@ def encode_png(array: np.ndarray) -> bytes:
 
 
 def encode_jpeg(image: np.ndarray) -> bytes:
-    """JPEG bytes of an (H, W, 3) uint8 RGB image that is only looked at: a tenth of the time of a PNG, half its size."""
+    """JPEG bytes of an (H, W, 3) uint8 RGB image that is only looked at, in a tenth of a PNG's time."""
     done, buffer = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
     if not done:
         raise FlawsmithError(f"An image of shape {image.shape} cannot be encoded as JPEG.")

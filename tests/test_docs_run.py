@@ -57,6 +57,7 @@ NOT_RUN = {
     "flawsmith studio": "serves until it is stopped; tests/studio and tests/browser run it",
     "python benchmarks/": "takes minutes to hours, or wants real data; its options are looked for in its source",
     "nice -n 19 python benchmarks/": "likewise",
+    "nice -n 10 flawsmith evaluate": "an experiment of an hour, whose arms are made by the loop before it",
     "python tests/mutations.py": "takes minutes; its options are looked for in its source",
 }
 ELSEWHERE = {"handoff": "tests/datasets/test_handoff.py runs it, with its blocks of Python"}

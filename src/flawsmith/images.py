@@ -170,6 +170,14 @@ def encode_png(array: np.ndarray) -> bytes:
     return buffer.tobytes()
 
 
+def encode_jpeg(image: np.ndarray) -> bytes:
+    """JPEG bytes of an (H, W, 3) uint8 RGB image that is only looked at, in a tenth of a PNG's time."""
+    done, buffer = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
+    if not done:
+        raise FlawsmithError(f"An image of shape {image.shape} cannot be encoded as JPEG.")
+    return buffer.tobytes()
+
+
 def write_bytes(path: str | Path, content: bytes, partial: Path | None = None, durable: bool = True) -> None:
     """Write a file whole or not at all: to a temporary file (in `partial` or beside it), then one rename.
 

@@ -212,12 +212,14 @@ def test_dials_that_are_set_stand_in_the_request(studio: Page) -> None:
         )
     studio.open()  # a reload keeps them
     studio.set("batch-count", "2")
+    studio.set("batch-mix", "stain=1, scratch=1")
     studio.browser.execute_script("document.getElementById('batch').click()")
     studio.job("done", "2 x procedural")
     told = studio.browser.execute_async_script("fetch('/api/jobs').then((answer) => answer.json()).then(arguments[0])")[
         -1
     ]["request"]
     assert told["dials"] == {"severity": [0.7, 0.7], "place": "edge", "defects": [2, 2]}
+    assert (told["mix"], told["combine"], told["defect_type"]) == ("stain=1, scratch=1", "", "")
     studio.browser.execute_script("localStorage.clear()")
 
 

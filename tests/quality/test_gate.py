@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from flawsmith.compose import changed_region
 from flawsmith.datasets.leaks import near
 from flawsmith.errors import FlawsmithError
 from flawsmith.methods import METHODS
@@ -112,17 +113,17 @@ def test_agreement_is_the_share_of_the_label_that_changed() -> None:
     label[10:30, 10:30] = True
     half = label.copy()
     half[:, 20:] = False
-    assert labelling.agreement(photo, darker(photo, half, 50), label, 5) == 0.5
-    assert labelling.agreement(photo, darker(photo, label, 50), label, 5) == 1.0
+    assert labelling.agreement(changed_region(photo, darker(photo, half, 50), 5), label) == 0.5
+    assert labelling.agreement(changed_region(photo, darker(photo, label, 50), 5), label) == 1.0
 
 
 def test_a_label_loses_what_did_not_change_and_nothing_else() -> None:
     photo = np.full((60, 60, 3), 100, np.uint8)
     label, ring = disc(25, (30, 30), 60), disc(25, (30, 30), 60) & ~disc(15, (30, 30), 60)
-    smaller = labelling.shrunk(photo, darker(photo, ring, 60), label, 5)
+    smaller = labelling.shrunk(changed_region(photo, darker(photo, ring, 60), 5), label)
     assert not smaller[30, 30] and not (smaller & ~label).any()
     assert (smaller & ring).sum() == ring.sum()
-    assert np.array_equal(labelling.shrunk(photo, darker(photo, label, 60), label, 5), label)
+    assert np.array_equal(labelling.shrunk(changed_region(photo, darker(photo, label, 60), 5), label), label)
 
 
 def test_a_shrunk_label_leaves_the_photograph_untouched_outside() -> None:
@@ -371,7 +372,7 @@ def test_a_watch_notes_each_refusal_with_reason_score_and_thumbnail() -> None:
     (entry,) = watch.refused[3]
     assert judged.info["rejected"] == entry["reason"] and np.array_equal(judged.image, photo)
     assert entry["attempt"] == 2 and entry["check"] == "visibility" and entry["score"] < entry["limit"]
-    assert watch.thumbnails[3, 0].startswith(b"\x89PNG")
+    assert watch.thumbnails[3, 0].startswith(b"\xff\xd8")
     said = replace(made(photo, np.zeros_like(speck)), info={"rejected": "nothing visible changed"})
     watch.judge(3, 3, asked(photo, speck), said, None)
     assert watch.refused[3][1]["check"] == "label" and (3, 1) not in watch.thumbnails

@@ -232,6 +232,21 @@ def test_dials_of_a_batch_are_those_of_the_command(page: Page) -> None:
     assert page.client.post("/api/make", json=one, headers=OURS).status_code == 400
 
 
+def test_a_batch_mixes_types_and_combines_several_in_one_image(page: Page) -> None:
+    asked = {"data_set": page.data_set, "method": "procedural", "count": 4, "dials": {"gate": "off"}}
+    job = page.wait(page.post("/api/batch", **asked, mix="combined=1, stain=1", combine="scratch=1, stain=2"))
+    assert job["status"] == "done", job["error"]
+    lines = [json.loads(x) for x in (page.out / "made" / job["id"] / "manifest.jsonl").read_text().splitlines()]
+    assert sorted(line["defect_type"] for line in lines) == ["combined", "combined", "stain", "stain"]
+    several = [line["instances"]["defects"] for line in lines if line["defect_type"] == "combined"]
+    assert all([one["defect_type"] for one in found] == ["scratch", "stain", "stain"] for found in several)
+    wrong = ({"mix": "stain"}, {"mix": "stain=-1"}, {"combine": "stain=2"}, {"combine": "stain=1,scratch=0.5"},
+             {"mix": "stain=1", "defect_type": "stain"}, {"combine": "stain=1,stain=2"})  # fmt: skip
+    for one in wrong:
+        answer = page.client.post("/api/batch", json={**asked, **one}, headers=OURS)
+        assert answer.status_code == 400, (one, answer.text)
+
+
 def labels(page: Page, job: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """(image, label) of the first image of a made set."""
     found = [page.client.get(f"/api/sets/{job['id']}/0/{what}").content for what in ("image", "mask")]

@@ -211,8 +211,8 @@ def generate(
         "defect": tuple(defect or ()),
         "n": n,
         "per_defect": per_defect,
-        "mix": _by_type(mix, "--mix", "list of shares"),
-        "combine": _by_type(combine, "--combine", "list of numbers"),
+        "mix": configs.by_type(mix, "--mix", "list of shares"),
+        "combine": configs.by_type(combine, "--combine", "list of numbers"),
         "seed": seed,
         "prompt": prompt,
         "mask": mask,
@@ -287,25 +287,6 @@ def _span(text: str | None, option: str) -> list[float] | None:
         raise FlawsmithError(f"{option} {short(text)} is no number: give one, or two with a comma between.") from None
     whole = [int(number) if number.is_integer() else number for number in numbers]
     return [whole[0], whole[-1]]
-
-
-def _by_type(text: str | None, option: str, what: str) -> dict[str, float] | None:
-    """ "crack=3,hole=1" as numbers by defect type."""
-    from flawsmith.errors import FlawsmithError, short
-
-    if text is None:
-        return None
-    found: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, number = (word.strip() for word in part.rpartition("="))
-        try:
-            weight = float(number)
-        except ValueError:
-            name = ""
-        if not name or name in found:
-            raise FlawsmithError(f"{option} {short(text)} is no {what}: write each type once, crack=3,hole=1.")
-        found[name] = weight
-    return found
 
 
 def _account(summary: Summary) -> None:

@@ -2,7 +2,7 @@
 
 from flawsmith.config.evaluation import EVERYTHING, CompareConfig, EvaluateConfig, JudgingConfig
 from flawsmith.config.generation import GATED_REDRAWS, GenerateConfig
-from flawsmith.config.loading import load, overlay, refused, validated
+from flawsmith.config.loading import by_type, load, overlay, refused, validated
 from flawsmith.config.training import TrainConfig
 from flawsmith.config.values import OF_METHODS, SETTINGS, Amount, Count, Counts, Rate, Share, Span, Told, Whole
 
@@ -24,6 +24,7 @@ __all__ = [
     "Told",
     "TrainConfig",
     "Whole",
+    "by_type",
     "load",
     "overlay",
     "refused",

@@ -18,6 +18,23 @@ Model = TypeVar("Model", bound=BaseModel)
 Command = TypeVar("Command", bound=Told)
 
 
+def by_type(text: str | None, option: str, what: str) -> dict[str, float] | None:
+    """ "crack=3,hole=1" as numbers by defect type; None stays None. Raises FlawsmithError naming the option."""
+    if text is None:
+        return None
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = (word.strip() for word in part.rpartition("="))
+        try:
+            weight = float(number)
+        except ValueError:
+            name = ""
+        if not name or name in found:
+            raise FlawsmithError(f"{option} {short(text)} is no {what}: write each type once, crack=3,hole=1.")
+        found[name] = weight
+    return found
+
+
 def overlay(defaults: Any, changes: dict[str, Any], what: str) -> Any:
     """A dataclass of settings (`SETTINGS`) with some fields changed.
 

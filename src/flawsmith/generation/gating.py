@@ -108,7 +108,7 @@ def enter(watch: Watch, line: dict[str, Any], sample: Sample, changed: Sequence[
     for number, entry in enumerate(refused):
         content = watch.thumbnails.pop((line["index"], number), None)
         if content is not None:
-            entry["thumbnail"] = f"{REFUSED}/{line['index']:05d}-{number}.png"
+            entry["thumbnail"] = f"{REFUSED}/{line['index']:05d}-{number}.jpg"
             thumbnails[entry["thumbnail"]] = content
     line["gate"] = watch.gate.profile or watch.gate.level
     line["checks"] = sample.info.get("checks", {})

@@ -19,8 +19,7 @@ def appearance(look: Look) -> np.ndarray:
     texture themselves.
     """
     light = np.ascontiguousarray(look.lab[..., 0])
-    ring = look.ring(1.5, float(np.clip(0.6 * look.side, 4, 40)))
-    level, inside = np.median(look.lab[ring], axis=0), look.lab[look.label]
+    ring, level, inside = look.beside, look.level, look.lab[look.label]
     soft = look.soft(1.0)[..., 0]
     fine, middle = light - soft, soft - blurred(light, 4.0)
     rms = [[float(np.sqrt(np.square(band[where]).mean())) for where in (look.label, ring)] for band in (fine, middle)]

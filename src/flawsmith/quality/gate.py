@@ -245,10 +245,12 @@ def _mended(sample: Sample, normal: np.ndarray, tolerance: float | None) -> tupl
     before, after = np.ascontiguousarray(normal[view]), np.ascontiguousarray(sample.image[view])
     level = compose.change_tolerance(before) if tolerance is None else float(tolerance)
     label = sample.mask[view]
-    smaller = labels.shrunk(before, after, label, level)
+    changed = compose.changed_region(before, after, level)
+    smaller = labels.shrunk(changed, label)
     if not np.array_equal(smaller, label):
         image, mask = sample.image.copy(), sample.mask.copy()
         image[view] = after = np.where(smaller[..., None], after, before)
         mask[view] = label = smaller
+        changed = compose.changed_region(before, after, level)
         sample = replace(sample, image=image, mask=mask)
-    return sample, labels.agreement(before, after, label, level)
+    return sample, labels.agreement(changed, label)

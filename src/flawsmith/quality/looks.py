@@ -88,11 +88,22 @@ class Look:
         return rest if np.count_nonzero(rest) >= 12 else np.ones_like(rest)
 
     @cached_property
+    def beside(self) -> np.ndarray:
+        """The ring in which the surface beside the defect is measured, (h, w) bool."""
+        return self.ring(1.5, float(np.clip(0.6 * self.side, 4, 40)))
+
+    @cached_property
+    def level(self) -> np.ndarray:
+        """The median colour of that ring, (3,) in L*a*b*."""
+        return np.asarray(np.median(self.lab[self.beside], axis=0))
+
+    @cached_property
     def before(self) -> Look:
-        """The same window before anything was painted."""
+        """The same window before anything was painted; beside the label nothing was."""
         assert self.normal is not None
         plain = Look(self.normal, self.label, None, self.product, self.share)
-        plain.__dict__.update(lab=self.lab_before, distance=self.distance)  # computed once
+        own = {name: getattr(self, name) for name in ("distance", "beside", "level")}
+        plain.__dict__.update(own, lab=self.lab_before)  # computed once
         return plain
 
 

@@ -25,10 +25,8 @@ def contrast(look: Look) -> float:
     for scale in SCALES:
         if scale > max(1.0, look.side / 2):
             break
-        if (
-            scale >= COARSE and step == 1 and min(label.shape) >= WIDE and label[::2, ::2].any()
-        ):  # what is blurred needs fewer pixels
-            step = 2
+        if scale >= COARSE * step and min(label.shape) >= WIDE and label[::2, ::2].any():
+            step *= 2  # what is blurred needs fewer pixels
             label, around = (np.ascontiguousarray(part[::2, ::2]) for part in (label, around))
             size = label.shape[::-1]
             after, before = (cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (after, before))

@@ -19,7 +19,7 @@ class Watch:
     """Judges every attempt and keeps account of the refused ones, by a place that the caller names.
 
     `refused[place]`: dicts of attempt, seed, check, score, limit, reason, in order; `thumbnails[place, i]`: the i-th's
-    PNG, where there is something to see.
+    JPEG, where there is something to see.
     """
 
     def __init__(self, gate: Gate, copies: bool) -> None:
@@ -94,8 +94,8 @@ def _check_of(reason: str) -> str:
 
 
 def thumbnail(sample: Sample) -> bytes:
-    """A PNG of a defect's window, plain and with its label: (CELL, 2 * CELL + 4, 3)."""
+    """A JPEG of a defect's window, plain and with its label: (CELL, 2 * CELL + 4, 3)."""
     view = compose.square_window(sample.mask, 64, 2.0).slices
     plain = np.ascontiguousarray(sample.image[view])
     cells = [images.fit(shown, CELL) for shown in (plain, images.overlay(plain, sample.mask[view]))]
-    return images.encode_png(np.concatenate([cells[0], np.full((CELL, 4, 3), 255, np.uint8), cells[1]], axis=1))
+    return images.encode_jpeg(np.concatenate([cells[0], np.full((CELL, 4, 3), 255, np.uint8), cells[1]], axis=1))

@@ -63,6 +63,8 @@ class Batch(Asked):
     roi: str = Named
     heat: str = Named
     features: str = Features
+    mix: str = Field("", max_length=1000, description="shares of the defect types: crack=3,hole=1")
+    combine: str = Field("", max_length=1000, description="defects of an image by type: crack=1,hole=2")
     dials: dict[str, Any] = Field(default_factory=dict, description="see flawsmith.studio.dials")
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
 

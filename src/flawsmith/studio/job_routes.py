@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, Response
 
 from flawsmith import images
+from flawsmith.config import by_type
 from flawsmith.datasets.writer import MANIFEST
 from flawsmith.errors import FlawsmithError
 from flawsmith.studio import asked, dials
@@ -89,6 +90,8 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
             "roi": studio.store.place(given.roi) and str(studio.store.place(given.roi)),
             "heat": studio.store.place(given.heat) and str(studio.store.place(given.heat)),
             "features": studio.vision(given.features),
+            "mix": by_type(given.mix or None, "Mixture", "list of shares") or {},
+            "combine": by_type(given.combine or None, "Combine", "list of numbers") or {},
             **told,
         }
         reference = studio.reference(given.data_set, given.reference, given.defect_type)

@@ -72,6 +72,10 @@ export function setDials(schemas) {
 const ofBatch = () => Object.fromEntries(Object.entries(dials.batch).filter(([name]) => !(name in dials.make)));
 
 export const batchDials = () => ({ ...given(at("dials"), dials.make), ...given(at("batch-dials"), ofBatch()) });
+export function batchTypes() {  // a mixture names the types by itself
+  const mix = at("batch-mix").value.trim(), combine = at("batch-combine").value.trim();
+  return mix || combine ? { mix, combine, defect_type: "" } : {};
+}
 export function maskDials() {  // a gate judges images, not masks
   const { gate, ...rest } = given(at("dials"), dials.make);
   return rest;
@@ -98,7 +102,7 @@ export function setFeatures(names) {
 at("method").addEventListener("change", () => { remember("method", at("method").value); at("type").value = ""; show(); });
 at("reference").addEventListener("change", () => { remember("reference", at("reference").value); reference(); });
 at("family").addEventListener("change", wanted);
-for (const id of ["type", "prompt", "count", "seed", "family", "batch-count", "batch-features"]) {
+for (const id of ["type", "prompt", "count", "seed", "family", "batch-count", "batch-mix", "batch-combine", "batch-features"]) {
   at(id).value = recall(id, at(id).value);
   at(id).addEventListener("change", () => remember(id, at(id).value));
 }

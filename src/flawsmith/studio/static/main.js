@@ -97,7 +97,7 @@ const make = guarded(async () => {
 
 const batch = guarded(async () => {
   const { reference, ...asked } = form.request(), only = at("batch-reference").checked ? reference : "";
-  await queue.watch(await post("/api/batch", { ...asked, reference: only, dials: form.batchDials(), features: at("batch-features").value, count: Number(at("batch-count").value) }));
+  await queue.watch(await post("/api/batch", { ...asked, ...form.batchTypes(), reference: only, dials: form.batchDials(), features: at("batch-features").value, count: Number(at("batch-count").value) }));
   show("queue");
 });
 

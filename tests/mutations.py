@@ -93,7 +93,7 @@ def judge(copy: Path, guards: list[str]) -> tuple[int, str]:
 
 def tried(guards: list[str], mutation: Mutation | None = None) -> tuple[int, str]:
     """The judgement on a fresh copy of the package, with a fault or without."""
-    with tempfile.TemporaryDirectory(prefix="flawsmith-mutation-") as folder:
+    with tempfile.TemporaryDirectory(prefix="flawsmith-mutation-", ignore_cleanup_errors=True) as folder:
         copy = Path(folder).resolve() / "src"
         shutil.copytree(PACKAGE, copy / "flawsmith", ignore=shutil.ignore_patterns("weights", "__pycache__"))
         (copy / "flawsmith" / "weights").symlink_to(PACKAGE / "weights")

@@ -357,6 +357,7 @@ class DiffusionSynthesizer(base.Synthesizer):
                 ),
                 unconditional=None if null is None else lambda t: null,
                 guidance_scale=options.guidance_scale,
+                guidance_floor=options.guidance_floor,
                 num_inference_steps=options.steps,
                 timesteps=backbone.timesteps(options.steps, options.eta),
                 eta=options.eta,

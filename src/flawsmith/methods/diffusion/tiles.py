@@ -118,8 +118,8 @@ def paste(canvas: Canvas, turn: int, context: np.ndarray, window: np.ndarray, op
     hole = (canvas.mask & ~canvas.done)[view.slices]
     if len(canvas.tiles) > 1:  # leave a margin to the next tile, which then continues what this one painted
         edge = 0 if turn == len(canvas.tiles) - 1 else max(4, side // 16)
-        inner = np.zeros(canvas.mask.shape, bool)
-        inner[_shrunk(view.top, view.bottom, edge, len(inner)), _shrunk(view.left, view.right, edge, inner.shape[1])] = 1
+        inner, (rows, columns) = np.zeros(canvas.mask.shape, bool), canvas.mask.shape
+        inner[_shrunk(view.top, view.bottom, edge, rows), _shrunk(view.left, view.right, edge, columns)] = True
         hole &= inner[view.slices]
     target[hole] = painted[hole]
     canvas.done[view.slices] |= hole

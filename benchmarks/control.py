@@ -41,8 +41,9 @@ from flawsmith.methods.base import Synthesizer
 from flawsmith.methods.classic.copypaste import CopyPaste
 from flawsmith.methods.diffusion.runs import fingerprint
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
+from flawsmith.methods.mask_choice import FAMILY
 from flawsmith.methods.procedural.colours import PIGMENTS
-from flawsmith.methods.procedural.synthesizer import MASK_OF, Procedural
+from flawsmith.methods.procedural.synthesizer import Procedural
 from flawsmith.records import Request, Sample
 from flawsmith.training.losses import batch_loss
 from flawsmith.training.pretrain import PretrainConfig
@@ -245,13 +246,13 @@ def interval(right: Sequence[float], scenes: Sequence[int]) -> dict[str, float]:
 
 
 def measure_mask(model: Model, scenes: list[Scene], eye: Eye, count: int) -> dict[str, Any]:
-    requests, kinds = [], list(MASK_OF)
+    requests, kinds = [], list(FAMILY)
     for number in range(count // 2):
         scene, rng = scenes[number % len(scenes)], np.random.default_rng([number, 11])
         kind = kinds[number % len(kinds)]
         caption = says(kind, "dark" if kind in ("stain", "spots", "discolouration") else "", number)
         for _ in range(2):
-            requests.append(Request(scene.sample(), draw(MASK_OF[kind], scene, rng), kind, caption, None, number))
+            requests.append(Request(scene.sample(), draw(FAMILY[kind], scene, rng), kind, caption, None, number))
     found = model.paint(requests)
     change, asked, moved, empty = [], [], [], 0
     for index, (request, sample) in enumerate(zip(requests, found, strict=True)):
@@ -313,7 +314,7 @@ def measure_colour(model: Model, scenes: list[Scene], eye: Eye, count: int) -> d
     while pairs < count and number < 4 * count:
         scene, rng = scenes[number % len(scenes)], np.random.default_rng([number, 12])
         kind = ("stain", "spots", "stain", "scratch", "fibre")[number % 5]
-        mask = draw(MASK_OF[kind], scene, rng, (200, 2500))
+        mask = draw(FAMILY[kind], scene, rng, (200, 2500))
         level = scene.image[mask].mean(axis=0).astype(np.float64)
         words = colour_words(scene, level, rng)
         number += 1
@@ -492,7 +493,7 @@ def measure_text(model: Model, scenes: list[Scene], eye: Eye, count: int) -> dic
         tried += 1
         if colour in PIGMENTS and scene.is_grey:
             continue
-        request = Request(scene.sample(), draw(MASK_OF[kind], scene, rng), kind, says(kind, colour, tried), None, tried)
+        request = Request(scene.sample(), draw(FAMILY[kind], scene, rng), kind, says(kind, colour, tried), None, tried)
         sample = painter.generate([request])[0]
         if "rejected" in sample.info:
             continue

@@ -55,6 +55,7 @@ RESUME = "test_resume.py::test_"
 DEATHS = "survival/test_deaths.py::test_"
 KILLS = "survival/test_kills_survived.py::test_"
 COMPILED = "diffusion/test_compiled.py::test_"
+TILES = "diffusion/test_tiles.py::test_"
 
 # file of src/flawsmith -> guarding test -> (the fault, old text, new text)
 # fmt: off
@@ -199,6 +200,8 @@ MUTATIONS = {
             ("always the first prompt template", "PROMPTS[step % len(PROMPTS)]", "PROMPTS[0]")],
     },
     "methods/diffusion/synthesizer.py": {
+        TILES + "no_window_is_computed_in_which_nothing_is_left_to_paint": [
+            ("windows that are painted already are painted again", "self._hole(c, turn).any()", "True")],
         XF_SEEN + "every_step_of_sampling_sees_words_place_and_looks_tuned_to_that_step": [
             ("DDF's step fixed in sampling", "lambda t: self.condition(prepared, t),",
              "lambda t: self.condition(prepared, 0 * t),")],
@@ -276,6 +279,15 @@ MUTATIONS = {
             ("alignment turned round", "(1 - nn.functional.cosine_similarity(",
              "(1 + nn.functional.cosine_similarity(")],
     },
+    "methods/diffusion/tiles.py": {
+        TILES + "a_window_paints_more_of_a_mask_that_has_surroundings_at_its_flanks": [
+            ("thin masks are walked in short pieces", "0.8 if _thickness", "0.6 if _thickness"),
+            ("thick masks are walked in long pieces", "/ 4 else 0.6", "/ 4 else 0.8")],
+        TILES + "a_walk_paints_every_pixel_of_the_mask_and_no_other": [
+            ("a margin at the region's border, too", "start + edge if start else 0", "start + edge")],
+        TILES + "a_window_goes_on_from_what_the_one_before_has_painted": [
+            ("no margin is left to the next window", "max(4, side // 16)", "0")],
+    },
     "diffusion/denoise.py": {
         LOOP + "without_options_it_is_ddim_with_the_condition_of_each_step": [
             ("condition of the first step only", "given = condition(t)", "given = condition(0 * t + 999)"),
@@ -285,6 +297,9 @@ MUTATIONS = {
              "return with_ + guidance_scale *"),
             ("guidance turned round", "Conditioning.join(unconditional(t), given)",
              "Conditioning.join(given, unconditional(t))")],
+        LOOP + "below_the_floor_of_noise_over_signal_a_step_is_not_guided_and_costs_half": [
+            ("all steps are guided", "guidance_scale if sigma[step] > guidance_floor else 1.0", "guidance_scale"),
+            ("the noisy steps go without guidance", "sigma[step] > guidance_floor", "sigma[step] < guidance_floor")],
         LOOP + "fresh_noise_enters_with_ddims_sigma_and_is_each_steps_own": [
             ("eta is ignored", '"eta": min(eta, 1 - 1e-4)', '"eta": 0.0'),
             ("the same fresh noise at every step", "step_noise(i)}", "step_noise(0)}")],

@@ -126,6 +126,24 @@ def test_guidance_goes_from_the_unconditional_answer_past_the_conditional_one(sc
     assert same(plain, ddim(NOISE, 10, with_)) and len(line.calls[-1][0]) == 3
 
 
+def test_below_the_floor_of_noise_over_signal_a_step_is_not_guided_and_costs_half() -> None:
+    line, floor = Line(), 0.9
+
+    def nothing(t: Tensor) -> Conditioning:
+        return words(t, -2.0)
+
+    with_, without = answer(line, words), answer(line, nothing)
+    levels = ((1 - ALPHAS) / ALPHAS).sqrt()
+
+    def said(x: Tensor, t: int) -> Tensor:
+        return without(x, t) + 3.0 * (with_(x, t) - without(x, t)) if levels[t] > floor else with_(x, t)
+
+    found = made(line, unconditional=nothing, guidance_scale=3.0, guidance_floor=floor)
+    assert same(found, ddim(NOISE, 10, said))
+    rows = [6 if levels[t] > floor else 3 for t in range(999, 0, -100)]
+    assert [len(x) for x, _ in line.calls] == rows and {3, 6} == set(rows)
+
+
 @pytest.mark.parametrize("eta", [0.4, 1.0])
 def test_fresh_noise_enters_with_ddims_sigma_and_is_each_steps_own(eta: float) -> None:
     line = Line()

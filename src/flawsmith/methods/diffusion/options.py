@@ -29,6 +29,9 @@ class DiffusionOptions(base.Options):
     sampler: Literal["dpm++", "ddim"] = Field("dpm++", description="DPM-Solver++ or DDIM")
     eta: float = Field(0.0, ge=0, le=1, description="DDIM's fresh noise at every step; 0 = none")
     guidance_scale: float = Field(1.5, ge=0, le=30, description="1 = none; above 3 oversaturates")
+    guidance_floor: float = Field(
+        0.25, ge=0, description="noise over signal up to which steps go without guidance; 0 = all are guided"
+    )
     start: Literal["noise", "normal", "reference", "analogy", "painted"] = Field(
         "noise",
         description="begin from noise, the normal, the reference laid in place, its texture in the mask, or a sketch",

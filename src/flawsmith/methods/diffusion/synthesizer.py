@@ -245,7 +245,9 @@ class DiffusionSynthesizer(base.Synthesizer):
         for members in self._groups(canvases):
             with merged(self.backbone.unet):
                 for turn in range(max(len(canvas.tiles) for canvas in members)):
-                    self._round([canvas for canvas in members if turn < len(canvas.tiles)], turn, chosen)
+                    # what the tiles before have painted whole needs no further one
+                    left = [c for c in members if turn < len(c.tiles) and (not turn or self._hole(c, turn).any())]
+                    self._round(left, turn, chosen)
         with ThreadPoolExecutor(min(len(canvases), os.cpu_count() or 1) or 1) as pool:  # 40 ms each at 512 px
             return list(pool.map(lambda canvas: self._finish(canvas, chosen), canvases))
 
@@ -355,6 +357,7 @@ class DiffusionSynthesizer(base.Synthesizer):
                 ),
                 unconditional=None if null is None else lambda t: null,
                 guidance_scale=options.guidance_scale,
+                guidance_floor=options.guidance_floor,
                 num_inference_steps=options.steps,
                 timesteps=backbone.timesteps(options.steps, options.eta),
                 eta=options.eta,

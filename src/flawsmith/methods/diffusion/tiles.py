@@ -38,22 +38,27 @@ def reduction(mask: np.ndarray, size: int, largest: float) -> float:
     What is thinner than an eighth of the window does not shrink: at 128 px a crack 4 px wide would be 2 px under the
     noise that painting begins with, and came out as a row of beads. At its own scale it stays a line.
     """
-    thickness = 2 * float(cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3).max())
-    return float(np.clip(thickness / (size * THICK), 1.0, largest))
+    return float(np.clip(_thickness(mask) / (size * THICK), 1.0, largest))
+
+
+def _thickness(mask: np.ndarray) -> float:
+    """Diameter in pixels of the largest disc in a mask (h, w) bool."""
+    return 2 * float(cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3).max())
 
 
 def tiles(mask: np.ndarray, size: int, context: float, max_reduction: float) -> list[compose.Window]:
     """Square windows that together cover a mask (h, w) bool, none reduced by more than `max_reduction`.
 
     A mask that fits one window gets one. A long or large one is walked in overlapping windows, so that a crack keeps
-    its width in pixels: shrunk cracks become faint and broken.
+    its width in pixels: shrunk cracks become faint and broken. What a window paints of a mask is up to .8 of its side
+    where the mask has surroundings at its flanks, no thicker than a quarter of the window, else .6.
     """
     whole = compose.square_window(mask, size, context)
     largest = round(size * max_reduction)
     if max(whole.shape) <= largest:
         return [whole]
     rest, found = mask.copy(), []
-    core = round(largest * 0.6)
+    core = round(largest * (0.8 if _thickness(mask) <= largest / 4 else 0.6))
     while rest.any():
         rows, columns = np.nonzero(rest)
         # The next tile starts at the first uncovered pixel along the longer direction, and centres on what it meets.
@@ -112,12 +117,17 @@ def paste(canvas: Canvas, turn: int, context: np.ndarray, window: np.ndarray, op
         painted = np.clip(np.rint(target + grown), 0, 255).astype(np.uint8)
     hole = (canvas.mask & ~canvas.done)[view.slices]
     if len(canvas.tiles) > 1:  # leave a margin to the next tile, which then continues what this one painted
-        inner = np.zeros_like(hole)
         edge = 0 if turn == len(canvas.tiles) - 1 else max(4, side // 16)
-        inner[edge : height - edge or None, edge : width - edge or None] = True
-        hole &= inner
+        inner, (rows, columns) = np.zeros(canvas.mask.shape, bool), canvas.mask.shape
+        inner[_shrunk(view.top, view.bottom, edge, rows), _shrunk(view.left, view.right, edge, columns)] = True
+        hole &= inner[view.slices]
     target[hole] = painted[hole]
     canvas.done[view.slices] |= hole
+
+
+def _shrunk(start: int, end: int, edge: int, limit: int) -> slice:
+    """start..end less an edge on both sides, but not at the region's own border (0, limit): no tile lies beyond it."""
+    return slice(start + edge if start else 0, end - edge if end < limit else limit)
 
 
 def with_grain(normal: np.ndarray, painted: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -65,7 +65,7 @@ def read(named: Sequence[str | Path], category: str | None, group_by: str) -> So
     for source in named:
         reader, root = datasets.parse_source(source)
         generated = (root / MANIFEST).is_file()
-        if generated and not any(line["status"] == "kept" for line in read_manifest(root)):
+        if generated and not any(line["status"] == "kept" for line in manifest_lines(root)):
             raise FlawsmithError(
                 f"{root} holds no generated image: every one was refused or dropped. `flawsmith show {root}` says why."
             )

@@ -14,9 +14,8 @@ from scipy import ndimage
 import fakes
 from flawsmith import images
 from flawsmith.masks import MaskOptions, draw, foreground
-from flawsmith.masks.lines import is_thin
 from flawsmith.masks.reshape import overlap, reshape
-from flawsmith.methods.analogy.strips import Strip, centre_lines
+from flawsmith.methods.analogy.strips import Strip, centre_lines, is_thin
 from flawsmith.methods.analogy.synthesizer import Analogy
 from flawsmith.records import Request, Sample
 

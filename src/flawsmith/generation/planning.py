@@ -16,7 +16,6 @@ from flawsmith.generation.sources import Sources
 from flawsmith.generation.turns import Turns
 from flawsmith.masks import REAL
 from flawsmith.masks.growth import SHOWN, SIZING, Spread
-from flawsmith.masks.lines import are_lines
 from flawsmith.masks.structure import EXEMPLARS, GOODS, is_structure
 from flawsmith.methods.base import Synthesizer, read_card
 from flawsmith.records import COMBINED, GOOD, Job, Record, Region, hash_seed
@@ -59,16 +58,16 @@ def plan(config: GenerateConfig, sources: Sources, synthesizer: Synthesizer) -> 
     grown = {f"{one.category}/{one.defect_type}": asdict(one.spread) for one in singles if one.spread is not None}
     if grown:
         description["growth"] = grown
-    carried = [
+    structure = [
         f"{one.category}/{one.defect_type}"
         for one in singles
         if one.mask == "whole" and synthesizer.default_mask(one.defect_type) != "whole"
     ]
-    if carried:
-        description["whole"] = carried
+    if structure:
+        description["structure"] = structure
         notes.append(
-            f"{', '.join(carried)}: these defects are lines or change the product's own structure, so they keep their "
-            "real shapes and are carried whole (--mask varied gives them new ones)."
+            f"{', '.join(structure)}: these defects change the product's own structure, so they keep their real shapes "
+            "and are carried whole (--mask varied gives them new ones)."
         )
     exemplars = {(one.category, one.defect_type): list(one.references) for one in singles}
     return Plan(jobs, description, support, sources.normals, notes, exemplars)
@@ -102,19 +101,17 @@ def _kind(
     if synthesizer.references != "none" and not references and comes:
         raise FlawsmithError(_no_reference(config, synthesizer, category, defect))
     mask = synthesizer.default_mask(defect)
-    if config.mask is None and mask == "varied" and _keeps_shape(references, normals):
+    if config.mask is None and mask == "varied" and _is_structure(references, normals):
         mask = "whole"
     spread = None if (config.mask or mask) == "whole" else _spread(config, synthesizer, references)
     says = synthesizer.default_caption(category, defect)
     return Kind(category, defect, normals, references, mask, says, spread=spread)
 
 
-def _keeps_shape(references: Sequence[Record], normals: Sequence[Record]) -> bool:
-    """Whether a type's defects are lines, or have the product's shape; of few images, spread over the data set."""
+def _is_structure(references: Sequence[Record], normals: Sequence[Record]) -> bool:
+    """Whether the defects of a type have the product's shape; of few images that are spread over the data set."""
     if not references or not normals:
         return False
-    if are_lines(record.load() for record in references[:SHOWN]):
-        return True
     spread = [normals[len(normals) * number // GOODS] for number in range(min(GOODS, len(normals)))]
     return is_structure([record.load() for record in references[:EXEMPLARS]], [r.load().image for r in spread])
 

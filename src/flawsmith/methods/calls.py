@@ -15,7 +15,6 @@ from flawsmith import images as pixels
 from flawsmith import masks as families
 from flawsmith.errors import FlawsmithError
 from flawsmith.masks.growth import SIZING, Spread
-from flawsmith.masks.lines import are_lines
 from flawsmith.masks.structure import is_structure
 from flawsmith.methods import mask_choice
 from flawsmith.methods.samples import Samples
@@ -227,8 +226,7 @@ class OnArrays:
         def family_of(kind: str, imitates: bool) -> str:
             chosen = mask_choice.choose(self.default_mask(kind), kind, imitates, prompt)
             alike = [one for one in references if one.defect_type == kind]
-            keeps = chosen == "varied" and (are_lines(alike) or is_structure(alike, [n.image for n in normals]))
-            return "whole" if keeps else chosen
+            return "whole" if chosen == "varied" and is_structure(alike, [n.image for n in normals]) else chosen
 
         @cache
         def spread(kind: str) -> Spread | None:

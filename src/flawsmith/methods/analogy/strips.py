@@ -14,6 +14,8 @@ from skimage.morphology import skeletonize
 
 from flawsmith.methods.analogy.guidance import signed_distance
 
+THIN = 12.0  # pixels across, at most
+LONG = 5.0  # length over width, at least
 AROUND = 6  # pixels beside a line that belong to its strip
 
 
@@ -34,6 +36,15 @@ def centre_lines(mask: np.ndarray) -> list[np.ndarray]:
         if len(path) >= max(4.0, 1.5 * width) or not lines:
             lines.append(_smooth(path, depth))
     return sorted(lines, key=len, reverse=True)
+
+
+def is_thin(mask: np.ndarray) -> bool:
+    """Whether a mask (h, w) bool is a line: narrow, and much longer than it is wide."""
+    width = 2 * float(signed_distance(np.pad(mask, 1)).max())
+    if width > THIN:
+        return False
+    count = int(cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0]) - 1
+    return float(mask.sum()) / max(width, 1.5) ** 2 >= LONG * min(count, 8)
 
 
 class Strip:

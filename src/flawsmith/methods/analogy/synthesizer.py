@@ -18,13 +18,12 @@ from pydantic import Field
 from flawsmith import compose
 from flawsmith.images import is_artwork
 from flawsmith.masks import enlargement
-from flawsmith.masks.lines import is_thin
 from flawsmith.methods import base
 from flawsmith.methods.analogy import exemplars
 from flawsmith.methods.analogy.exemplars import RING, Exemplar, grown, ring
 from flawsmith.methods.analogy.field import RADIUS, Side, Weights, synthesise
 from flawsmith.methods.analogy.guidance import gain, guides, shading, signed_distance, surroundings
-from flawsmith.methods.analogy.strips import Strip
+from flawsmith.methods.analogy.strips import Strip, is_thin
 from flawsmith.methods.classic.copypaste import CopyPaste, CopyPasteOptions
 from flawsmith.records import Request, Sample
 

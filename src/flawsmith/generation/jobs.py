@@ -28,8 +28,8 @@ class Kind:
     references: Sequence[Record]
     mask: str  # the method's own choice of a family
     caption: str  # the method's own words
-    spread: Spread | None = None  # what its real defects leave open
     parts: tuple[tuple[Kind, int], ...] = ()  # of an image of several types: each, and how many of it
+    spread: Spread | None = None  # what its real defects leave open
 
 
 class Jobs(Sequence[Job]):

@@ -56,6 +56,9 @@ class AnomalyControlOptions(DiffusionOptions):
         description="begin from noise, the normal, the reference laid in place, its texture in the mask, or a sketch",
     )
     strength: float = Field(0.5, gt=0, le=1, description="how far a start other than noise is noised first")
+    guidance_floor: float = Field(
+        0.0, ge=0, description="noise over signal up to which steps go unguided; 0 = all are guided, as in the paper"
+    )
     adapter_scale: float = Field(
         1.0, ge=0, le=4, description="lambda: how much the reference counts; 0 = not at all, 1 = as trained"
     )
@@ -109,7 +112,6 @@ class AnomalyControl(DiffusionSynthesizer):
                 "sampler": "ddim",
                 "steps": 50,
                 "guidance_scale": 7.0,
-                "guidance_floor": 0.0,
                 "start": "normal",
                 "strength": 0.7,
             },

@@ -65,6 +65,9 @@ class XFusionConfig(DiffusionConfig):
 class XFusionOptions(DiffusionOptions):
     """Dials of AnomalyXFusion."""
 
+    guidance_floor: float = Field(
+        0.0, ge=0, description="noise over signal up to which steps go unguided; 0 = all are guided, as in the paper"
+    )
     reweight: bool = Field(False, description="listen more to the inserted tokens where the image still looks normal")
 
 

@@ -309,7 +309,8 @@ MUTATIONS = {
             ("guidance turned round", "Conditioning.join(unconditional(t), given)",
              "Conditioning.join(given, unconditional(t))")],
         LOOP + "below_the_floor_of_noise_over_signal_a_step_is_not_guided_and_costs_half": [
-            ("all steps are guided", "guidance_scale if sigma[step] > guidance_floor else 1.0", "guidance_scale"),
+            ("all steps are guided", "guidance_scale if guidance_floor == 0 or sigma[step] > guidance_floor else 1.0",
+             "guidance_scale"),
             ("the noisy steps go without guidance", "sigma[step] > guidance_floor", "sigma[step] < guidance_floor")],
         LOOP + "fresh_noise_enters_with_ddims_sigma_and_is_each_steps_own": [
             ("eta is ignored", '"eta": min(eta, 1 - 1e-4)', '"eta": 0.0'),

@@ -218,7 +218,7 @@ def denoise(
     sigma = noise_levels.log_sigma(scheduler.alphas_cumprod).exp()
     with autocast(noise.device, bf16):
         for i, step in enumerate(steps):
-            scale = guidance_scale if sigma[step] > guidance_floor else 1.0
+            scale = guidance_scale if guidance_floor == 0 or sigma[step] > guidance_floor else 1.0
             t = step.to(noise.device).expand(len(noise)).long()
             seen = scheduler.scale_model_input(x, step)
             out = _guided(unet, seen, t, condition, unconditional, scale, extra)

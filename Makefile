@@ -23,7 +23,7 @@ test: lint docs package
 
 # Commands of the documentation that train and judge, and the other tests that take minutes.
 nightly: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "slow and not gpu and not interop"
+	$(BIN)/python -m pytest -m "slow and not gpu"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

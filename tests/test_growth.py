@@ -71,7 +71,8 @@ def test_shots_of_one_part_leave_more_open_than_as_many_parts() -> None:
     assert one is not None and many is not None
     assert (one.side, one.contrast) == pytest.approx((SIDE * math.sqrt(2), CONTRAST * math.sqrt(2)), abs=1e-4)
     assert many.side < 0.7 * one.side and many.contrast < 0.7 * one.contrast
-    assert spread_of([replace(shots[0], mask=np.zeros((96, 96), dtype=bool))], ["a"]) is None
+    assert spread_of([shots[0], replace(shots[1], mask=np.zeros((96, 96), dtype=bool))], ["a", "b"]) is None
+    assert spread_of(shots[:1], ["a"]) is None  # whoever shows one defect wants that one
 
 
 def test_what_shows_the_background_or_is_black_and_white_keeps_its_contrast() -> None:
@@ -80,9 +81,9 @@ def test_what_shows_the_background_or_is_black_and_white_keeps_its_contrast() ->
     round_part[(yy - 48) ** 2 + (xx - 48) ** 2 < 36**2] = 180
     bitten, mask = round_part.copy(), (yy - 16) ** 2 + (xx - 48) ** 2 < 10**2
     bitten[mask] = 0
-    bite = spread_of([Sample(bitten, mask, "cookie", "bite", "")], ["a"])
+    bite = spread_of([Sample(bitten, mask, "cookie", "bite", "")] * 2, ["a", "b"])
     assert bite is not None and bite.contrast == 0 and bite.side > 0
-    board = spread_of([pit(255, ground=0)], ["a"])
+    board = spread_of([pit(255, ground=0)] * 2, ["a", "b"])
     assert board is not None and board.contrast == 0 and board.side > 0
 
 
@@ -125,6 +126,7 @@ def test_analogies_go_beyond_the_real_ones_unless_told_how_large_or_strong(pits:
         {"mask_options": {"size": [0.01, 0.02]}},
         {"mask_options": {"scale": [1, 1]}},
         {"mask": "whole"},
+        {"mask": str(pits / "ground_truth/pit/0_mask.png")},
     ):
         assert planned(pits, "analogy", **told) == as_they_are
     assert planned(pits, "copypaste") == as_they_are
@@ -159,7 +161,7 @@ def test_a_contrast_multiplies_the_change_and_a_severity_takes_its_place() -> No
 
 def test_arrays_grow_like_folders_and_keep_to_a_given_mask() -> None:
     goods = [np.clip(np.random.default_rng(n).normal(110, 3, (96, 96, 3)), 0, 255).astype(np.uint8) for n in range(6)]
-    call = {"reference": [pit(60)], "defect_type": "pit", "seed": 1}
+    call = {"reference": [pit(60), pit(70, 14)], "defect_type": "pit", "seed": 1}
     grown = flawsmith.load("analogy")(goods, **call)
     kept = flawsmith.load("analogy", growth=0)(goods, **call)
     sizes = [[int(one.mask.sum()) for one in made] for made in (grown, kept)]

@@ -16,6 +16,7 @@ from typing import Any
 from flawsmith import config as configs
 from flawsmith import datasets, images
 from flawsmith.config import CompareConfig, GenerateConfig, TrainConfig
+from flawsmith.datasets.tree import ORIGIN
 from flawsmith.diffusion.compact import SHIPPED
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.evaluation.protocol import Division, lookalikes, refuse_leaks, used_by
@@ -215,7 +216,7 @@ def materialise(folder: Path, support: Sequence[Record], normals: Sequence[Recor
     if any(group for _, group in groups):  # which images show one part is told, as in the data set itself
         table = io.StringIO(newline="")
         csv.writer(table, lineterminator="\n").writerows([("file", "group"), *groups])
-        images.write_bytes(partial / "origin.csv", table.getvalue().encode(), durable=False)
+        images.write_bytes(partial / ORIGIN, table.getvalue().encode(), durable=False)
     partial.rename(root)
     return root
 

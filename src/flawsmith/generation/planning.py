@@ -14,7 +14,7 @@ from flawsmith.generation import misses
 from flawsmith.generation.jobs import Jobs, Kind
 from flawsmith.generation.sources import Sources
 from flawsmith.generation.turns import Turns
-from flawsmith.masks import REAL
+from flawsmith.masks import MASKS, REAL
 from flawsmith.masks.growth import SHOWN, SIZING, Spread
 from flawsmith.masks.structure import EXEMPLARS, GOODS, is_structure
 from flawsmith.methods.base import Synthesizer, read_card
@@ -118,8 +118,9 @@ def _is_structure(references: Sequence[Record], normals: Sequence[Record]) -> bo
 
 def _spread(config: GenerateConfig, synthesizer: Synthesizer, references: Sequence[Record]) -> Spread | None:
     """How far the defects of a type may go beyond its real ones; None where the user says how large or strong."""
-    told = config.severity is not None or config.from_misses is not None or SIZING & config.mask_options.keys()
-    if told or synthesizer.references == "none" or not references:
+    strong = config.severity is not None or config.from_misses is not None
+    large = bool(SIZING & config.mask_options.keys()) or config.mask not in (None, *MASKS)  # or a mask image
+    if strong or large or synthesizer.references == "none" or not references:
         return None
     shown = references[:SHOWN]
     return synthesizer.spread((one.load() for one in shown), [one.group or one.name for one in shown])

@@ -46,15 +46,15 @@ class Spread:
 
 
 def spread_of(exemplars: Iterable[Sample], parts: Sequence[str], growth: float = 1.0) -> Spread | None:
-    """Of one type's real defects and the names of the physical parts that they are on; None where none has a mask.
+    """Of one type's real defects and the names of the physical parts that they are on; None of fewer than two.
 
-    growth: the share of what is open that may be used, 0 to 1.
+    Whoever shows one defect wants that one imitated. growth: the share of what is open that may be used, 0 to 1.
 
     Defects that are cut out of their object show what lies behind it, whose brightness no defect changes: such types
     keep their contrast. So do black-and-white images, and defects on which it cannot be measured.
     """
     seen = [(sample, part) for sample, part in islice(zip(exemplars, parts, strict=False), SHOWN) if sample.mask.any()]
-    if not seen:
+    if len(seen) < 2:
         return None
     names = [part for _, part in seen]
     sides = [0.5 * math.log(np.count_nonzero(sample.mask)) for sample, _ in seen]

@@ -44,6 +44,7 @@ class Options(BaseModel):
 
 
 def growth_field(default: float) -> Any:
+    """The dial of methods that may go beyond the real ones, 0 to 1; see `masks.growth`."""
     return Field(
         default,
         ge=0,

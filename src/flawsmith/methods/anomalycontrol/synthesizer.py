@@ -108,13 +108,7 @@ class AnomalyControl(DiffusionSynthesizer):
                 "snr_cap": 0.0,
             },
             "config": {"context_reference": False},
-            "options": {
-                "sampler": "ddim",
-                "steps": 50,
-                "guidance_scale": 7.0,
-                "start": "normal",
-                "strength": 0.7,
-            },
+            "options": {"sampler": "ddim", "steps": 50, "guidance_scale": 7.0, "start": "normal", "strength": 0.7},
         },
     }
 

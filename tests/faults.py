@@ -105,8 +105,14 @@ MUTATIONS = {
             ("the mean is taken for known", "freedom * (1 + 1 / count)", "freedom"),
             ("what is seen already is drawn again", "max(0.0, predicted - middle.var())", "max(0.0, predicted)")],
         GROWTH + "drawn_factors_have_students_quantiles_around_the_upward_middle": [
-            ("the middle is the real ones'", ".standard_t(self.freedom, 2) + UPWARD", ".standard_t(self.freedom, 2)"),
+            ("the middle is the real ones'", "freedom, 2) + self.upward", "freedom, 2)"),
             ("tails of a normal", ".standard_t(self.freedom, 2)", ".standard_normal(2)")],
+        GROWTH + "defects_seen_again_at_one_side_are_not_taken_to_grow": [
+            ("every defect grows", "UPWARD * developing(sides, names)", "UPWARD"),
+            ("sights of different parts are compared", "[means[part] for part", "[known.mean() for part")],
+        GROWTH + "none_is_made_larger_than_can_be_painted": [
+            ("a large defect grows", "max(1.0, WIDEST / own)", "growth.side"),
+            ("a large real one is made smaller", "max(1.0, WIDEST / own)", "WIDEST / own")],
         GROWTH + "what_shows_the_background_or_is_black_and_white_keeps_its_contrast": [
             ("the background behind a bite is made darker", "0.0 if fixed or 0 in contrasts", "0.0 if 0 in contrasts")],
     },
@@ -507,6 +513,9 @@ MUTATIONS = {
         DIALS + "at_severity_keeps_the_change_at_one_half_and_ends_at_the_stated_factors": [
             ("severity 0 is as painted", "(faint, middle, 2 * severity)", "(middle, middle, 2 * severity)"),
             ("severity 1 is as painted", "(middle, STRONG * middle,", "(middle, middle,")],
+        GROWTH + "what_stands_out_more_shows_no_negative_of_the_photographs_texture": [
+            ("texture appears as a negative", "normal if gain <= 1 else", "normal if gain else"),
+            ("a fainter one hides the photograph", "normal if gain <= 1 else", "normal if gain <= 0 else")],
         COMPOSE + "a_window_has_context_times_the_box_around_its_middle": [
             ("windows without surroundings", "round(side * context)", "side"),
             ("squares by the shorter side", "sides = [max(sides)] * 2", "sides = [min(sides)] * 2")],

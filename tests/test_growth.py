@@ -12,13 +12,26 @@ from PIL import Image
 from scipy import stats
 
 import flawsmith
-from flawsmith import datasets
+from flawsmith import compose, datasets
 from flawsmith.comparison.arms import materialise
 from flawsmith.config import GenerateConfig
 from flawsmith.generation import sources
 from flawsmith.generation.loading import Loader
 from flawsmith.generation.planning import plan
-from flawsmith.masks.growth import CONTRAST, PARTS, SIDE, UPWARD, Spread, contrast_of, spread_of, unknown
+from flawsmith.masks.growth import (
+    CONTRAST,
+    PARTS,
+    SIDE,
+    UPWARD,
+    WIDEST,
+    Spread,
+    contrast_of,
+    developing,
+    fitting,
+    side_of,
+    spread_of,
+    unknown,
+)
 from flawsmith.methods import load
 from flawsmith.records import Growth, Record, Request, Sample
 
@@ -57,6 +70,32 @@ def test_drawn_factors_have_students_quantiles_around_the_upward_middle() -> Non
     assert abs(np.corrcoef(*np.log([[one.side, one.contrast] for one in drawn]).T)[0, 1]) < 0.06
     assert spread.draw(7) == spread.draw(7) != spread.draw(8)
     assert Spread(9.0, 9.0, 3.0).draw(1).side <= 5 and Spread(9.0, 9.0, 3.0).draw(1).contrast <= 3
+
+
+def test_defects_seen_again_at_one_side_are_not_taken_to_grow() -> None:
+    # what is assumed has the weight of one repeated sight; of parts that are seen once nothing is known
+    assert developing([0.0, 3.0, 1.0], ["a", "b", "c"]) == 1
+    assert developing([1.0, 1.0, 1.0, 1.0], ["a", "a", "a", "a"]) == pytest.approx(0.5)
+    assert developing([1.0, 1.0, 1.0, 7.0, 7.0], ["a", "a", "a", "b", "b"]) == pytest.approx(0.5)
+    # two sights of a part, 0.2 apart: a sum of squares of 0.02
+    assert developing([1.0, 1.2], ["a", "a"]) == pytest.approx(math.sqrt((SIDE**2 + 0.02) / 2) / SIDE)
+    assert developing([0.0, 2.0], ["a", "a"]) == 1
+    same = spread_of([pit(level) for level in (40, 50, 60)], ["a", "a", "b"])
+    assert same is not None and same.upward == pytest.approx(UPWARD * math.sqrt(0.5), abs=1e-4)
+    drawn = [[Spread(0.3, 0.3, 5.0, upward).draw(seed).side for seed in range(50)] for upward in (0.0, 0.8)]
+    assert np.log(drawn[1]) - np.log(drawn[0]) == pytest.approx(0.24, abs=2e-3)
+
+
+def test_none_is_made_larger_than_can_be_painted() -> None:
+    small, large, grown = pit(side=12), pit(side=48), Growth(5.0, 2.0)
+    assert side_of(small) == 12 / 96
+    assert fitting(grown, small) == Growth(WIDEST / (12 / 96), 2.0)
+    assert fitting(grown, large) == Growth(1.0, 2.0)
+    assert fitting(Growth(0.5, 1.0), large) == Growth(0.5, 1.0)
+    part = replace(small, info={"whole": 960 * 960})  # what is kept of a large photograph
+    assert side_of(part) == pytest.approx(12 / 960) and fitting(grown, part) == grown
+    empty = replace(small, mask=np.zeros((96, 96), dtype=bool))
+    assert fitting(grown, empty) == grown
 
 
 def test_contrast_is_the_share_of_the_surroundings_level() -> None:
@@ -157,6 +196,19 @@ def test_a_contrast_multiplies_the_change_and_a_severity_takes_its_place() -> No
     assert change() == 30
     assert change(contrast=2.0) == 60
     assert change(contrast=2.0, severity=0.5) == change(severity=0.5)
+
+
+def test_what_stands_out_more_shows_no_negative_of_the_photographs_texture() -> None:
+    """Stripes under a plain defect: a stronger one is as plain, a fainter one lets them through."""
+    normal = np.repeat(np.tile(np.array([80, 80, 80, 120], np.uint8), 24)[None, :, None].repeat(96, 0), 3, axis=2)
+    mask = np.zeros((96, 96), dtype=bool)
+    mask[30:66, 30:66] = True
+    painted = np.where(mask[..., None], np.uint8(40), normal)
+    stronger = compose.strengthened(normal, painted, mask, 1.5)
+    assert (stronger[mask] == 40 - 0.5 * (80 - 40)).all()  # the stripes' level is 80
+    fainter = compose.strengthened(normal, painted, mask, 0.5)
+    assert (fainter[mask] == (0.5 * normal[mask] + 20)).all()
+    assert (stronger[~mask] == normal[~mask]).all()
 
 
 def test_arrays_grow_like_folders_and_keep_to_a_given_mask() -> None:

@@ -143,6 +143,7 @@ def change_tolerance(normal: np.ndarray) -> float:
     return float(np.clip(3 * noise_level(normal), 4, 12))
 
 
+LEVEL = 15  # pixels over which a median is the photograph's level, without its texture
 STRONG = 1.8  # by which severity 1 surpasses the contrast that was painted
 
 
@@ -172,7 +173,7 @@ def at_severity(
     middle = max(mean, 1.5 * faint)
     low, high, way = (faint, middle, 2 * severity) if severity <= 0.5 else (middle, STRONG * middle, 2 * severity - 1)
     gain = low ** (1 - way) * high**way / mean
-    return strengthened(normal, painted, mask, gain, tolerance, min_visibility, min_share)
+    return _moved(normal, painted, mask, change, gain, (tolerance, min_visibility, min_share))
 
 
 def strengthened(
@@ -184,17 +185,33 @@ def strengthened(
     min_visibility: float = 8.0,
     min_share: float = 0.1,
 ) -> np.ndarray:
-    """A painted window (h, w, 3) uint8 with its change against `normal`, in mask (h, w) bool, times `gain`.
+    """A painted window (h, w, 3) uint8 whose defect, in mask (h, w) bool, stands out `gain` times as much.
 
-    More where `finish` would refuse it: a change that is faint here and strong there must not lose its label. Grey
-    levels end at 0 and 255.
+    Through a fainter one the photograph shows. A stronger one is farther from the photograph's level: farther from its
+    pixels, and their texture would appear as a negative. More where `finish` would refuse it. Grey levels end at 0 and
+    255.
     """
-    before = normal[mask].astype(np.float32)
-    change = painted[mask].astype(np.float32) - before
-    result = painted.copy()
+    ground = normal if gain <= 1 else cv2.medianBlur(normal, LEVEL)
+    step = painted[mask].astype(np.float32) - ground[mask]
+    return _moved(normal, painted, mask, step, gain, (tolerance, min_visibility, min_share))
+
+
+def _moved(
+    normal: np.ndarray,
+    painted: np.ndarray,
+    mask: np.ndarray,
+    step: np.ndarray,
+    gain: float,
+    limits: tuple[float | None, float, float],
+) -> np.ndarray:
+    """`painted` and `gain` - 1 times `step` (n, 3) in mask; more of it where `finish` would refuse what comes out.
+
+    A change that is faint here and strong there must not lose its label.
+    """
+    result, start = painted.copy(), painted[mask].astype(np.float32)
     for _ in range(12):
-        result[mask] = np.clip(np.rint(before + gain * change), 0, 255).astype(np.uint8)
-        if not finish(normal, result, mask, tolerance, min_visibility, min_share).rejected:
+        result[mask] = np.clip(np.rint(start + (gain - 1) * step), 0, 255).astype(np.uint8)
+        if not finish(normal, result, mask, *limits).rejected:
             break
         gain *= 1.15
     return result

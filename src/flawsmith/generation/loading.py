@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +17,7 @@ from flawsmith import captions, compose, images, masks
 from flawsmith.config import GenerateConfig
 from flawsmith.errors import FlawsmithError
 from flawsmith.masks import large
+from flawsmith.masks.growth import fitting, side_of
 from flawsmith.masks.options import severity_of
 from flawsmith.masks.placement import bell, clear_of
 from flawsmith.records import Job, Record, Request, Sample, Target, hash_seed
@@ -85,8 +85,7 @@ class Loader:
 
     def side(self, record: Record) -> float:
         """The square root of the share of its photograph that a record's mask covers, 0 to 1."""
-        sample = self.sample(record)
-        return math.sqrt(np.count_nonzero(sample.mask) / sample.info.get("whole", sample.mask.size))
+        return side_of(self.sample(record))
 
     def note(self, path: Path) -> None:
         """Remember what a file looks like before the first image is painted; its content is not read."""
@@ -186,6 +185,7 @@ class Loader:
         aimed = None if job.target is None else job.target.severity
         severity = severity_of(self.config.severity or aimed, job.seed)
         seed, growth = job.seed if redraw == 0 else hash_seed(job.seed, redraw), job.growth.nearer(redraw)
+        growth = growth if reference is None else fitting(growth, reference)
         others = tuple(self.sample(record) for record in job.others)
         warp = None
         if self.mask_is_file:

@@ -14,7 +14,7 @@ from flawsmith import captions
 from flawsmith import images as pixels
 from flawsmith import masks as families
 from flawsmith.errors import FlawsmithError
-from flawsmith.masks.growth import SIZING, Spread
+from flawsmith.masks.growth import SIZING, Spread, fitting
 from flawsmith.masks.structure import is_structure
 from flawsmith.methods import mask_choice
 from flawsmith.methods.samples import Samples
@@ -241,7 +241,7 @@ class OnArrays:
             now = hash_seed(seed, place) if not redraw else hash_seed(hash_seed(seed, place), redraw)
             warp, whole, sized, growth = None, False, dials, Growth()
             if own is not None and not given and (opened := spread(kind)):
-                growth = opened.draw(hash_seed(seed, place)).nearer(redraw)
+                growth = fitting(opened.draw(hash_seed(seed, place)).nearer(redraw), own)
                 sized = dials.model_copy(update={"scale": tuple(side * growth.side for side in dials.scale)})
             if given:
                 mask = given[place % len(given)]

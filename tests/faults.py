@@ -105,12 +105,9 @@ MUTATIONS = {
             ("the mean is taken for known", "freedom * (1 + 1 / count)", "freedom"),
             ("what is seen already is drawn again", "max(0.0, predicted - middle.var())", "max(0.0, predicted)")],
         GROWTH + "drawn_factors_have_students_quantiles_around_the_upward_middle": [
-            ("the middle is the real ones'", "freedom, 2) + self.upward", "freedom, 2)"),
+            ("the middle is the real ones'", "freedom, 2) + UPWARD", "freedom, 2)"),
             ("tails of a normal", ".standard_t(self.freedom, 2)", ".standard_normal(2)")],
-        GROWTH + "defects_seen_again_at_one_side_are_not_taken_to_grow": [
-            ("every defect grows", "UPWARD * developing(sides, names)", "UPWARD"),
-            ("sights of different parts are compared", "[means[part] for part", "[known.mean() for part")],
-        GROWTH + "none_is_made_larger_than_can_be_painted": [
+        GROWTH + "small_defects_grow_and_large_ones_do_not": [
             ("a large defect grows", "max(1.0, WIDEST / own)", "growth.side"),
             ("a large real one is made smaller", "max(1.0, WIDEST / own)", "WIDEST / own")],
         GROWTH + "what_shows_the_background_or_is_black_and_white_keeps_its_contrast": [

@@ -26,7 +26,6 @@ from flawsmith.masks.growth import (
     WIDEST,
     Spread,
     contrast_of,
-    developing,
     fitting,
     side_of,
     spread_of,
@@ -37,8 +36,8 @@ from flawsmith.records import Growth, Record, Request, Sample
 
 
 def pit(level: int = 50, side: int = 12, ground: int = 100, at: int = 40) -> Sample:
-    """A square of one level on a plain ground, (96, 96)."""
-    image, mask = np.full((96, 96, 3), ground, dtype=np.uint8), np.zeros((96, 96), dtype=bool)
+    """A square of one level on a plain ground, (192, 192)."""
+    image, mask = np.full((192, 192, 3), ground, dtype=np.uint8), np.zeros((192, 192), dtype=bool)
     image[at : at + side, at : at + side], mask[at : at + side, at : at + side] = level, True
     return Sample(image, mask, "part", "pit", "")
 
@@ -72,29 +71,15 @@ def test_drawn_factors_have_students_quantiles_around_the_upward_middle() -> Non
     assert Spread(9.0, 9.0, 3.0).draw(1).side <= 5 and Spread(9.0, 9.0, 3.0).draw(1).contrast <= 3
 
 
-def test_defects_seen_again_at_one_side_are_not_taken_to_grow() -> None:
-    # what is assumed has the weight of one repeated sight; of parts that are seen once nothing is known
-    assert developing([0.0, 3.0, 1.0], ["a", "b", "c"]) == 1
-    assert developing([1.0, 1.0, 1.0, 1.0], ["a", "a", "a", "a"]) == pytest.approx(0.5)
-    assert developing([1.0, 1.0, 1.0, 7.0, 7.0], ["a", "a", "a", "b", "b"]) == pytest.approx(0.5)
-    # two sights of a part, 0.2 apart: a sum of squares of 0.02
-    assert developing([1.0, 1.2], ["a", "a"]) == pytest.approx(math.sqrt((SIDE**2 + 0.02) / 2) / SIDE)
-    assert developing([0.0, 2.0], ["a", "a"]) == 1
-    same = spread_of([pit(level) for level in (40, 50, 60)], ["a", "a", "b"])
-    assert same is not None and same.upward == pytest.approx(UPWARD * math.sqrt(0.5), abs=1e-4)
-    drawn = [[Spread(0.3, 0.3, 5.0, upward).draw(seed).side for seed in range(50)] for upward in (0.0, 0.8)]
-    assert np.log(drawn[1]) - np.log(drawn[0]) == pytest.approx(0.24, abs=2e-3)
-
-
-def test_none_is_made_larger_than_can_be_painted() -> None:
-    small, large, grown = pit(side=12), pit(side=48), Growth(5.0, 2.0)
-    assert side_of(small) == 12 / 96
-    assert fitting(grown, small) == Growth(WIDEST / (12 / 96), 2.0)
+def test_small_defects_grow_and_large_ones_do_not() -> None:
+    small, large, grown = pit(side=8), pit(side=96), Growth(5.0, 2.0)
+    assert side_of(small) == 8 / 192
+    assert fitting(grown, small) == Growth(WIDEST / (8 / 192), 2.0)
     assert fitting(grown, large) == Growth(1.0, 2.0)
     assert fitting(Growth(0.5, 1.0), large) == Growth(0.5, 1.0)
-    part = replace(small, info={"whole": 960 * 960})  # what is kept of a large photograph
-    assert side_of(part) == pytest.approx(12 / 960) and fitting(grown, part) == grown
-    empty = replace(small, mask=np.zeros((96, 96), dtype=bool))
+    part = replace(small, info={"whole": 1920 * 1920})  # what is kept of a large photograph
+    assert side_of(part) == pytest.approx(8 / 1920) and fitting(grown, part) == grown
+    empty = replace(small, mask=np.zeros((192, 192), dtype=bool))
     assert fitting(grown, empty) == grown
 
 
@@ -110,7 +95,7 @@ def test_shots_of_one_part_leave_more_open_than_as_many_parts() -> None:
     assert one is not None and many is not None
     assert (one.side, one.contrast) == pytest.approx((SIDE * math.sqrt(2), CONTRAST * math.sqrt(2)), abs=1e-4)
     assert many.side < 0.7 * one.side and many.contrast < 0.7 * one.contrast
-    assert spread_of([shots[0], replace(shots[1], mask=np.zeros((96, 96), dtype=bool))], ["a", "b"]) is None
+    assert spread_of([shots[0], replace(shots[1], mask=np.zeros((192, 192), dtype=bool))], ["a", "b"]) is None
     assert spread_of(shots[:1], ["a"]) is None  # whoever shows one defect wants that one
 
 
@@ -136,7 +121,7 @@ def pits(tmp_path: Path) -> Path:
     """Two good plates and four pits of two parts, in MVTec layout."""
     root, rng, rows = tmp_path / "plates", np.random.default_rng(0), ["file,group"]
     for number in range(2):
-        save(root / f"train/good/{number}.png", np.clip(rng.normal(110, 3, (96, 96, 3)), 0, 255).astype(np.uint8))
+        save(root / f"train/good/{number}.png", np.clip(rng.normal(110, 3, (192, 192, 3)), 0, 255).astype(np.uint8))
     for number in range(4):
         one = pit(50 + 5 * number, 8 + number, 110)
         save(root / f"test/pit/{number}.png", one.image)
@@ -185,7 +170,8 @@ def test_masks_and_changes_grow_by_their_factors(pits: Path) -> None:
 
 
 def test_a_contrast_multiplies_the_change_and_a_severity_takes_its_place() -> None:
-    normal, reference = Sample(np.full((96, 96, 3), 100, np.uint8), np.zeros((96, 96), bool), "part", "good"), pit(70)
+    reference = pit(70)
+    normal = replace(reference, image=np.full_like(reference.image, 100), mask=np.zeros_like(reference.mask))
     method = load("copypaste", contrast=0, brightness=0, blend="hard")
 
     def change(**settings: float) -> float:
@@ -212,7 +198,7 @@ def test_what_stands_out_more_shows_no_negative_of_the_photographs_texture() -> 
 
 
 def test_arrays_grow_like_folders_and_keep_to_a_given_mask() -> None:
-    goods = [np.clip(np.random.default_rng(n).normal(110, 3, (96, 96, 3)), 0, 255).astype(np.uint8) for n in range(6)]
+    goods = [np.clip(np.random.default_rng(n).normal(110, 3, (192, 192, 3)), 0, 255).astype(np.uint8) for n in range(6)]
     call = {"reference": [pit(60), pit(70, 14)], "defect_type": "pit", "seed": 1}
     grown = flawsmith.load("analogy")(goods, **call)
     kept = flawsmith.load("analogy", growth=0)(goods, **call)

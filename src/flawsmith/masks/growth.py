@@ -22,9 +22,9 @@ from flawsmith.records import Growth, Sample, hash_seed
 
 SIDE, CONTRAST = 0.4, 0.3  # what is taken for their standard deviations before a real one is seen, of logarithms
 PARTS = 3  # how many parts' worth that is taken
-UPWARD = 0.8  # of the scale: how far the middle may lie above the real ones'; a detector must not miss the grave ones
+UPWARD = 0.8  # of the scale: how far the middle lies above the real ones'; a detector must not miss the grave ones
 SMALLEST, LARGEST = (0.25, 0.3), (5.0, 3.0)  # factors of the side and of the contrast
-WIDEST = 0.32  # of the photograph's side: none is made larger than that; the quality gate's limit of `extent`
+WIDEST = 0.125  # of the photograph's side, to which a defect may grow: what is as large is not missed
 REACH = 7  # pixels around a defect that are its surroundings
 SIZING = frozenset({"size", "scale", "severity"})  # dials of masks by which a user says how large
 SHOWN = 16  # real defects that are looked at
@@ -32,28 +32,24 @@ SHOWN = 16  # real defects that are looked at
 
 @dataclass(frozen=True)
 class Spread:
-    """What the real defects of a type leave open: scales of the logarithms of side and contrast, and t's freedom.
-
-    upward: how far the middle lies above the real ones', in scales.
-    """
+    """What the real defects of a type leave open: scales of the logarithms of side and contrast, and t's freedom."""
 
     side: float
     contrast: float
     freedom: float
-    upward: float = UPWARD
 
     def draw(self, seed: int) -> Growth:
         """The factors of one image; the same seed, the same."""
-        t = np.random.default_rng(hash_seed(seed, "growth")).standard_t(self.freedom, 2) + self.upward
+        t = np.random.default_rng(hash_seed(seed, "growth")).standard_t(self.freedom, 2) + UPWARD
         factors = np.exp(t * (self.side, self.contrast))
         side, contrast = np.clip(factors, SMALLEST, LARGEST)
         return Growth(round(float(side), 4), round(float(contrast), 4))
 
 
 def fitting(growth: Growth, exemplar: Sample) -> Growth:
-    """The growth of a defect that follows `exemplar` and stays below WIDEST of its photograph; not below its own side.
+    """The growth of a defect that follows `exemplar`: to WIDEST of the photograph's side or its own, if that is more.
 
-    What is larger cannot be painted without a trace, and its pixels would outweigh those of all other defects.
+    Growth is for defects that are missed because they are small. The pixels of large ones would outweigh all others'.
     """
     own = side_of(exemplar)
     return growth if own == 0 else replace(growth, side=min(growth.side, max(1.0, WIDEST / own)))
@@ -82,8 +78,7 @@ def spread_of(exemplars: Iterable[Sample], parts: Sequence[str], growth: float =
     contrasts = [contrast_of(sample) for sample, _ in seen]
     fixed = float(np.mean([is_artwork(s.image) or meets_edge(s.mask, s.image) for s, _ in seen])) > 0.5
     contrast = 0.0 if fixed or 0 in contrasts else unknown([math.log(value) for value in contrasts], names, CONTRAST)[0]
-    upward = UPWARD * developing(sides, names)
-    return Spread(round(growth * side, 4), round(growth * contrast, 4), freedom, round(upward, 4))
+    return Spread(round(growth * side, 4), round(growth * contrast, 4), freedom)
 
 
 def unknown(values: Sequence[float], parts: Sequence[str], prior: float) -> tuple[float, float]:
@@ -100,20 +95,6 @@ def unknown(values: Sequence[float], parts: Sequence[str], prior: float) -> tupl
     freedom = PARTS + count - 1
     predicted = (PARTS * prior**2 + count * middle.var()) / freedom * (1 + 1 / count)
     return math.sqrt(max(0.0, predicted - middle.var())), float(freedom)
-
-
-def developing(sides: Sequence[float], parts: Sequence[str]) -> float:
-    """How far defects are taken to grow on their part, 0 to 1, from the `sides`' logarithms, each of a named part.
-
-    A defect that was seen again and again at one side does not grow, so that no larger one is to be expected of it. Of
-    parts that were seen once nothing is known, and they are taken to grow. The standard deviation within a part, as a
-    share of SIDE; the assumed one has the weight of one repeated sight.
-    """
-    known = np.array(sides)
-    means = {part: np.mean([v for v, p in zip(sides, parts, strict=True) if p == part]) for part in {*parts}}
-    squares = float(np.sum((known - [means[part] for part in parts]) ** 2))
-    repeated = len(sides) - len(means)
-    return min(1.0, math.sqrt((SIDE**2 + squares) / (1 + repeated)) / SIDE)
 
 
 def contrast_of(sample: Sample) -> float:

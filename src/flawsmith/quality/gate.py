@@ -14,7 +14,6 @@ import numpy as np
 
 from flawsmith import captions, compose
 from flawsmith.errors import unknown
-from flawsmith.masks.growth import WIDEST
 from flawsmith.quality import appearance, borders, labels, places, repeats, visibility
 from flawsmith.quality.known import Known, learn
 from flawsmith.quality.looks import Look
@@ -53,7 +52,7 @@ CHECKS: dict[str, Check] = {
     "place": Check("it lies beside the product", 0.25, 0.1),
     "home": Check("no real defect of its type lies there", 0.12, 0.09),
     "ghost": Check("a veil rather than a defect", 0.39, 0.36),
-    "extent": Check("larger than can be painted without a trace", WIDEST, 0.28),
+    "extent": Check("larger than can be painted without a trace", 0.32, 0.28),
     "seam": Check("the defect is cut off at its border", 2.05, 1.6),
     "structure": Check("lines of the surface end at its border", 1.6, 1.4),
     "realism": Check("no real defect looks like it", 2.1, 1.8),

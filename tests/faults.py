@@ -116,6 +116,9 @@ MUTATIONS = {
     "masks/structure.py": {
         STRUCTURE + "a_cut_lead_is_structure_and_a_chip_in_the_plain_case_is_not": [
             ("edges anywhere make structure", "float(np.mean(strength)) >= EDGES", "True")],
+        STRUCTURE + "a_large_defect_is_carried_whole_and_a_small_one_of_its_type_is_not": [
+            ("large defects get new shapes", "side_of(exemplar) >= LARGE", "side_of(exemplar) >= 1"),
+            ("a family that was asked for is another one", 'large = family == "varied" and', "large =")],
         STRUCTURE + "parts_that_lie_anyhow_and_even_surfaces_tell_nothing": [
             ("nobody asks whether images are aligned", "float(np.mean(alike)) >= ALIGNED", "True")],
     },

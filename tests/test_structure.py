@@ -1,4 +1,4 @@
-"""Which defects have the product's own shape: told from aligned images, and from these only."""
+"""Which defects keep their shape: the product's structure, told from aligned images only, and large ones."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from PIL import Image
 
 import flawsmith
 from flawsmith.config import GenerateConfig
+from flawsmith.datasets.writer import read_manifest
+from flawsmith.generation import run as generation
 from flawsmith.generation import sources
 from flawsmith.generation.planning import plan
 from flawsmith.masks import draw
-from flawsmith.masks.structure import is_structure
+from flawsmith.masks.structure import LARGE, family_for, is_structure
 from flawsmith.methods import load
 from flawsmith.methods.classic.copypaste import CopyPaste
 from flawsmith.records import Request, Sample
@@ -77,6 +79,35 @@ def test_a_moved_real_defect_has_copypaste_s_pixels() -> None:
     assert np.array_equal(ours.image, theirs.image) and np.array_equal(ours.mask, theirs.mask)
     (painted,) = load("analogy").generate([replace(request, whole=False)])  # the real shape, texture synthesised
     assert not np.array_equal(painted.image, theirs.image) and "carried" not in painted.info
+
+
+@pytest.mark.parametrize("asked", [None, "varied"])
+def test_a_large_defect_is_carried_whole_and_a_small_one_of_its_type_is_not(tmp_path: Path, asked: str | None) -> None:
+    rng, large = np.random.default_rng(0), slice(70, 70 + round(192 * LARGE))
+    plates = [rng.normal(120, 4, (192, 192, 1)).clip(0, 255).astype(np.uint8).repeat(3, axis=2) for _ in range(4)]
+    for number, where in enumerate((large, slice(70, 100))):
+        image, mask = plates[number].copy(), np.zeros((192, 192), dtype=bool)
+        image[where, where], mask[where, where] = 60, True
+        save(tmp_path / f"plates/train/good/{number}.png", plates[2 + number])
+        save(tmp_path / f"plates/test/stain/{number}.png", image)
+        save(tmp_path / f"plates/ground_truth/stain/{number}_mask.png", mask.astype(np.uint8) * 255)
+        (made,) = flawsmith.load("analogy")(plates[2:3], asked, defect_type="stain", reference=[(image, mask)], seed=3)
+        assert ("carried" in made.info) == (number == 0 and asked is None)
+        shown = Sample(image, mask, "plate", "stain")
+        assert [family_for(name, shown) for name in ("reference", "blob")] == ["reference", "blob"]
+    config = GenerateConfig(
+        method="analogy",
+        normal=f"mvtec_ad:{tmp_path}/plates",
+        out=tmp_path / "out",
+        n=4,
+        mask=asked,
+        gate="off",
+        shots=2,
+    )
+    generation.run(config)
+    for line in read_manifest(tmp_path / "out"):
+        whole = "0.png" in line["reference"]["file"] and asked is None
+        assert line["mask_source"] == ("whole" if whole else "varied")
 
 
 @pytest.mark.parametrize("asked", [None, "varied"])

@@ -87,7 +87,7 @@ def _line(one: Painted, loader: Loader, synthesizer: Synthesizer) -> dict[str, A
         if job.reference
         else None,
         "others": [record.name for record in job.others],
-        "mask_source": Path(job.mask).name if loader.mask_is_file else job.mask,
+        "mask_source": Path(job.mask).name if loader.mask_is_file else "whole" if request.whole else job.mask,
         "warp": request.warp.to_json() if request.warp is not None and not job.parts else None,
         "requested_mask_sha": None if job.parts else images.array_sha(request.mask),
         "window": sample.info.get("window"),

@@ -20,7 +20,8 @@ from flawsmith.masks import large
 from flawsmith.masks.growth import fitting, side_of
 from flawsmith.masks.options import severity_of
 from flawsmith.masks.placement import bell, clear_of
-from flawsmith.records import Job, Record, Request, Sample, Target, hash_seed
+from flawsmith.masks.structure import family_for
+from flawsmith.records import Growth, Job, Record, Request, Sample, Target, hash_seed
 from flawsmith.registry import resolve
 
 CACHE_BYTES = 192 << 20  # decoded photographs kept between jobs; one larger than this is not kept at all
@@ -185,7 +186,8 @@ class Loader:
         aimed = None if job.target is None else job.target.severity
         severity = severity_of(self.config.severity or aimed, job.seed)
         seed, growth = job.seed if redraw == 0 else hash_seed(job.seed, redraw), job.growth.nearer(redraw)
-        growth = growth if reference is None else fitting(growth, reference)
+        family = job.mask if self.config.mask else family_for(job.mask, reference)
+        growth = Growth() if reference is None or family == "whole" else fitting(growth, reference)
         others = tuple(self.sample(record) for record in job.others)
         warp = None
         if self.mask_is_file:
@@ -199,8 +201,8 @@ class Loader:
                 mask = self._learned_mask(job, allowed, rng)
                 return Request(normal, mask, job.defect_type, job.caption, reference, seed, None, others, severity)
             options, heat = self._options(job, severity, growth.side), self.heat(allowed.shape, job.target)
-            mask, warp = large.draw(job.mask, allowed, rng, options, reference, normal.image, others, heat)
-        whole = job.mask == "whole"
+            mask, warp = large.draw(family, allowed, rng, options, reference, normal.image, others, heat)
+        whole = family == "whole"
         return Request(
             normal, mask, job.defect_type, job.caption, reference, seed, warp, others, severity, whole, growth.contrast
         )

@@ -1,7 +1,8 @@
-"""Whether a defect is of the product's structure: a lead that is bent, cut or missing, a part in the wrong place.
+"""Which defects keep their shape: those of the product's structure, and large ones.
 
-Its shape is the product's, not the defect's own: there is no other shape to give it. This can be told where images are
-aligned, since the same place of good images then shows what the defect replaced.
+A lead that is bent, cut or missing, a part in the wrong place: the shape is the product's, not the defect's own, and
+there is no other to give it. This can be told where images are aligned, since the same place of good images then shows
+what the defect replaced.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 
 from flawsmith import images
+from flawsmith.masks.growth import side_of
 from flawsmith.masks.segment import foreground
 from flawsmith.records import Sample
 
@@ -21,6 +23,13 @@ REDUCED = 96  # longest side of the copy on which edges are compared
 ALIGNED = 0.45  # correlation of two images' edges beside the defect; parts that lie anyhow reach 0.3
 EDGES = 0.7  # of the object's mean edge strength, in good images where the defect is; a plain case or glass has 0.2-0.5
 EXEMPLARS, GOODS = 4, 3  # that are looked at
+LARGE = 0.25  # of the photograph's side: what is as large is an object, or shows less texture than a new shape needs
+
+
+def family_for(family: str, exemplar: Sample | None) -> str:
+    """The mask family of one defect that follows `exemplar`: "whole" in place of "varied" where that is LARGE."""
+    large = family == "varied" and exemplar is not None and side_of(exemplar) >= LARGE
+    return "whole" if large else family
 
 
 def is_structure(exemplars: Sequence[Sample], goods: Sequence[np.ndarray]) -> bool:

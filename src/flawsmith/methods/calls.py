@@ -15,7 +15,7 @@ from flawsmith import images as pixels
 from flawsmith import masks as families
 from flawsmith.errors import FlawsmithError
 from flawsmith.masks.growth import SIZING, Spread, fitting
-from flawsmith.masks.structure import is_structure
+from flawsmith.masks.structure import family_for, is_structure
 from flawsmith.methods import mask_choice
 from flawsmith.methods.samples import Samples
 from flawsmith.quality.gate import Gate, Level, settled
@@ -246,7 +246,7 @@ class OnArrays:
             if given:
                 mask = given[place % len(given)]
             else:
-                family = masks or family_of(kind, own is not None)
+                family = masks or family_for(family_of(kind, own is not None), own)
                 whole = family == "whole"
                 rng = np.random.default_rng(hash_seed(now, "mask"))
                 growth = Growth() if whole else growth

@@ -24,6 +24,7 @@ from flawsmith.datasets import (
     voc_classes,
     yolo,
 )
+from flawsmith.datasets.writer import MANIFEST
 
 LOOKED_AT = 2000  # files of a folder without layout: what makes a layout shows early
 
@@ -84,7 +85,7 @@ def _place(folder: Path, found: dict[str, Path]) -> str:
 def _mvtec_ad(folder: Path) -> str:
     found = tree.categories(folder, mvtec_ad.is_category)
     if not found:
-        return ""
+        return f"it has flawsmith's {MANIFEST}" if (folder / MANIFEST).is_file() else ""
     place = next(iter(found.values()))
     inside = [f"{split}/{kind.name}" for split in ("train", "test") for kind in tree.listing(place / split)[0]]
     return f"{_place(folder, found)} {', '.join(inside[:3])}{', ...' if len(inside) > 3 else ''}"

@@ -125,7 +125,7 @@ def _webdataset(folder: Path) -> str:
 
 def _yolo(folder: Path) -> str:
     for path in yolo.settings(folder):
-        if path.suffix in (".yaml", ".yml"):
+        if path.suffix in (".yaml", ".yml", ".names"):
             return f"{path.name} names classes"
     for image in _some(folder, tree.is_image_file):
         text = next((path for path in yolo.labels_of(image) if path.is_file()), None)
@@ -139,7 +139,8 @@ def _voc(folder: Path) -> str:
         return why
     for path in _some(folder, lambda path: path.parent.name == voc_classes.CLASSES and tree.is_image_file(path)):
         return f"{path.relative_to(folder)} is a class image of Pascal VOC"
-    return ""
+    bare = all((folder / name).is_dir() for name in ("JPEGImages", "ImageSets"))
+    return "it has JPEGImages and ImageSets as Pascal VOC" if bare else ""
 
 
 def _some(folder: Path, fits: Callable[[Path], bool]) -> list[Path]:

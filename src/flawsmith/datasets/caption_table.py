@@ -75,6 +75,11 @@ def _csv(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
             )
         table.fieldnames = names
         for row in table:
+            if None in row or None in row.values():  # else half a caption would be taken for the whole
+                raise FlawsmithError(
+                    f"{path}, line {table.line_num}, has not the {len(names)} columns of the first line: put a caption "
+                    f"that holds {mark!r} into quotation marks."
+                )
             yield f"{path}, line {table.line_num}", row
     except csv.Error as error:
         raise FlawsmithError(f"{path}, line {table.line_num}, is no CSV ({error}): save the table again.") from error

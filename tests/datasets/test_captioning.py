@@ -195,6 +195,8 @@ REFUSED = {
     "twice": ("file,caption\na.png,x\na.png,y\n", r"line 3 describes a\.png, and so does .*line 2"),
     "no file": ("file,caption\n,x\n", r"line 2 names no image"),
     "no text": (b"file,caption\n\xff\xfe,x\n", r"captions\.csv cannot be read"),
+    "comma": ("file,caption\ntest/hole/000.png,A hole, small.\n", r"line 2, has not the 2 columns .* quotation marks"),
+    "short": ("file,category,caption\ntest/hole/000.png,A hole.\n", r"line 2, has not the 3 columns"),
     "quotes": ('file,caption\n"a' + "x" * 140_000 + '",y\n', r"captions\.csv, line .* is no CSV"),
 }
 

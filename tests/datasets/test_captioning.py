@@ -229,6 +229,8 @@ def test_nothing_foreign_is_overwritten_or_lost(bare, tmp_path, run):
         code, _, err = run("captions", bare, "--out", tmp_path / name)
         assert code == 2 and message in err, err
     assert (tmp_path / "list.csv").read_text() == "name,price\na,3\n" and not (tmp_path / "x.txt").exists()
+    code, _, err = run("captions", bare, "--from", "Construct_MVTEC-AD-Caption.py")
+    assert code == 2 and "mvtec_caption.build_prompts" in err
     code, _, err = run("captions", bare, "--from", tmp_path / "others.csv", "--out", tmp_path / "new.csv")
     assert code == 2 and "others.csv, line 2 names 'test/dent/000.png'" in err and not (tmp_path / "new.csv").exists()
 

@@ -38,6 +38,11 @@ def read(path: Path) -> list[Line]:
 
     Raises FlawsmithError naming file and line for what is no table of captions, or names an image twice.
     """
+    if path.suffix.lower() == ".py":
+        raise FlawsmithError(
+            f"{path} is no table: captions in a script of MVTec Caption are taken from Python, with "
+            f"flawsmith.datasets.mvtec_caption.build_prompts({path.name!r}, ROOT)."
+        )
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise FlawsmithError(f"{path} is no .csv or .jsonl file: give a table of captions.")
     try:

@@ -222,6 +222,25 @@ def test_one_source_of_truth_for_every_image(tmp_path):
         datasets.read("coco", tmp_path)
 
 
+@pytest.mark.parametrize("way", ["../images/{}", "..\\images\\{}", "deeper/../../images/./{}"])
+def test_names_may_go_up_as_long_as_they_stay_inside(tmp_path, way):
+    """LabelMe writes them where its files are kept apart from the images."""
+    truth = painted.labelme_tree(tmp_path / "images")
+    for path in sorted((tmp_path / "images").glob("*.json")):
+        content = json.loads(path.read_text())
+        content["imagePath"] = way.format(content["imagePath"])
+        fakes.write(tmp_path / "json" / path.name, json.dumps(content))
+        path.unlink()
+    fakes.save(tmp_path / "deeper" / "both.png", fakes.photo(60))  # another image of the same name
+    records = {record.name: record for record in datasets.read_source(tmp_path)}
+    for name in ("hole.png", "both.png"):
+        assert np.array_equal(records[f"images/{name}"].load().mask, truth[name][1])
+    for lost in ("../../images/both.png", "../images/../../set/images/both.png"):
+        (tmp_path / "json/both.json").write_text(json.dumps({**content, "imagePath": lost}))
+        with pytest.raises(FlawsmithError, match=r"both\.json: the image's name .* leads out"):
+            datasets.read("labelme", tmp_path)
+
+
 @pytest.mark.parametrize("task", ["stuff", "person_keypoints", "panoptic"])
 def test_cocos_other_tasks_do_not_describe_the_images_again(tmp_path, task):
     """Datumaro and COCO itself write a file for each task."""

@@ -751,7 +751,21 @@ MUTATIONS = {
         CAPTIONING + "a_stopped_description_keeps_what_it_has": [
             ("edits in the table are overwritten", "kept = {} if out is None or anew", "kept = {} if True")],
     },
+    "datasets/tree.py": {
+        EXPORTS + "what_a_run_sets_aside_is_no_part_of_its_images": [
+            ("what was refused is read", "child.name not in ASIDE]", "child.name]")],
+    },
+    "datasets/coco.py": {
+        ANNOTATED + "cocos_other_tasks_do_not_describe_the_images_again": [
+            ("every task's file counts", "if path.name.startswith(task):", "if False:")],
+    },
+    "datasets/annotated.py": {
+        ANNOTATED + "names_may_go_up_as_long_as_they_stay_inside": [
+            ("names go up from the root", 'normpath(f"{self.name(near)}/{name}")', "normpath(name)")],
+    },
     "datasets/caption_table.py": {
+        CAPTIONING + "damaged_tables_are_refused_by_file_and_line": [
+            ("half a sentence is a caption", "if None in row or None in row.values():", "if False:")],
         CAPTIONING + "a_match_by_the_end_needs_to_be_the_only_one": [
             ("any image that ends so", "alike[0] if len(alike) == 1 else None", "alike[0] if alike else None")],
     },

@@ -14,6 +14,7 @@ import fakes_annotated as painted
 from flawsmith import datasets, images
 from flawsmith.datasets import levels, regions
 from flawsmith.datasets.check import check
+from flawsmith.datasets.exports.run import export
 from flawsmith.datasets.exports.voc import PALETTE
 from flawsmith.errors import FlawsmithError
 from flawsmith.masks import boxes
@@ -219,6 +220,56 @@ def test_one_source_of_truth_for_every_image(tmp_path):
     fakes.write(tmp_path / "more.json", (tmp_path / "annotations.json").read_text())
     with pytest.raises(FlawsmithError, match=r"more\.json, annotations\[0\] marks a defect on hole\.png"):
         datasets.read("coco", tmp_path)
+
+
+@pytest.mark.parametrize("way", ["../images/{}", "..\\images\\{}", "deeper/../../images/./{}"])
+def test_names_may_go_up_as_long_as_they_stay_inside(tmp_path, way):
+    """LabelMe writes them where its files are kept apart from the images."""
+    truth = painted.labelme_tree(tmp_path / "images")
+    for path in sorted((tmp_path / "images").glob("*.json")):
+        content = json.loads(path.read_text())
+        content["imagePath"] = way.format(content["imagePath"])
+        fakes.write(tmp_path / "json" / path.name, json.dumps(content))
+        path.unlink()
+    fakes.save(tmp_path / "deeper" / "both.png", fakes.photo(60))  # another image of the same name
+    records = {record.name: record for record in datasets.read_source(tmp_path)}
+    for name in ("hole.png", "both.png"):
+        assert np.array_equal(records[f"images/{name}"].load().mask, truth[name][1])
+    for lost in ("../../images/both.png", "../images/../../set/images/both.png"):
+        (tmp_path / "json/both.json").write_text(json.dumps({**content, "imagePath": lost}))
+        with pytest.raises(FlawsmithError, match=r"both\.json: the image's name .* leads out"):
+            datasets.read("labelme", tmp_path)
+
+
+@pytest.mark.parametrize("task", ["stuff", "person_keypoints", "panoptic"])
+def test_cocos_other_tasks_do_not_describe_the_images_again(tmp_path, task):
+    """Datumaro and COCO itself write a file for each task."""
+    truth = painted.coco_tree(tmp_path)
+    content = (tmp_path / "annotations.json").read_text()
+    fakes.write(tmp_path / f"annotations/{task}_train.json", content)
+    (tmp_path / "annotations.json").rename(tmp_path / "annotations/instances_train.json")
+    records = datasets.read_source(tmp_path)
+    assert all(np.array_equal(record.load().mask, truth[record.image.name][1]) for record in records)
+    (tmp_path / "annotations/instances_train.json").unlink()  # alone it is what there is
+    assert {record.name for record in datasets.read_source(tmp_path)} == {record.name for record in records}
+
+
+def test_shards_that_are_not_unpacked_are_recognised_and_the_remedy_told(tmp_path, run):
+    painted.coco_tree(tmp_path / "set")
+    export(f"coco:{tmp_path / 'set'}", tmp_path / "out", ["webdataset"])
+    code, out, err = run("check", tmp_path / "out")
+    assert code == 2 and out.startswith("Read as webdataset: it holds shards") and "tar -xf" in err
+
+
+def test_layouts_without_any_defect_are_no_plain_photographs(tmp_path):
+    """Their folders are no defect types: JPEGImages, obj_train_data."""
+    painted.photos(tmp_path / "yolo/obj_train_data")
+    fakes.write(tmp_path / "yolo/obj.names", "hole\n")
+    assert all(record.is_good for record in datasets.read_source(tmp_path / "yolo"))
+    painted.photos(tmp_path / "voc/JPEGImages")
+    fakes.write(tmp_path / "voc/ImageSets/Main/train.txt", "good\n")
+    with pytest.raises(FlawsmithError, match=r"no Pascal VOC annotation"):
+        datasets.read_source(tmp_path / "voc")
 
 
 def test_mask_images_of_any_level_are_checked_by_their_own_rule(tmp_path):

@@ -195,6 +195,8 @@ REFUSED = {
     "twice": ("file,caption\na.png,x\na.png,y\n", r"line 3 describes a\.png, and so does .*line 2"),
     "no file": ("file,caption\n,x\n", r"line 2 names no image"),
     "no text": (b"file,caption\n\xff\xfe,x\n", r"captions\.csv cannot be read"),
+    "comma": ("file,caption\ntest/hole/000.png,A hole, small.\n", r"line 2, has not the 2 columns .* quotation marks"),
+    "short": ("file,category,caption\ntest/hole/000.png,A hole.\n", r"line 2, has not the 3 columns"),
     "quotes": ('file,caption\n"a' + "x" * 140_000 + '",y\n', r"captions\.csv, line .* is no CSV"),
 }
 
@@ -227,6 +229,8 @@ def test_nothing_foreign_is_overwritten_or_lost(bare, tmp_path, run):
         code, _, err = run("captions", bare, "--out", tmp_path / name)
         assert code == 2 and message in err, err
     assert (tmp_path / "list.csv").read_text() == "name,price\na,3\n" and not (tmp_path / "x.txt").exists()
+    code, _, err = run("captions", bare, "--from", "Construct_MVTEC-AD-Caption.py")
+    assert code == 2 and "mvtec_caption.build_prompts" in err
     code, _, err = run("captions", bare, "--from", tmp_path / "others.csv", "--out", tmp_path / "new.csv")
     assert code == 2 and "others.csv, line 2 names 'test/dent/000.png'" in err and not (tmp_path / "new.csv").exists()
 

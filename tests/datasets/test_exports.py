@@ -24,6 +24,7 @@ import fakes
 import fakes_annotated as painted
 from flawsmith import datasets, images
 from flawsmith.datasets import regions
+from flawsmith.datasets.check import check
 from flawsmith.datasets.exports import FORMATS, dividing, outlines
 from flawsmith.datasets.exports.naming import slug
 from flawsmith.datasets.exports.run import export
@@ -343,6 +344,33 @@ def test_a_folder_of_refused_images_is_no_data_set(widget, tmp_path, run):
     code, _, err = run("export", made, "--merge", widget, "--format", "coco", "--out", tmp_path / "out")
     assert code == 2 and f"{made} holds no generated image: every one was refused" in err
     assert not (tmp_path / "out").exists()
+    for source in (made, f"folder:{made}", f"mvtec_ad:{made}"):
+        code, _, err = run("check", source)
+        assert code == 2 and f"{made} holds no generated image: every one was refused" in err
+
+
+def test_a_folder_of_dropped_images_is_no_data_set(widget, tmp_path, run):
+    made = tmp_path / "made"
+    run("generate", "cutpaste", "--normal", widget, "-n", 2, "--gate", "off", "--out", made)
+    run("review", made)
+    verdicts = tmp_path / "made-review.csv"
+    verdicts.write_text(verdicts.read_text().replace(",keep,", ",drop,"))
+    assert run("review", made, "--csv", verdicts)[0] == 0
+    for folder in sorted((path for path in made.rglob("*") if path.is_dir()), reverse=True):
+        if not any(folder.iterdir()):
+            folder.rmdir()  # as a copy does that knows files only
+    assert (made / "dropped/test").is_dir()
+    code, _, err = run("check", made)
+    assert code == 2 and f"{made} holds no generated image: every one was refused or dropped" in err
+
+
+@pytest.mark.parametrize("reader", ["mvtec_ad", "folder"])
+def test_what_a_run_sets_aside_is_no_part_of_its_images(made, reader):
+    before = [record.name for record in datasets.read(reader, made)]
+    fakes.save(made / "refused/00000-0.jpg", fakes.photo(70))
+    fakes.save(made / "dropped/test/crack/000.png", fakes.photo(71))
+    assert [record.name for record in datasets.read(reader, made)] == before
+    assert not [one for one in check(f"{reader}:{made}").findings if one.file.startswith(("refused", "dropped"))]
 
 
 @pytest.mark.parametrize(

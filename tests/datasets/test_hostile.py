@@ -25,6 +25,21 @@ from flawsmith.datasets.exports import FORMATS
 from flawsmith.datasets.exports.run import export
 from flawsmith.errors import FlawsmithError
 
+
+def tables_tree(root: Path) -> None:
+    """MVTec's layout with every file of text that it may have, flawsmith's own and MVTec LOCO's."""
+    first = {"test/crack/000.png": "a", "test/crack/001.png": "a", "test/hole/000.png": "b"}
+    folder = fakes.mvtec_tree(root, good=2, defects={"crack": 2, "hole": 1}, test_good=1, groups=first)
+    fakes.write(folder / "captions.csv", "file,caption\ntest/crack/000.png,A crack.\ntest/hole/000.png,A hole.\n")
+    ids = np.zeros((48, 64), dtype=np.uint8)
+    ids[painted.rectangle(painted.HOLE)], ids[painted.rectangle(painted.CRACK)] = 1, 2
+    fakes.save(folder / "instances/crack/000.png", ids)
+    kinds = [{"id": 1, "defect_type": "hole"}, {"id": 2, "defect_type": "crack"}]
+    fakes.write(folder / "instances/crack/000.json", json.dumps(kinds))
+    kind = {"defect_name": "crack", "pixel_value": 255, "saturation_threshold": 9, "relative_saturation": False}
+    fakes.write(folder / "defects_config.json", json.dumps([kind]))
+
+
 SETS = {
     "coco": (painted.coco_tree, "annotations.json"),
     "coco runs": (partial(painted.coco_tree, shape="runs"), "annotations.json"),
@@ -50,6 +65,15 @@ SETS = {
     "hf_dataset boxes": (partial(painted.hf_tree, kind="box"), "train/metadata.jsonl"),
     "webdataset": (painted.webdataset_tree, "train-000000/both.json"),
     "visa": (painted.visa_tree, "capsules/image_anno.csv"),
+    "real_iad": (painted.real_iad_tree, "realiad_jsons/audiojack.json"),
+    "mvtec_ad groups": (tables_tree, "widget/origin.csv"),
+    "mvtec_ad captions": (tables_tree, "widget/captions.csv"),
+    "mvtec_ad instances": (tables_tree, "widget/instances/crack/000.json"),
+    "mvtec_ad masks": (tables_tree, "widget/ground_truth/hole/000_mask.png"),
+    "mvtec_ad2 masks": (painted.mvtec_ad2_tree, "can/test_public/ground_truth/bad/000_regular_mask.png"),
+    "mvtec_loco": (tables_tree, "widget/defects_config.json"),
+    "ksdd": (painted.ksdd_tree, "kos01/Part1_label.bmp"),
+    "ksdd2": (painted.ksdd2_tree, "train/10001_GT.png"),
 }
 ODD = [
     *(None, True, -1, 0, 10**30, 1.5, float("nan"), float("inf"), -1e300, "", "x", "NaN", "../../x.png", "/etc/passwd"),

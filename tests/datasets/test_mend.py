@@ -73,13 +73,15 @@ def test_every_repair_and_nothing_else(widget, tmp_path, run):
         "test/crack/009.png": "left out: the same image is filed as crack and hole",
         "train/good/001.png": "left out: a copy of test/good/009.png",
         "ground_truth/hole/003_mask.png": "turned as its image is (EXIF orientation 6)",
+        "test/hole/003.png": "turned upright (EXIF orientation 6)",
     }
     assert told["ground_truth/hole/000_mask.png"].startswith("black and white swapped: it covered 9")
     assert all(name in shown for name in list(told)[:3])
     assert [one for one in check(f"mvtec_ad:{out}").findings if one.severity != "note"] == []
     mended = {record.image: record for record in datasets.read_source(out)}
     places = origins(out)
-    assert set(places) == set(truth) - set(told) | {"test/good/009.png"} - {"test/crack/009.png"}
+    gone = {name for name, text in told.items() if text.startswith("left out")}
+    assert set(places) == set(truth) - gone | {"test/good/009.png"} - {"test/crack/009.png"}
     for name, path in places.items():
         if name in truth:
             assert np.array_equal(mended[path].load().mask, truth[name]), name
@@ -96,6 +98,23 @@ def test_a_sound_set_is_copied_as_it_is_and_resumes(widget, tmp_path, run):
     assert len(datasets.read_source(out)) == len(datasets.read_source(widget))
     code, _, err = run("check", widget, "--fix", widget / "mended")
     assert code == 2 and "must stay as it is" in err and not (widget / "mended").exists()
+
+
+def test_every_image_that_is_written_anew_is_told(widget, tmp_path, run):
+    fakes.save(widget / "train/good/000.png", fakes.photo(1)[..., 0].astype(np.uint16) * 200)
+    Image.open(widget / "train/good/001.png").convert("RGBA").save(widget / "train/good/001.png")
+    Image.open(widget / "train/good/002.png").convert("CMYK").save(widget / "train/good/002.tif")
+    Image.open(widget / "train/good/003.png").convert("P").save(widget / "train/good/003.png")
+    (widget / "train/good/002.png").unlink()
+    assert run("check", widget, "--fix", tmp_path / "mended")[0] == 0
+    assert repairs(tmp_path / "mended") == {
+        "train/good/000.png": "16-bit grey written as 8-bit RGB",
+        "train/good/001.png": "RGBA written as 8-bit RGB",
+        "train/good/002.tif": "CMYK written as 8-bit RGB",
+        "train/good/003.png": "palette written as 8-bit RGB",
+    }
+    for record in datasets.read_source(tmp_path / "mended"):
+        assert Image.open(record.image).mode == "RGB"
 
 
 def test_a_generated_folder_is_repaired_by_generate(widget, tmp_path, run):

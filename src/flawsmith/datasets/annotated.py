@@ -7,6 +7,7 @@ it says wrongly is refused with the file, the entry and the remedy.
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -47,22 +48,28 @@ class Tree:
         """The images of this stem, in any folder."""
         return self._stems.get(tree.stem_key(stem), [])
 
-    def find(self, given: Any, near: Path, where: str) -> Path:
+    def find(self, given: Any, near: Path, where: str, may_go_up: bool = False) -> Path:
         """The image that an annotation file in the folder `near` calls `given`.
 
-        Tried in turn: from that folder, from the root, and the one image of this name anywhere. Raises
-        FlawsmithError that begins with `where` for an absolute path, one with "..", or an image that is not there.
+        Tried in turn: from that folder, from the root, and the one image of this name anywhere; only names that were
+        found below the root are looked among. With `may_go_up` the name may hold ".." as long as it stays inside.
+        Raises FlawsmithError that begins with `where` for an absolute path, one that leads out, or an image that is
+        not there.
         """
         if not isinstance(given, str) or not given.strip() or "\0" in given or not inputs.is_text(given):
             raise FlawsmithError(f"{where}: the image's name is {short(given)}: give the name of a file.")
         name = given.strip().replace("\\", "/")
-        if name.startswith(("/", "~")) or ".." in name.split("/") or (len(name) > 1 and name[1] == ":"):
+        out = name.startswith(("/", "~")) or (len(name) > 1 and name[1] == ":")
+        up = may_go_up and ".." in name.split("/")
+        if up:
+            name = posixpath.normpath(f"{self.name(near)}/{name}")
+        if out or ".." in name.split("/"):
             raise FlawsmithError(
                 f"{where}: the image's name {short(given)} leads out of the data set: write it relative to "
                 f"{self.root}, without '..'."
             )
         name = str(PurePosixPath(name))
-        bases = (self.name(near) + "/", "") if near != self.root else ("",)
+        bases = (self.name(near) + "/", "") if near != self.root and not up else ("",)
         for base in bases:
             found = self._at.get(tree.stem_key(base + name))
             if found is not None:

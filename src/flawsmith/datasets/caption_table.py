@@ -38,6 +38,11 @@ def read(path: Path) -> list[Line]:
 
     Raises FlawsmithError naming file and line for what is no table of captions, or names an image twice.
     """
+    if path.suffix.lower() == ".py":
+        raise FlawsmithError(
+            f"{path} is no table: captions in a script of MVTec Caption are taken from Python, with "
+            f"flawsmith.datasets.mvtec_caption.build_prompts({path.name!r}, ROOT)."
+        )
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise FlawsmithError(f"{path} is no .csv or .jsonl file: give a table of captions.")
     try:
@@ -75,6 +80,11 @@ def _csv(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
             )
         table.fieldnames = names
         for row in table:
+            if None in row or None in row.values():  # else half a caption would be taken for the whole
+                raise FlawsmithError(
+                    f"{path}, line {table.line_num}, has not the {len(names)} columns of the first line: put a caption "
+                    f"that holds {mark!r} into quotation marks."
+                )
             yield f"{path}, line {table.line_num}", row
     except csv.Error as error:
         raise FlawsmithError(f"{path}, line {table.line_num}, is no CSV ({error}): save the table again.") from error

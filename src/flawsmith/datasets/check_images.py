@@ -30,6 +30,7 @@ class Facts:
 
     size: tuple[int, int] | None = None  # (height, width) after EXIF orientation
     mode: str = ""
+    orientation: int = 1  # EXIF
     shift: int | None = None  # bits dropped from a 16-bit image
     area: float = 0.0  # the masks' share of the image, 0..1
     marked: np.ndarray | None = None  # the masks' share of every field of the fingerprint, (64, 64) uint8
@@ -88,7 +89,8 @@ def inspect(record: Record) -> tuple[Facts, list[Finding]]:
         if ground is not None and not ground.all():
             beside = not (union & _hull(ground)).any()
     sha = images.file_sha(record.image)
-    return Facts((height, width), mode, shift, float(union.mean()), marked, beside, sha, fingerprint), findings + found
+    area = float(union.mean())
+    return Facts((height, width), mode, orientation, shift, area, marked, beside, sha, fingerprint), findings + found
 
 
 def _hull(ground: np.ndarray) -> np.ndarray:

@@ -4,6 +4,9 @@ annotations/instances_train.json + images/train/*     as COCO and flawsmith expo
 train/_annotations.coco.json + train/*                as annotation services export it
 any.json beside or above the images
 
+Where tools write one file for each of COCO's tasks, instances_train.json counts and stuff_train.json,
+person_keypoints_train.json and panoptic_train.json beside it do not: they describe the same images again.
+
 A COCO category is a defect type, an image without annotations a good part. Captions: `caption` of an image, or a
 captions_*.json beside. Reference: Lin et al., "Microsoft COCO", ECCV 2014; cocodataset.org, "Data format".
 """
@@ -23,11 +26,20 @@ from flawsmith.records import Record, Region
 _LISTS = re.compile(rb'"(images|annotations)"\s*:\s*\[')
 _ENTRIES = re.compile(rb'"(image_id|category_id|file_name)"')
 
+AGAIN = ("stuff_", "person_keypoints_", "panoptic_")  # COCO's other tasks
+
 
 def files(root: Path) -> list[Path]:
     """The JSON files at the root, in annotations/ or in its sub-folders that look like COCO."""
     found = sorted([*root.glob("*.json"), *root.glob("*/*.json")])
-    return [path for path in found if path.is_file() and _is_coco(path)]
+    return [path for path in found if path.is_file() and not _is_told_again(path) and _is_coco(path)]
+
+
+def _is_told_again(path: Path) -> bool:
+    for task in AGAIN:
+        if path.name.startswith(task):
+            return path.with_name("instances_" + path.name.removeprefix(task)).is_file()
+    return False
 
 
 def _is_coco(path: Path) -> bool:
@@ -38,8 +50,9 @@ def _is_coco(path: Path) -> bool:
             tail = file.read()
     except OSError:
         return False
-    other = b'"shapes"' in head or b'"dm_format_version"' in head or head.lstrip()[:1] == b"["
-    if other or (b'"items"' in head and b'"images"' not in head):  # of LabelMe, Label Studio, Datumaro
+    words = (b'"shapes"', b'"dm_format_version"', b'"shard"')  # of LabelMe, Datumaro, our lists of shards
+    other = any(word in head for word in words) or head.lstrip()[:1] == b"["  # of Label Studio
+    if other or (b'"items"' in head and b'"images"' not in head):  # of Datumaro
         return False
     return bool(_LISTS.search(head)) or (b'"categories"' in head and bool(_ENTRIES.search(tail)))
 

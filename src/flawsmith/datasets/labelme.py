@@ -52,7 +52,7 @@ def _read_file(path: Path, found: Tree) -> Found:
     content = annotated.read_json(path)
     given = content.get("imagePath")
     alike = [image for image in found.by_stem(path.stem) if image.parent == path.parent]
-    image = alike[0] if given is None and len(alike) == 1 else found.find(given, path.parent, str(path))
+    image = alike[0] if given is None and len(alike) == 1 else found.find(given, path.parent, str(path), may_go_up=True)
     said = annotated.notes({**content, "caption": content.get("description")})
     one = Found(image, str(path), annotated.split_of(found.name(image))).told(said)
     size = content.get("imageHeight"), content.get("imageWidth")

@@ -99,12 +99,21 @@ def _kept(report: Report, repairs: list[Repair]) -> Iterator[Record]:
             masks = tuple(_masks(record, fact, kinds, repairs))
             if record.masks and not masks:
                 reason = "left out: no mask of it can be used"
-            elif fact.shift is not None or fact.mode.startswith("CMYK"):
-                repairs.append(Repair(record.name, f"{fact.mode} written as 8-bit RGB"))
+            elif changed := _rewritten(record, fact):
+                repairs.append(Repair(record.name, changed))
         if reason:
             repairs.append(Repair(record.name, reason))
         else:
             yield replace(record, masks=masks)
+
+
+def _rewritten(record: Record, fact: Facts) -> str:
+    """What is done to an image that an export does not copy as it is; "" for one that it does."""
+    if fact.orientation != 1:
+        return f"turned upright (EXIF orientation {fact.orientation})"
+    if fact.mode not in ("grey", "RGB"):
+        return f"{fact.mode} written as 8-bit RGB"
+    return "written as PNG" if record.image.suffix.lower() in images.HEIC else ""
 
 
 def _copies(pairs: Sequence[tuple[Record, Facts]]) -> dict[Path, str]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flawsmith.datasets import annotated, levels, tree
+from flawsmith.datasets.writer import MANIFEST
 from flawsmith.errors import FlawsmithError, short
 from flawsmith.records import GOOD, Record, Region
 
@@ -41,6 +42,8 @@ def read(root: Path, category: str | None = None, group_by: str = "group") -> li
     """
     tree.require_folder(root)
     found = tree.categories(root, is_category)
+    if not found and (root / MANIFEST).is_file():
+        raise tree.none_kept(root)
     if not found:
         raise FlawsmithError(
             f"Folder {root} is not in MVTec AD layout: neither it nor a sub-folder has train/good or test/<defect>. "

@@ -24,6 +24,7 @@ from flawsmith.datasets import (
     voc_classes,
     yolo,
 )
+from flawsmith.datasets.writer import MANIFEST
 
 LOOKED_AT = 2000  # files of a folder without layout: what makes a layout shows early
 
@@ -84,7 +85,7 @@ def _place(folder: Path, found: dict[str, Path]) -> str:
 def _mvtec_ad(folder: Path) -> str:
     found = tree.categories(folder, mvtec_ad.is_category)
     if not found:
-        return ""
+        return f"it has flawsmith's {MANIFEST}" if (folder / MANIFEST).is_file() else ""
     place = next(iter(found.values()))
     inside = [f"{split}/{kind.name}" for split in ("train", "test") for kind in tree.listing(place / split)[0]]
     return f"{_place(folder, found)} {', '.join(inside[:3])}{', ...' if len(inside) > 3 else ''}"
@@ -124,7 +125,7 @@ def _webdataset(folder: Path) -> str:
 
 def _yolo(folder: Path) -> str:
     for path in yolo.settings(folder):
-        if path.suffix in (".yaml", ".yml"):
+        if path.suffix in (".yaml", ".yml", ".names"):
             return f"{path.name} names classes"
     for image in _some(folder, tree.is_image_file):
         text = next((path for path in yolo.labels_of(image) if path.is_file()), None)
@@ -138,7 +139,8 @@ def _voc(folder: Path) -> str:
         return why
     for path in _some(folder, lambda path: path.parent.name == voc_classes.CLASSES and tree.is_image_file(path)):
         return f"{path.relative_to(folder)} is a class image of Pascal VOC"
-    return ""
+    bare = all((folder / name).is_dir() for name in ("JPEGImages", "ImageSets"))
+    return "it has JPEGImages and ImageSets as Pascal VOC" if bare else ""
 
 
 def _some(folder: Path, fits: Callable[[Path], bool]) -> list[Path]:

@@ -15,10 +15,9 @@ from typing import Any
 
 from flawsmith import images, inputs
 from flawsmith.datasets.lock import PARTIAL, Lock
-from flawsmith.datasets.writer import MANIFEST, read_manifest
+from flawsmith.datasets.writer import DROPPED, MANIFEST, read_manifest
 from flawsmith.errors import FlawsmithError, short
 
-DROPPED = "dropped"
 REASON = "dropped in review"
 COLUMNS = ("index", "image", "defect_type", "review", "reason")
 FILES = ("image", "mask", "prompt")

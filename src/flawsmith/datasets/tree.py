@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from flawsmith.datasets.writer import ASIDE, MANIFEST
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.images import SUFFIXES
 
@@ -53,7 +54,8 @@ def is_image_file(path: Path) -> bool:
 def listing(folder: Path) -> tuple[list[Path], list[Path]]:
     """(sub-folders, files) of one folder in natural order, without noise and dead links; links are followed.
 
-    A missing folder is empty. Raises FlawsmithError for one that may not be read.
+    What a generated folder sets aside is left out; a missing folder is empty. Raises FlawsmithError for one that may
+    not be read.
     """
     folders: list[Path] = []
     files: list[Path] = []
@@ -73,6 +75,8 @@ def listing(folder: Path) -> tuple[list[Path], list[Path]]:
         raise FlawsmithError(
             f"Folder {folder} cannot be read ({error.strerror or error}): change its permissions or remove it."
         ) from error
+    if any(child.name in ASIDE for child in folders) and folder / MANIFEST in files:
+        folders = [child for child in folders if child.name not in ASIDE]
     return sorted(folders, key=lambda p: natural(p.name)), sorted(files, key=lambda p: natural(p.name))
 
 
@@ -125,8 +129,16 @@ def require_folder(root: Path) -> None:
 
 
 def no_images(root: Path) -> FlawsmithError:
+    if (root / MANIFEST).is_file():
+        return none_kept(root)
     kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
     return FlawsmithError(f"Folder {root} holds no image that can be read ({kinds}): name a folder with images.")
+
+
+def none_kept(root: Path) -> FlawsmithError:
+    return FlawsmithError(
+        f"{root} holds no generated image: every one was refused or dropped. `flawsmith show {root}` says why."
+    )
 
 
 def categories(root: Path, is_category: Callable[[Path], bool]) -> dict[str, Path]:

@@ -47,7 +47,8 @@ def read(root: Path, category: str | None = None, group_by: str = "group") -> li
             one.regions += voc_classes.defects(path, labelmap(path.parent.parent / voc_classes.LABELMAP))
     if not listed:
         raise FlawsmithError(
-            f"Folder {root} holds no Pascal VOC annotation (*.xml) and no {CLASSES}: name the right folder."
+            f"Folder {root} holds no Pascal VOC annotation (*.xml) and no {CLASSES}: export it with its annotations, "
+            "or name the right folder."
         )
     homes = {image.parent for image in listed}
     for image in found.images:

@@ -24,6 +24,8 @@ from flawsmith.errors import FlawsmithError
 
 MANIFEST = "manifest.jsonl"
 CONFIG = "generate.json"
+REFUSED, DROPPED = "refused", "dropped"  # thumbnails of what the gate refused; files of what a person dropped
+ASIDE = frozenset({REFUSED, DROPPED})  # of a generated folder: no part of its data set
 RECENT = 1_000  # lines: a few times what is written in the half minute that a system keeps files in memory only
 
 

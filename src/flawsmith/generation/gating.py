@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from flawsmith.datasets.writer import REFUSED
 from flawsmith.errors import FlawsmithError
 from flawsmith.generation.loading import Loader
 from flawsmith.generation.planning import Plan
@@ -20,7 +21,6 @@ from flawsmith.quality.watch import Watch
 from flawsmith.records import Record, Sample
 from flawsmith.registry import resolve
 
-REFUSED = "refused"  # folder of the thumbnails, beside the data set's own folders
 EXTRACTORS = {"frozen": "flawsmith.evaluation.features:load"}  # resolved when named: it loads torch
 
 

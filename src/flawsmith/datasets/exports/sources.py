@@ -66,9 +66,7 @@ def read(named: Sequence[str | Path], category: str | None, group_by: str) -> So
         reader, root = datasets.parse_source(source)
         generated = (root / MANIFEST).is_file()
         if generated and not any(line["status"] == "kept" for line in manifest_lines(root)):
-            raise FlawsmithError(
-                f"{root} holds no generated image: every one was refused or dropped. `flawsmith show {root}` says why."
-            )
+            raise tree.none_kept(root)
         records = datasets.read(reader, root, None if generated else category, group_by=group_by)
         if any(root.resolve() == other.resolve() for other in found.roots):
             raise FlawsmithError(f"{root} is named twice: name every data set once.")

@@ -790,6 +790,10 @@ MUTATIONS = {
         GATE + "seen_grows_with_the_defect_as_its_side_does": [
             ("the defect's size does not count", "100 * look.share * contrast(look)", "100 * contrast(look)")],
     },
+    "quality/looks.py": {
+        GATE + "a_grey_window_is_judged_by_lightness_alone_to_the_same_scores": [
+            ("what is painted has no colour", "for part in (self.image, self.normal))", "for part in (self.normal,))")],
+    },
     "quality/borders.py": {
         GATE + "stripes_that_go_on_are_not_broken_and_displaced_ones_are": [
             ("no line goes on", "strength - goes_on - NOISE", "strength - NOISE")],

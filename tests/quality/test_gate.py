@@ -222,6 +222,24 @@ def test_appearance_does_not_change_when_the_image_is_turned() -> None:
     assert np.allclose(appearance(one), appearance(other), atol=0.05)
 
 
+@pytest.mark.parametrize("painted", [(0, 0, 0), (0, 12, 0)])
+def test_a_grey_window_is_judged_by_lightness_alone_to_the_same_scores(
+    painted: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, mask = stripes(), disc(14)
+    image = darker(photo, mask, 40) + (np.array(painted, np.uint8) * mask[..., None])
+
+    def scores() -> tuple[int, list[float]]:
+        shown = look(photo, image.astype(np.uint8), mask)
+        numbers = *appearance(shown), *appearance(shown.before), *broken_lines(shown), edges_made(shown), seen(shown)
+        return shown.channels, [float(one) for one in numbers]
+
+    channels, found = scores()
+    assert channels == (3 if any(painted) else 1)
+    monkeypatch.setattr("flawsmith.quality.looks._is_grey", lambda image: False)
+    assert scores()[1] == pytest.approx(found, abs=1e-4)
+
+
 # -- memory and duplicates ------------------------------------------------------------------------------------------
 
 

@@ -432,7 +432,7 @@ def rates(half: str, level: str = "normal") -> tuple[float, float]:
 
 
 def test_the_labelled_list_is_what_the_page_says() -> None:
-    assert len(LABELLED) == 480 and len({line["image"] for line in LABELLED}) == 480
+    assert len(LABELLED) == 720 and len({line["image"] for line in LABELLED}) == 720
     assert {line["method"] for line in LABELLED} == {"analogy", "copypaste", "anomalyxfusion", "anomalycontrol"}
     assert len({line["set"] for line in LABELLED}) == 5
 

@@ -812,7 +812,8 @@ MUTATIONS = {
         GATE + "a_defect_lies_on_strange_ground_where_real_ones_lie_on_another": [
             ("the ground is the defect's own", "_colours(small[there])", "own")],
         GATE + "a_chip_in_the_middle_is_refused_where_all_real_ones_lie_at_the_edge": [
-            ("one defect in the middle changes nothing", "            return None\n    return max", "            pass\n    return max"),
+            ("one defect in the middle changes nothing",
+             "            return None\n    return max", "            pass\n    return max"),
             ("thin defects must lie at the edge, too", ">= SOLID * around**2", ">= 0"),
             ("only the photograph's border is an edge", "frame == 0 or product.all()", "True")],
     },

@@ -15,9 +15,8 @@ from flawsmith.datasets.leaks import near
 from flawsmith.errors import FlawsmithError
 from flawsmith.methods import METHODS
 from flawsmith.methods.calls import make as make_all
-from flawsmith.quality import CHECKS, Gate
+from flawsmith.quality import CHECKS, Gate, looks
 from flawsmith.quality import labels as labelling
-from flawsmith.quality import looks
 from flawsmith.quality.appearance import appearance, nearest, spread_of, veil
 from flawsmith.quality.borders import broken_lines, edges_made
 from flawsmith.quality.gate import settled
@@ -504,10 +503,18 @@ def test_the_labelled_list_is_what_the_page_says() -> None:
 
 
 def test_the_limits_refuse_the_unacceptable_and_keep_the_acceptable() -> None:
-    """What docs/quality.md states; the goal of 80 and 10 per cent is not reached on the judged half."""
-    (bad, good), (bad_judged, good_judged) = rates("fitted"), rates("judged")
-    assert bad >= 0.73 and good <= 0.085
-    assert bad_judged >= 0.71 and good_judged <= 0.14
+    """What docs/quality.md states; the goal of 80 and 10 per cent is not reached on the fresh images."""
+    found = {half: rates(half) for half in ("fitted", "judged", "fresh")}
+    assert found["fitted"][0] >= 0.84 and found["fitted"][1] <= 0.065
+    assert found["judged"][0] >= 0.76 and found["judged"][1] <= 0.11  # the limits were chosen on both
+    assert found["fresh"][0] >= 0.71 and found["fresh"][1] <= 0.14
+
+
+def test_the_labels_of_what_the_gate_keeps_say_what_changed() -> None:
+    for half in ("fitted", "judged", "fresh"):
+        scores = [one["scores"] for one in LABELLED if one["half"] == half]
+        kept = [s for s in scores if not any(CHECKS[name].refuses(s[name], "normal") for name in s)]
+        assert np.mean([one["label"] for one in kept]) >= 0.95
 
 
 def test_of_signals_to_train_on_only_what_concerns_them_is_asked() -> None:

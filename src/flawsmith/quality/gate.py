@@ -1,7 +1,7 @@
 """The gate: named checks, each a score and a limit, and what is refused by them.
 
 Where there are real references of the type, scores are relative to theirs; the limits were fitted on the labelled
-images of tests/quality/labelled.json, see docs/quality.md.
+images of tests/quality/labelled.jsonl, see docs/quality.md.
 """
 
 from __future__ import annotations

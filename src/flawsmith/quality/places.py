@@ -71,7 +71,6 @@ class Homes:
             return float(np.abs(np.linalg.norm(there, axis=1) - np.linalg.norm(here)).min())
         return float(np.linalg.norm(there - here, axis=1).min())
 
-
     def alike(self) -> bool:
         """Whether the product lies alike in all of its photographs, and is not round."""
         alike = len(self.copies) > 0 and float((self.copies @ self.copies.T).mean()) >= POSED
@@ -130,7 +129,7 @@ def _is_round(copy: np.ndarray) -> bool:
 def _is_solid(mask: np.ndarray) -> bool:
     outlines, _ = cv2.findContours(np.pad(mask.astype(np.uint8), 1), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     around = sum(cv2.arcLength(one, True) for one in outlines)
-    return 4 * np.pi * np.count_nonzero(mask) >= SOLID * around**2
+    return bool(4 * np.pi * np.count_nonzero(mask) >= SOLID * around**2)
 
 
 def _pixels(mask: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ THUMB = 16  # px, the side of the copies by which two photographs' poses are com
 ROUND = 0.95  # correlation of a copy with itself after a quarter turn from which on a product is round
 POSED = 0.75  # correlation of the copies from which on a place in one photograph is that place in the other
 COPY = 192  # px, the side of the copies on which the ground of defects is compared
-LEVELS = 21  # quantiles of its colours that are compared
+ENOUGH, LEVELS = 400, 21  # pixels of a defect's ground that are asked, quantiles of their colours that are compared
 BOUND, MANY_BOUND = 0.04, 12  # shares of the side from the edge; real defects that must lie no farther for all to
 SOLID = 0.3  # 4 pi area / perimeter^2: cracks and scratches, which may begin anywhere, have less
 
@@ -133,9 +133,10 @@ def _is_solid(mask: np.ndarray) -> bool:
 
 
 def _pixels(mask: np.ndarray) -> np.ndarray:
-    """A mask's pixels on a COPY x COPY image, as indices; at least one."""
+    """A mask's pixels on a COPY x COPY image, as indices: one to ENOUGH of them, evenly spaced."""
     small = cv2.resize(mask.astype(np.uint8) * 255, (COPY, COPY), interpolation=cv2.INTER_AREA).ravel()
-    return np.flatnonzero(small >= min(128, int(small.max())))
+    found = np.flatnonzero(small >= min(128, int(small.max())))
+    return np.asarray(found[np.linspace(0, len(found) - 1, min(len(found), ENOUGH)).astype(int)])
 
 
 def _colours(values: np.ndarray) -> np.ndarray:

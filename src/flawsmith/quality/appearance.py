@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from flawsmith.quality.looks import Look, blurred
+from flawsmith.quality.looks import Look, blurred, slopes
 
 FLOOR = 0.12  # the least spread of a number among references that is believed
 TYPICAL = 0.5  # distance of a good defect to real ones, where there are none to ask
@@ -20,24 +21,35 @@ def appearance(look: Look) -> np.ndarray:
     """
     light = np.ascontiguousarray(look.lab[..., 0])
     ring, level, inside = look.beside, look.level, look.lab[look.label]
-    soft = look.soft(1.0)[..., 0]
+    soft = np.ascontiguousarray(look.soft(1.0)[..., 0])
     fine, middle = light - soft, soft - blurred(light, 4.0)
-    rms = [[float(np.sqrt(np.square(band[where]).mean())) for where in (look.label, ring)] for band in (fine, middle)]
-    slope = cv2.magnitude(cv2.Sobel(light, cv2.CV_32F, 1, 0), cv2.Sobel(light, cv2.CV_32F, 0, 1)) / 8
+    rms = [[_rms(band, where) for where in (look.label, ring)] for band in (fine, middle)]
+    slope = cv2.magnitude(*slopes(light))
     edge = look.label & (look.distance <= 1.0)
-    there = float(slope[edge if edge.any() else look.label].mean())
+    there = _mean(slope, edge if edge.any() else look.label)
     textures = [np.log(own + 0.3) - np.log(other + 0.3) for own, other in rms]
+    hue = inside[:, 1:].mean(axis=0) - level[1:] if look.channels == 3 else np.zeros(2)
     return np.array(
         [
             *((np.quantile(inside[:, 0], (0.1, 0.5, 0.9)) - level[0]) / 10),
-            *((inside[:, 1:].mean(axis=0) - level[1:]) / 10),
+            *(hue / 10),
             float(np.linalg.norm(inside - level, axis=1).mean()) / 10,
             float(inside[:, 0].std()) / 10,
             *textures,
-            np.log(there + 0.3) - np.log(float(slope[ring].mean()) + 0.3),
+            np.log(there + 0.3) - np.log(_mean(slope, ring) + 0.3),
             *(np.log(own + 0.3) for own, _ in rms),
         ]
     )
+
+
+def _rms(values: np.ndarray, where: np.ndarray) -> float:
+    """Root mean square of values (h, w) float32 in a mask (h, w) bool."""
+    return float(cv2.norm(values, cv2.NORM_L2, where.view(np.uint8))) / math.sqrt(np.count_nonzero(where))
+
+
+def _mean(values: np.ndarray, where: np.ndarray) -> float:
+    """Mean of values (h, w) float32 in a mask (h, w) bool; many times faster than indexing."""
+    return float(cv2.mean(values, where.view(np.uint8))[0])
 
 
 def spread_of(rows: Sequence[np.ndarray]) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from flawsmith.quality.looks import Look, blurred
+from flawsmith.quality.looks import Look, blurred, slopes
 
 REACH = 3.0  # px beside the border at which lines are looked for
 SLACK = np.arange(-4.0, 5.0)[:, None]  # px along the border by which a line may be displaced and still goes on
@@ -22,13 +22,13 @@ def broken_lines(look: Look) -> tuple[float, float]:
     x, y, inwards = _border(look)
     if len(x) < 8:
         return 0.0, 0.0
-    slopes = [cv2.Sobel(look.soft(1.0), cv2.CV_32F, *d) / 8 for d in ((1, 0), (0, 1))]
+    gradients = slopes(look.soft(1.0))
     along = np.stack([-inwards[1], inwards[0]])
 
     def lines(reach: float, shifts: np.ndarray) -> np.ndarray:
-        """Gradients along the border, (s, n, 3), at `reach` inwards and each of `shifts` (s, 1) along."""
+        """Gradients along the border, (s, n, C), at `reach` inwards and each of `shifts` (s, 1) along."""
         px, py = x + reach * inwards[0] + shifts * along[0], y + reach * inwards[1] + shifts * along[1]
-        found = [_at(slope, px, py) * part[:, None] for slope, part in zip(slopes, along, strict=True)]
+        found = [_at(slope, px, py) * part[:, None] for slope, part in zip(gradients, along, strict=True)]
         return np.asarray(found[0] + found[1])
 
     found = []
@@ -44,7 +44,7 @@ def broken_lines(look: Look) -> tuple[float, float]:
 def _border(look: Look) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The label's border pixels (n,), (n,) that are clear of the frame, and the direction inwards (2, n)."""
     smooth = blurred(np.clip(look.distance, -50, 50), 1.5)
-    slope = np.stack([cv2.Sobel(smooth, cv2.CV_32F, 1, 0) / 8, cv2.Sobel(smooth, cv2.CV_32F, 0, 1) / 8])
+    slope = np.stack(slopes(smooth))
     length = np.linalg.norm(slope, axis=0)
     edge = look.label & ~cv2.erode(look.label.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1).astype(bool)
     edge[:5], edge[-5:], edge[:, :5], edge[:, -5:] = False, False, False, False
@@ -55,7 +55,8 @@ def _border(look: Look) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _at(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Values (h, w, C) at points (s, n), between pixels linearly: (s, n, C)."""
     points = x.astype(np.float32), y.astype(np.float32)
-    return np.asarray(cv2.remap(values, *points, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+    found = cv2.remap(values, *points, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(found.reshape(*x.shape, -1))
 
 
 def edges_made(look: Look) -> float:
@@ -70,5 +71,5 @@ def edges_made(look: Look) -> float:
 
 def _gradient(values: np.ndarray, where: np.ndarray) -> np.ndarray:
     """Length of the gradient over all channels, per px, at the pixels of a mask, (n,)."""
-    parts = [cv2.Sobel(values, cv2.CV_32F, *d)[where] / 8 for d in ((1, 0), (0, 1))]
+    parts = [slope[where] for slope in slopes(values)]
     return np.asarray(np.sqrt(sum(np.einsum("nc,nc->n", part, part) for part in parts)))

@@ -10,6 +10,7 @@ import numpy as np
 from flawsmith.quality.appearance import appearance, spread_of
 from flawsmith.quality.borders import broken_lines
 from flawsmith.quality.looks import Look
+from flawsmith.quality.parts import structural
 from flawsmith.quality.places import Homes
 from flawsmith.quality.repeats import poses
 from flawsmith.records import Sample
@@ -20,7 +21,10 @@ USUAL_SURFACE, USUAL_DEFECT = 1.0, 3.0  # lines that real defects of the sets in
 
 @dataclass(frozen=True)
 class Known:
-    """Real defects of a type: their appearances (n, 12), the spread of all of the product, the lines they cut."""
+    """Real defects of a type: their appearances (n, 12), the spread of all of the product, the lines they cut.
+
+    structural: whether their shape is the product's own.
+    """
 
     references: Sequence[Sample] = ()
     appearances: np.ndarray = field(default_factory=lambda: np.zeros((0, 12)))
@@ -29,6 +33,7 @@ class Known:
     defect: float = USUAL_DEFECT
     homes: Homes = field(default_factory=lambda: Homes.of(()))
     poses: np.ndarray = field(default_factory=lambda: poses(()))
+    structural: bool = False
 
 
 def learn(references: Mapping[str, Sequence[Sample]]) -> dict[str, Known]:
@@ -44,5 +49,7 @@ def learn(references: Mapping[str, Sequence[Sample]]) -> dict[str, Known]:
     for kind, found in looks.items():
         lines = np.array([broken_lines(look) for look in found]).max(axis=0)
         own = references[kind][:MANY]
-        known[kind] = Known(own, rows[kind], spread, float(lines[0]), float(lines[1]), Homes.of(own), poses(own))
+        cut, homes = (float(lines[0]), float(lines[1])), Homes.of(own)
+        parts = homes.alike() and structural(references, kind)
+        known[kind] = Known(own, rows[kind], spread, *cut, homes, poses(own), parts)
     return known

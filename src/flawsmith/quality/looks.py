@@ -50,13 +50,19 @@ class Look:
         return cls(shown, marked, before, ground, share)
 
     @cached_property
+    def channels(self) -> int:
+        """3, or 1 where neither the image nor its photograph has colour: then lightness says everything."""
+        return 1 if all(part is None or _is_grey(part) for part in (self.image, self.normal)) else 3
+
+    @cached_property
     def lab(self) -> np.ndarray:
-        return lab(self.image)
+        """(h, w, C) float32: the image in CIE L*a*b*, or only L* of a grey one; see `channels`."""
+        return lab(self.image, self.channels)
 
     @cached_property
     def lab_before(self) -> np.ndarray:
         assert self.normal is not None
-        return lab(self.normal)
+        return lab(self.normal, self.channels)
 
     def soft(self, sigma: float) -> np.ndarray:
         """`lab` blurred; computed once, since most checks ask for the same."""
@@ -94,7 +100,7 @@ class Look:
 
     @cached_property
     def level(self) -> np.ndarray:
-        """The median colour of that ring, (3,) in L*a*b*."""
+        """The median colour of that ring, (C,) in L*a*b*."""
         return np.asarray(np.median(self.lab[self.beside], axis=0))
 
     @cached_property
@@ -102,16 +108,21 @@ class Look:
         """The same window before anything was painted; beside the label nothing was."""
         assert self.normal is not None
         plain = Look(self.normal, self.label, None, self.product, self.share)
-        own = {name: getattr(self, name) for name in ("distance", "beside", "level")}
+        own = {name: getattr(self, name) for name in ("channels", "distance", "beside", "level")}
         plain.__dict__.update(own, lab=self.lab_before)  # computed once
         return plain
 
 
-def lab(image: np.ndarray) -> np.ndarray:
-    """(h, w, 3) uint8 RGB as CIE L*a*b*, float32: L* 0 to 100."""
-    values = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.float32)
+def lab(image: np.ndarray, channels: int = 3) -> np.ndarray:
+    """The first `channels` of (h, w, 3) uint8 RGB as CIE L*a*b*, (h, w, C) float32: L* 0 to 100."""
+    values = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)[..., :channels].astype(np.float32)
     values[..., 0] *= 100 / 255
     return values
+
+
+def _is_grey(image: np.ndarray) -> bool:
+    red, green, blue = (image[..., channel] for channel in range(3))
+    return bool((red == green).all() and (green == blue).all())
 
 
 def signed(mask: np.ndarray) -> np.ndarray:
@@ -126,8 +137,15 @@ def signed(mask: np.ndarray) -> np.ndarray:
 
 def blurred(values: np.ndarray, sigma: float) -> np.ndarray:
     """Values (h, w[, C]) float32 blurred; wide blurs on a reduced copy, since what they leave is smooth."""
-    if sigma <= 0:
-        return values
+    return values if sigma <= 0 else _blurred(values, sigma).reshape(values.shape)  # OpenCV drops a single channel
+
+
+def slopes(values: np.ndarray) -> list[np.ndarray]:
+    """Derivatives of values (h, w[, C]) float32 along x and y, of the same shape, per px."""
+    return [cv2.Sobel(values, cv2.CV_32F, *d, scale=1 / 8).reshape(values.shape) for d in ((1, 0), (0, 1))]
+
+
+def _blurred(values: np.ndarray, sigma: float) -> np.ndarray:
     step = int(sigma / 2)
     height, width = values.shape[:2]
     if step < 2 or min(height, width) < 4 * step:

@@ -826,19 +826,6 @@ MUTATIONS = {
             ("on the product is beside it", "change[~look.product[look.label]]", "change[look.product[look.label]]")],
         GATE + "homes_are_asked_only_of_a_product_that_lies_alike": [
             ("poses are not compared", "float((self.copies @ own).mean()) < POSED", "False")],
-        GATE + "a_defect_lies_on_strange_ground_where_real_ones_lie_on_another": [
-            ("the ground is the defect's own", "_colours(small[there])", "own")],
-        GATE + "a_chip_in_the_middle_is_refused_where_all_real_ones_lie_at_the_edge": [
-            ("one defect in the middle changes nothing",
-             "            return None\n    return max", "            pass\n    return max"),
-            ("thin defects must lie at the edge, too", ">= SOLID * around**2", ">= 0"),
-            ("only the photograph's border is an edge", "frame == 0 or product.all()", "True")],
-    },
-    "quality/parts.py": {
-        GATE + "a_defect_of_the_products_shape_is_compared_with_the_real_one_in_any_light": [
-            ("other light is another part", "wanted = shown[label] + light", "wanted = shown[label]")],
-        GATE + "only_defects_among_the_products_lines_have_its_shape": [
-            ("images of the type itself are asked", "if name != kind", "if True")],
     },
     "quality/repeats.py": {
         GATE + "a_copy_is_found_turned_mirrored_and_in_other_light": [

@@ -15,13 +15,12 @@ from flawsmith.datasets.leaks import near
 from flawsmith.errors import FlawsmithError
 from flawsmith.methods import METHODS
 from flawsmith.methods.calls import make as make_all
-from flawsmith.quality import CHECKS, Gate, looks
+from flawsmith.quality import CHECKS, Gate
 from flawsmith.quality import labels as labelling
 from flawsmith.quality.appearance import appearance, nearest, spread_of, veil
 from flawsmith.quality.borders import broken_lines, edges_made
 from flawsmith.quality.gate import settled
 from flawsmith.quality.looks import Look, signed
-from flawsmith.quality.parts import structural, unlike
 from flawsmith.quality.places import Homes, beside
 from flawsmith.quality.repeats import RECENT, Prints, brief, copied, poses, print_of
 from flawsmith.quality.visibility import contrast, seen
@@ -179,70 +178,6 @@ def test_of_a_round_product_only_the_distance_from_the_middle_counts() -> None:
     homes = Homes.of([Sample(photo, disc(6, (64, 94)), "plate", "hole")])
     assert homes.away(photo, disc(6, (34, 64))) == pytest.approx(0.0, abs=0.01)
     assert homes.away(photo, disc(6, (64, 64))) == pytest.approx(30 / SIDE, abs=0.02)
-
-
-def half(bright: int = 200) -> np.ndarray:
-    """A product that is dark on the left and bright on the right, (SIDE, SIDE, 3) uint8."""
-    photo = np.full((SIDE, SIDE, 3), 60, np.uint8)
-    photo[:, SIDE // 2 :] = bright
-    return photo
-
-
-def test_a_defect_lies_on_strange_ground_where_real_ones_lie_on_another() -> None:
-    homes = Homes.of([Sample(half(), disc(8, (30, 96)), "plate", "hole")])
-    assert homes.strange(half(), disc(6, (90, 100))) == pytest.approx(0.0, abs=0.01)
-    apart = np.linalg.norm(looks.lab(half())[0, 0] - looks.lab(half())[0, -1])
-    assert homes.strange(half(), disc(6, (90, 30))) == pytest.approx(apart / 3, rel=0.01)  # of three channels one
-    gate = Gate.of("normal", [Sample(darker(half(), m := disc(8, (30, 96)), 90), m, "plate", "hole")])
-    beside = disc(8, (30, 50))
-    verdict = gate.judge(made(darker(half(), beside, 40), beside), asked(half(), beside), np.ones((SIDE, SIDE), bool))
-    assert verdict.scores["ground"] > CHECKS["ground"].normal
-
-
-def bar(rows: slice, columns: slice) -> np.ndarray:
-    mask = np.zeros((SIDE, SIDE), bool)
-    mask[rows, columns] = True
-    return mask
-
-
-def test_a_chip_in_the_middle_is_refused_where_all_real_ones_lie_at_the_edge() -> None:
-    whole, photo = np.ones((SIDE, SIDE), bool), surface()
-    real = [Sample(photo, bar(slice(4, 20), slice(k, k + 16)), "plate", "chip") for k in range(0, 112, 8)]
-    homes = Homes.of(real)
-    assert homes.bound == pytest.approx(4 / SIDE, abs=0.001)
-    middle, thin = bar(slice(56, 72), slice(56, 72)), bar(slice(40, 90), slice(60, 62))
-    assert homes.off_edge(middle, whole) == pytest.approx(52 / SIDE, abs=0.01)
-    assert homes.off_edge(real[0].mask, whole) == homes.off_edge(thin, whole) == 0.0
-    product = whole.copy()
-    product[:, 76:] = False
-    assert homes.off_edge(middle, product) == pytest.approx(0.0, abs=0.01)  # at the product's own edge
-    assert Homes.of([*real, Sample(photo, middle, "plate", "chip")]).off_edge(middle, whole) is None
-    assert Homes.of(real[:11]).off_edge(middle, whole) is None  # too few to tell
-
-
-def test_a_defect_of_the_products_shape_is_compared_with_the_real_one_in_any_light() -> None:
-    photo, mask = half(), bar(slice(40, 80), slice(44, 84))
-    bent = photo.copy()
-    bent[40:80, 44:84] = np.where(disc(15, (60, 64))[40:80, 44:84, None], 230, 90)
-    reference = Sample(bent, mask, "plate", "lead")
-    request = asked(photo, mask, "lead", reference=reference, warp=Warp())
-    same = unlike(made(bent, mask), request)
-    assert same < 0.2
-    lighter = replace(request, normal=replace(request.normal, image=photo + 9))
-    assert unlike(made(bent + 9, mask), lighter) == pytest.approx(same, abs=0.05)
-    assert unlike(made(photo, mask), request) == pytest.approx(1.0, abs=0.1)
-    assert unlike(made(np.where(mask[..., None], blotch(3), photo), mask), request) > CHECKS["part"].normal
-    assert unlike(made(bent, mask), replace(request, warp=None)) is None
-
-
-def test_only_defects_among_the_products_lines_have_its_shape() -> None:
-    photo = np.full((SIDE, SIDE, 3), 120, np.uint8)
-    photo[:, :64] = stripes()[:, :64]
-    lead, stain = bar(slice(40, 70), slice(16, 48)), bar(slice(40, 70), slice(84, 116))
-    real = {"lead": [Sample(darker(photo, lead, 60), lead, "plate", "lead")]}
-    real["stain"] = [Sample(darker(photo, stain, 60), stain, "plate", "stain")]
-    assert structural(real, "lead") and not structural(real, "stain")
-    assert not structural({"lead": real["lead"]}, "lead")  # nothing shows the product there
 
 
 # -- border and appearance ------------------------------------------------------------------------------------------
@@ -415,7 +350,7 @@ def test_what_a_dial_settles_refuses_nothing() -> None:
     free = Gate("strict", unasked=settled(placed=False, sized=False, graded=True)).judge(sample, request)
     assert free.refusal is None or free.refusal.check not in ("visibility", "ghost")
     assert "visibility" in free.scores
-    assert settled(True, True, False) == {"home", "ground", "edge", "extent"}
+    assert settled(True, True, False) == {"home", "extent"}
 
 
 def test_an_unknown_level_lists_the_known_ones() -> None:
@@ -505,9 +440,9 @@ def test_the_labelled_list_is_what_the_page_says() -> None:
 def test_the_limits_refuse_the_unacceptable_and_keep_the_acceptable() -> None:
     """What docs/quality.md states; the goal of 80 and 10 per cent is not reached on the fresh images."""
     found = {half: rates(half) for half in ("fitted", "judged", "fresh")}
-    assert found["fitted"][0] >= 0.84 and found["fitted"][1] <= 0.065
-    assert found["judged"][0] >= 0.76 and found["judged"][1] <= 0.11  # the limits were chosen on both
-    assert found["fresh"][0] >= 0.71 and found["fresh"][1] <= 0.14
+    assert found["fitted"][0] >= 0.74 and found["fitted"][1] <= 0.065
+    assert found["judged"][0] >= 0.70 and found["judged"][1] <= 0.11  # the limits were chosen on both
+    assert found["fresh"][0] >= 0.70 and found["fresh"][1] <= 0.135
 
 
 def test_the_labels_of_what_the_gate_keeps_say_what_changed() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from flawsmith import captions, compose
 from flawsmith.errors import unknown
-from flawsmith.quality import appearance, borders, labels, parts, places, repeats, visibility
+from flawsmith.quality import appearance, borders, labels, places, repeats, visibility
 from flawsmith.quality.known import Known, learn
 from flawsmith.quality.looks import Look
 from flawsmith.records import Request, Sample
@@ -51,13 +51,10 @@ CHECKS: dict[str, Check] = {
     "label": Check("the label does not say what changed", 0.8, 0.85, below=True),
     "place": Check("it lies beside the product", 0.25, 0.1),
     "home": Check("no real defect of its type lies there", 0.12, 0.09),
-    "ground": Check("no real defect of its type lies on such a place", 8.0, 5.0),
-    "edge": Check("real defects of its type lie at the product's edge", 0.02, 0.01),
     "ghost": Check("a veil rather than a defect", 0.39, 0.36),
     "extent": Check("larger than can be painted without a trace", 0.32, 0.28),
     "seam": Check("the defect is cut off at its border", 2.05, 1.6),
     "structure": Check("lines of the surface end at its border", 1.6, 1.4),
-    "part": Check("it does not look like the real part whose shape it has", 0.65, 0.55),
     "realism": Check("no real defect looks like it", 2.1, 1.8),
     "features": Check("no real defect looks like it to the vision model", 0.38, 0.34),
     "words": Check("painting brought it no nearer to its words", 0.0, 0.01, below=True),
@@ -161,8 +158,8 @@ class Gate:
         told = self.known.get((sample.category, sample.defect_type)) or self.known.get(
             (request.normal.category, sample.defect_type), Known()
         )
-        if product is not None and len(told.appearances):
-            scores |= _placed(told.homes, normal, sample.mask, product)
+        away = None if product is None or not len(told.appearances) else told.homes.away(normal, sample.mask)
+        scores |= {} if away is None else {"home": away}
         scores |= {"visibility": visibility.seen(look), "place": places.beside(look), "extent": look.share}
         soon = self._verdict(sample, scores)
         if soon.refusal is not None:  # what takes longer is not asked of it
@@ -175,8 +172,6 @@ class Gate:
             "seam": (defect + 0.5) / (told.defect + 0.5),
             "structure": (surface + 0.5) / (told.surface + 0.5),
         }
-        if told.structural and (unlike := parts.unlike(sample, request)) is not None:
-            scores["part"] = unlike
         if self.reader is not None and sample.caption.strip():
             scores["words"] = self._said(sample, normal)
         if len(told.appearances):
@@ -223,8 +218,7 @@ class Gate:
 
 
 # of a method that imitates nothing (perlin, cutpaste, nsa: signals to train on) only the others are asked
-PLACES = frozenset({"home", "ground", "edge"})
-LIKENESS = PLACES | {"ghost", "extent", "seam", "structure", "part", "realism", "features", "words", "memory"}
+LIKENESS = frozenset({"home", "ghost", "extent", "seam", "structure", "realism", "features", "words", "memory"})
 
 
 def settled(placed: bool, sized: bool, graded: bool, imitates: bool = True) -> frozenset[str]:
@@ -232,16 +226,9 @@ def settled(placed: bool, sized: bool, graded: bool, imitates: bool = True) -> f
     make no sense of a method that does not imitate real defects.
     """
     told = set() if imitates else {*LIKENESS, "words"}
-    told |= PLACES if placed else set()
+    told |= {"home"} if placed else set()
     told |= {"extent"} if sized else set()
     return frozenset(told | ({"visibility", "ghost"} if graded else set()))
-
-
-def _placed(homes: places.Homes, normal: np.ndarray, mask: np.ndarray, product: np.ndarray) -> dict[str, float]:
-    """The scores of a defect's place, as far as there is something to ask."""
-    away, off = homes.away(normal, mask), homes.off_edge(mask, product)
-    found = {} if away is None else {"home": away, "ground": homes.strange(normal, mask)}
-    return found if off is None else {**found, "edge": off}
 
 
 def _window(sample: Sample) -> np.ndarray:

@@ -10,7 +10,6 @@ import numpy as np
 from flawsmith.quality.appearance import appearance, spread_of
 from flawsmith.quality.borders import broken_lines
 from flawsmith.quality.looks import Look
-from flawsmith.quality.parts import structural
 from flawsmith.quality.places import Homes
 from flawsmith.quality.repeats import poses
 from flawsmith.records import Sample
@@ -21,10 +20,7 @@ USUAL_SURFACE, USUAL_DEFECT = 1.0, 3.0  # lines that real defects of the sets in
 
 @dataclass(frozen=True)
 class Known:
-    """Real defects of a type: their appearances (n, 12), the spread of all of the product, the lines they cut.
-
-    structural: whether their shape is the product's own.
-    """
+    """Real defects of a type: their appearances (n, 12), the spread of all of the product, the lines they cut."""
 
     references: Sequence[Sample] = ()
     appearances: np.ndarray = field(default_factory=lambda: np.zeros((0, 12)))
@@ -33,7 +29,6 @@ class Known:
     defect: float = USUAL_DEFECT
     homes: Homes = field(default_factory=lambda: Homes.of(()))
     poses: np.ndarray = field(default_factory=lambda: poses(()))
-    structural: bool = False
 
 
 def learn(references: Mapping[str, Sequence[Sample]]) -> dict[str, Known]:
@@ -49,7 +44,5 @@ def learn(references: Mapping[str, Sequence[Sample]]) -> dict[str, Known]:
     for kind, found in looks.items():
         lines = np.array([broken_lines(look) for look in found]).max(axis=0)
         own = references[kind][:MANY]
-        cut, homes = (float(lines[0]), float(lines[1])), Homes.of(own)
-        parts = homes.alike() and structural(references, kind)
-        known[kind] = Known(own, rows[kind], spread, *cut, homes, poses(own), parts)
+        known[kind] = Known(own, rows[kind], spread, float(lines[0]), float(lines[1]), Homes.of(own), poses(own))
     return known

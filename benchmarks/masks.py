@@ -27,7 +27,6 @@ from flawsmith.datasets.splits import few_shot
 from flawsmith.diffusion.mask_model import COPY, KINDS, LearnedMasks
 from flawsmith.training.mask_run import MaskSettings, learn
 
-
 STATISTICS = ("log area", "elongation", "solidity", "row", "column")
 
 

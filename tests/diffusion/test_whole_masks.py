@@ -1,4 +1,4 @@
-"""The mask model of whole masks: what it learns of a real one, what it is told, where its masks lie, in how many parts."""
+"""The mask model of whole masks: what it learns of a real one and is told, where and in how many parts it draws."""
 
 from __future__ import annotations
 
@@ -52,6 +52,11 @@ def middle(mask: np.ndarray) -> tuple[float, float]:
     return float((row + 0.5 - 20) / 80), float((column + 0.5 - 30) / 100)
 
 
+def loud(words: torch.Tensor) -> torch.Tensor:
+    """Unit features as they are told: the square root of their number times as large."""
+    return words * 128**0.5
+
+
 def test_a_whole_mask_is_its_distances_in_the_objects_box() -> None:
     one = whole_example("w/x", sample(SQUARE, LEFT), OBJECT)
     assert one.share == pytest.approx(20 * 25 / 80 / 100) and one.whole.shape == (WHOLE, WHOLE)
@@ -69,7 +74,7 @@ def test_type_caption_and_share_reach_every_step_of_a_drawn_mask() -> None:
     stirred(masks.model.kind, 1), stirred(masks.model.said, 2)
     shares = []
     for caption in (LEFT, RIGHT, ""):
-        feature = torch.cat([masks.features([caption]), torch.zeros(1, 1)], 1)
+        feature = torch.cat([loud(masks.features([caption])), torch.zeros(1, 1)], 1)
         known = masks.model.kind.weight[1] + linear(masks.model.said, feature)[0]
         with Told(masks) as told:
             masks.draw("w/b", caption, OBJECT, np.random.default_rng(0))
@@ -89,10 +94,16 @@ def test_lessons_are_moved_a_little_never_mirrored_and_tell_their_own_share() ->
     assert places.mean(0) == pytest.approx([0.3, 0.2], abs=0.02) and (places.std(0) > 0.015).all()
     assert (places[:, 1] < 0.4).all()
     told = np.array([np.exp(4 * float(said[-1])) for _, said in found])
-    assert told == pytest.approx([(field > 0).mean() for field, _ in found], rel=0.2) and told.std() > 0.05 * told.mean()
+    assert (
+        told == pytest.approx([(field > 0).mean() for field, _ in found], rel=0.2) and told.std() > 0.05 * told.mean()
+    )
     silent = [not said[:-1].any() for _, said in found]
     assert 0.35 < np.mean(silent) < 0.65
-    assert all(torch.equal(said[:-1], masks.words[0]) for (_, said), none in zip(found, silent, strict=True) if not none)
+    assert all(
+        torch.allclose(said[:-1], loud(masks.words[0]))
+        for (_, said), none in zip(found, silent, strict=True)
+        if not none
+    )
 
 
 def test_a_batch_holds_lessons() -> None:
@@ -101,7 +112,7 @@ def test_a_batch_holds_lessons() -> None:
     assert fields.shape == (6, 1, WHOLE, WHOLE) and not kinds.any()
     for field, words in zip(fields[:, 0], said, strict=True):
         left = ndimage.center_of_mass(field.numpy() > 0)[1] < WHOLE / 2
-        assert torch.equal(words[:-1], masks.words[0 if left else 1])
+        assert torch.allclose(words[:-1], loud(masks.words[0 if left else 1]))
 
 
 def aimed(masks: WholeMasks, field: np.ndarray) -> Aims:
@@ -149,7 +160,7 @@ def test_too_much_of_a_border_is_drawn_again() -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[LearnedMasks, Path]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> LearnedMasks:
     """One type whose captions tell the side, one that comes in pairs."""
     rng = np.random.default_rng(0)
 
@@ -161,31 +172,33 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[LearnedMasks, Pat
         "w/dent": [(sample(discs(near(0.5, column), radius=11), said), OBJECT) for said, column in sides],
         "w/pair": [(sample(discs(near(0.3, 0.5), near(0.75, 0.5)), "two holes"), OBJECT) for _ in range(5)],
     }
-    run = tmp_path_factory.mktemp("run")
-    return learn(material, run, MaskSettings("whole", steps=140, batch_size=8, learning_rate=4e-3)), run
+    settings = MaskSettings("whole", steps=200, batch_size=8, learning_rate=3e-3, ema=0.95)
+    return learn(material, tmp_path_factory.mktemp("run"), settings)
 
 
-def test_the_side_that_the_caption_tells_is_learned(trained: tuple[LearnedMasks, Path]) -> None:
-    masks, _ = trained
+@pytest.mark.slow
+def test_the_side_that_the_caption_tells_is_learned(trained: LearnedMasks) -> None:
     for caption, low, high in ((LEFT, 0.0, 0.45), (RIGHT, 0.55, 1.0)):
-        drawn = [masks.draw("w/dent", caption, OBJECT, np.random.default_rng(seed)) for seed in range(5)]
+        drawn = [trained.draw("w/dent", caption, OBJECT, np.random.default_rng(seed)) for seed in range(8)]
         assert all(low < middle(mask)[1] < high for mask in drawn), [middle(mask) for mask in drawn]
 
 
-def test_masks_of_two_parts_come_in_two_parts(trained: tuple[LearnedMasks, Path]) -> None:
-    masks, _ = trained
-    drawn = [masks.draw("w/pair", "two holes", OBJECT, np.random.default_rng(seed)) for seed in range(6)]
+@pytest.mark.slow
+def test_masks_of_two_parts_come_in_two_parts(trained: LearnedMasks) -> None:
+    drawn = [trained.draw("w/pair", "two holes", OBJECT, np.random.default_rng(seed)) for seed in range(12)]
     parts = [ndimage.label(mask)[1] for mask in drawn]
-    assert np.median(parts) == 2 and parts.count(2) >= 4, parts
+    assert parts.count(2) >= 8, parts
     assert all(abs(middle(mask)[1] - 0.5) < 0.2 for mask in drawn)
 
 
-def test_saved_and_loaded_it_draws_the_same(trained: tuple[LearnedMasks, Path]) -> None:
-    masks, run = trained
-    again = LearnedMasks.load(run)
-    assert isinstance(again, WholeMasks) and again.names == masks.names and again.examples[0].caption == LEFT
-    rngs = [np.random.default_rng(seed) for seed in (3, 3, 4)]
-    first, second, other = (m.draw("w/dent", LEFT, OBJECT, rng) for m, rng in zip((masks, again, again), rngs, strict=True))
+def test_saved_and_loaded_it_draws_the_same(tmp_path: Path) -> None:
+    masks = made(SQUARE, discs((0.3, 0.8)), captions=(LEFT, RIGHT))
+    masks.save(tmp_path)
+    again = LearnedMasks.load(tmp_path)
+    assert isinstance(again, WholeMasks) and again.names == masks.names
+    assert [one.caption for one in again.examples] == [LEFT, RIGHT]
+    seeds = zip((masks, again, again), (3, 3, 4), strict=True)
+    first, second, other = (found.draw("w/x", LEFT, OBJECT, np.random.default_rng(seed)) for found, seed in seeds)
     assert np.array_equal(first, second) and not np.array_equal(first, other)
 
 
@@ -210,12 +223,14 @@ def test_a_fit_stopped_at_any_step_ends_with_the_same_bytes(kind: str, tmp_path:
     assert one == other
 
 
-def test_a_run_keeps_to_one_kind(trained: tuple[LearnedMasks, Path]) -> None:
-    _, run = trained
-    before = (run / FILE).read_bytes()
+def test_a_run_keeps_to_one_kind(tmp_path: Path) -> None:
+    made(SQUARE).save(tmp_path)
+    before = (tmp_path / FILE).read_bytes()
     with pytest.raises(FlawsmithError, match="mask_model=whole"):
-        learn({"w/new": [(sample(SQUARE), OBJECT)]}, run, MaskSettings("shape", steps=1))
-    assert (run / FILE).read_bytes() == before
+        learn({"w/new": [(sample(SQUARE), OBJECT)]}, tmp_path, MaskSettings("shape", steps=1))
+    assert (tmp_path / FILE).read_bytes() == before
+    found = learn({"w/new": [(sample(SQUARE), OBJECT)]}, tmp_path, MaskSettings("whole", steps=1, batch_size=1))
+    assert isinstance(found, WholeMasks) and found.names == ["w/x", "w/new"]
 
 
 def test_a_speck_of_a_mask_is_a_lesson() -> None:

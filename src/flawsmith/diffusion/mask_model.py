@@ -10,7 +10,7 @@ Reference: AnomalyXFusion, mask generation (its second model).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -72,7 +72,7 @@ class Denoiser(nn.Module):
             norm_num_groups=8,
             class_embed_type="identity",
         )
-        width = 4 * self.unet.config.block_out_channels[0]  # of diffusers' embedding of the step
+        width = 4 * blocks["block_out_channels"][0]  # of diffusers' embedding of the step
         self.kind, self.said = nn.Embedding(names, width), nn.Linear(words, width)
 
     def forward(self, noisy: Tensor, t: Tensor, kinds: Tensor, words: Tensor) -> Tensor:
@@ -93,7 +93,6 @@ class LearnedMasks:
     made_of: ClassVar[type[Example]] = Example
     arrays: ClassVar[dict[str, str]] = {"shapes": "shape"}  # the example's field behind each tensor of the file
     notes: ClassVar[type[Notes]] = Notes
-    example: ClassVar[Callable[[str, Sample, np.ndarray], Example]] = staticmethod(example)
     examples: Sequence[Example]
 
     def __init__(self, examples: Sequence[Example], seed: int = 0) -> None:
@@ -114,6 +113,11 @@ class LearnedMasks:
         self.scheduler: Any = DDIMScheduler(
             prediction_type="v_prediction", rescale_betas_zero_snr=True, clip_sample=False
         )
+
+    @staticmethod
+    def example(name: str, sample: Sample, foreground: np.ndarray) -> Example:
+        """What is learned of a real mask; foreground (H, W) bool is the object in its photograph."""
+        return example(name, sample, foreground)
 
     def network(self) -> Denoiser:
         return Denoiser(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -18,8 +18,9 @@ from torch.nn import functional
 
 from flawsmith import compose
 from flawsmith.config import Share
-from flawsmith.diffusion.mask_examples import WHOLE, Example, WholeExample, outline, varied_whole, whole_example
+from flawsmith.diffusion.mask_examples import WHOLE, WholeExample, outline, varied_whole, whole_example
 from flawsmith.diffusion.mask_model import Denoiser, LearnedMasks, Notes
+from flawsmith.records import Sample
 
 
 class WholeNotes(Notes):
@@ -61,9 +62,12 @@ class WholeMasks(LearnedMasks):
     """A run's mask model that draws whole masks."""
 
     kind, side, made_of, notes = "whole", WHOLE, WholeExample, WholeNotes
-    arrays = {"shapes": "shape", "wholes": "whole"}  # shapes, too: by them a copy is known
-    example = staticmethod(whole_example)
+    arrays: ClassVar[dict[str, str]] = {"shapes": "shape", "wholes": "whole"}  # shapes, too: by them a copy is known
     examples: Sequence[WholeExample]
+
+    @staticmethod
+    def example(name: str, sample: Sample, foreground: np.ndarray) -> WholeExample:
+        return whole_example(name, sample, foreground)
 
     def network(self) -> Denoiser:
         return WholeDenoiser(len(self.names), self.table.width + 1)
@@ -72,9 +76,7 @@ class WholeMasks(LearnedMasks):
         field, share = varied_whole(rng, self.examples[row])
         return field, told(self.words[row] * float(rng.random() >= drop), share)
 
-    def attempt(
-        self, name: str, words: Tensor, one: Any, allowed: np.ndarray, rng: np.random.Generator
-    ) -> np.ndarray:
+    def attempt(self, name: str, words: Tensor, one: Any, allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A mask (H, W) bool inside `allowed` that covers about the share of its box that a real one did."""
         share = min(1.0, one.share * float(np.exp(rng.normal(0, 0.15))))
         field, frame = self.shape(name, told(words, share), share, rng), compose.mask_box(allowed)

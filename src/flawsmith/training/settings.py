@@ -80,7 +80,8 @@ class FitConfig:
     )
     mask_steps: Whole = Field(default=0, description="steps of a mask model beside it (`--mask learned`); 0 = none")
     mask_model: Literal["shape", "whole"] = Field(
-        default="shape", description="what it learns: shapes in their own box, or whole masks, their place and parts too"
+        default="shape",
+        description="what it learns: shapes in their own box, or whole masks, their place and parts too",
     )
     bf16: bool = Field(default=True, description="16-bit numbers where the processor has them")
 

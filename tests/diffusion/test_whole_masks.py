@@ -87,6 +87,22 @@ def test_type_caption_and_share_reach_every_step_of_a_drawn_mask() -> None:
     assert np.median(shares) == pytest.approx(1 / 16, rel=0.4)
 
 
+def test_the_denoiser_sees_every_cell_and_where_it_lies_and_has_no_attention() -> None:
+    masks = made(SQUARE)
+    noisy = torch.randn(2, 1, WHOLE, WHOLE, generator=torch.Generator().manual_seed(0))
+    said = masks.model.said.weight.new_zeros(2, masks.model.said.in_features)
+    with Told(masks) as told, torch.no_grad():
+        found = masks.model(noisy, torch.tensor([5, 5]), torch.tensor([0, 0]), said)
+    (cells,), (out,) = told.noisy, told.out
+    assert cells.shape == (2, 6, WHOLE // 2, WHOLE // 2) and found.shape == noisy.shape
+    for row, column, channel in ((0, 0, 0), (0, 1, 1), (1, 0, 2), (1, 1, 3)):
+        assert torch.equal(cells[:, channel], noisy[:, 0, row::2, column::2])
+        assert torch.equal(found[:, 0, row::2, column::2], out[:, channel])
+    line = torch.linspace(-1, 1, WHOLE // 2)
+    assert torch.allclose(cells[:, 4], line[:, None]) and torch.allclose(cells[:, 5], line)
+    assert not any("attention" in type(part).__name__.lower() for part in masks.model.modules())
+
+
 def test_lessons_are_moved_a_little_never_mirrored_and_tell_their_own_share() -> None:
     masks = made(discs((0.3, 0.2)), captions=(LEFT,))
     found = [masks.lesson(0, np.random.default_rng(seed), 0.5) for seed in range(120)]

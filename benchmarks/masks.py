@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--category")
     parser.add_argument("--types", nargs="*", default=[])
     parser.add_argument("--shots", type=int, default=None)
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("-n", type=int, default=60, help="masks per type")
     parser.add_argument("--seed", type=int, default=0)
@@ -74,12 +75,12 @@ def main() -> None:
                 (sample, masks.foreground(sample.image))
             )
     models: dict[str, LearnedMasks] = {}
-    for kind in KINDS:
+    for kind in args.kinds:
         started = time.process_time()
         models[kind] = learn(support, args.out / kind, MaskSettings(kind, args.steps, seed=args.seed))
         count, seconds = sum(map(len, support.values())), time.process_time() - started
         print(f"{kind}: {count} masks of {len(support)} types learned in {seconds:.0f} processor s", flush=True)
-    likeness = models["shape"].likeness
+    likeness = models[args.kinds[0]].likeness
     good = [r for r in records if r.is_good and r.split == "train"]
     lines = []
     for name, learned in support.items():

@@ -338,13 +338,19 @@ MUTATIONS = {
         LOOP + "lambda_reaches_every_layer_and_the_tokens_their_branch": [
             ("lambda does not reach the layers", "processor.weight = given.weight", "processor.weight = 1.0")],
     },
+    "diffusion/mask_denoiser.py": {
+        MASKS + "type_and_caption_reach_every_step_of_a_drawn_mask": [
+            ("mask model ignores the caption", "given = self.kind(kinds) + self.said(words)",
+             "given = self.kind(kinds)"),
+            ("mask model ignores the type", "given = self.kind(kinds) + self.said(words)", "given = self.said(words)")],
+        WHOLES + "the_denoiser_sees_every_cell_and_where_it_lies_and_has_no_attention": [
+            ("rows for columns", 'indexing="ij"', 'indexing="xy"'),
+            ("whole masks with attention", "add_attention=False", "add_attention=True")],
+    },
     "diffusion/mask_model.py": {
         MASKS + "a_batch_draws_types_evenly_with_their_own_captions_some_dropped": [
             ("captions are never dropped", "rng.random() >= drop", "rng.random() >= 0")],
         MASKS + "type_and_caption_reach_every_step_of_a_drawn_mask": [
-            ("mask model ignores the caption", "given = self.kind(kinds) + self.said(words)",
-             "given = self.kind(kinds)"),
-            ("mask model ignores the type", "given = self.kind(kinds) + self.said(words)", "given = self.said(words)"),
             ("masks drawn without their caption", "self.shape(name, words, fill, rng)",
              "self.shape(name, 0 * words, fill, rng)")],
         MASKS + "real_masks_that_say_the_same_lend_their_place": [
@@ -366,9 +372,6 @@ MUTATIONS = {
             ("whole masks drawn without their share", "self.shape(name, told(words, share)",
              "self.shape(name, told(words, 1.0)"),
             ("captions too faint to be heard", "words * words.shape[-1] ** 0.5", "words")],
-        WHOLES + "the_denoiser_sees_every_cell_and_where_it_lies_and_has_no_attention": [
-            ("rows for columns", 'indexing="ij"', 'indexing="xy"'),
-            ("whole masks with attention", "add_attention=False", "add_attention=True")],
         WHOLES + "lessons_are_moved_a_little_never_mirrored_and_tell_their_own_share": [
             ("whole masks' captions are never dropped", "rng.random() >= drop", "rng.random() >= 0")],
         WHOLES + "a_mask_is_its_field_laid_into_the_objects_box_with_all_parts": [
@@ -381,7 +384,8 @@ MUTATIONS = {
             ("mask model learns the noise", "target = prediction_target(masks.scheduler, shapes, noise, t)",
              "target = noise")],
         MASKS + "a_batch_draws_types_evenly_with_their_own_captions_some_dropped": [
-            ("all captions are dropped", "masks.lesson(row, rng, settings.drop_caption)", "masks.lesson(row, rng, 1.0)")],
+            ("all captions are dropped", "masks.lesson(row, rng, settings.drop_caption)",
+             "masks.lesson(row, rng, 1.0)")],
         WHOLES + "a_run_keeps_to_one_kind": [
             ("another kind of mask model takes the run over", "if found and found.kind != model:", "if False:")],
     },

@@ -188,7 +188,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> LearnedMasks:
         "w/dent": [(sample(discs(near(0.5, column), radius=11), said), OBJECT) for said, column in sides],
         "w/pair": [(sample(discs(near(0.3, 0.5), near(0.75, 0.5)), "two holes"), OBJECT) for _ in range(5)],
     }
-    settings = MaskSettings("whole", steps=200, batch_size=8, learning_rate=3e-3, ema=0.95)
+    settings = MaskSettings("whole", steps=300, batch_size=8, learning_rate=3e-3, ema=0.95)
     return learn(material, tmp_path_factory.mktemp("run"), settings)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, Field, TypeAdapter
 from safetensors.torch import save as to_bytes
-from torch import Tensor, nn
+from torch import Tensor
 
 from flawsmith import compose, images
 from flawsmith.config import Share
@@ -28,6 +28,7 @@ from flawsmith.diffusion import tensor_files
 from flawsmith.diffusion.compact import SHIPPED
 from flawsmith.diffusion.compact.words import WordPiece, WordTable
 from flawsmith.diffusion.denoise import scheduler_for
+from flawsmith.diffusion.mask_denoiser import Denoiser, ShapeDenoiser
 from flawsmith.diffusion.mask_examples import MARGIN, SIDE, Example, example, outline, varied
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.masks.options import MINIMUM
@@ -55,30 +56,6 @@ class Notes(BaseModel, extra="forbid", allow_inf_nan=False):
 
 STEPS, TRIES, REDRAWS = 12, 24, 4
 COPY = 0.9  # intersection over union above which a shape is called a copy
-
-
-class Denoiser(nn.Module):
-    """Predicts v of noisy fields (B, 1, S, S) at steps t (B,), given type numbers (B,) and features (B, E) of what is
-    said of them. `blocks` are diffusers' UNet2DModel's.
-    """
-
-    def __init__(self, names: int, words: int, **blocks: Any) -> None:
-        super().__init__()
-        from diffusers import UNet2DModel
-
-        self.unet: Any = UNet2DModel(
-            **{"in_channels": 1, "out_channels": 1, **blocks},
-            layers_per_block=1,
-            norm_num_groups=8,
-            class_embed_type="identity",
-        )
-        width = 4 * blocks["block_out_channels"][0]  # of diffusers' embedding of the step
-        self.kind, self.said = nn.Embedding(names, width), nn.Linear(words, width)
-
-    def forward(self, noisy: Tensor, t: Tensor, kinds: Tensor, words: Tensor) -> Tensor:
-        given = self.kind(kinds) + self.said(words)
-        found: Tensor = self.unet(noisy, t, class_labels=given, return_dict=False)[0]
-        return found
 
 
 class LearnedMasks:
@@ -120,14 +97,7 @@ class LearnedMasks:
         return example(name, sample, foreground)
 
     def network(self) -> Denoiser:
-        return Denoiser(
-            len(self.names),
-            self.table.width,
-            sample_size=SIDE,
-            block_out_channels=(16, 32, 48),
-            down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
-            up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-        )
+        return ShapeDenoiser(len(self.names), self.table.width)
 
     def features(self, captions: Sequence[str]) -> Tensor:
         """Captions as the word table reads them, (n, E)."""

@@ -14,12 +14,12 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from flawsmith import compose
 from flawsmith.config import Share
+from flawsmith.diffusion.mask_denoiser import WholeDenoiser
 from flawsmith.diffusion.mask_examples import WHOLE, WholeExample, outline, varied_whole, whole_example
-from flawsmith.diffusion.mask_model import Denoiser, LearnedMasks, Notes
+from flawsmith.diffusion.mask_model import LearnedMasks, Notes
 from flawsmith.records import Sample
 
 
@@ -33,31 +33,6 @@ def told(words: Tensor, share: float) -> Tensor:
     return torch.cat([words * words.shape[-1] ** 0.5, size], -1)  # entries of about 1, as those of the type are
 
 
-class WholeDenoiser(Denoiser):
-    """Reads fields as quarters of twice the cell, each cell with its row and column: convolutions know no place."""
-
-    def __init__(self, names: int, words: int) -> None:
-        super().__init__(
-            names,
-            words,
-            sample_size=WHOLE // 2,
-            in_channels=6,
-            out_channels=4,
-            block_out_channels=(32, 48, 64),
-            down_block_types=("DownBlock2D",) * 3,
-            up_block_types=("UpBlock2D",) * 3,
-            add_attention=False,
-        )
-        line = torch.linspace(-1, 1, WHOLE // 2)
-        self.register_buffer("places", torch.stack(torch.meshgrid(line, line, indexing="ij")), persistent=False)
-        self.places: Tensor
-
-    def forward(self, noisy: Tensor, t: Tensor, kinds: Tensor, words: Tensor) -> Tensor:
-        quarters = functional.pixel_unshuffle(noisy, 2)
-        cells = torch.cat([quarters, self.places.expand(len(noisy), -1, -1, -1)], 1)
-        return functional.pixel_shuffle(super().forward(cells, t, kinds, words), 2)
-
-
 class WholeMasks(LearnedMasks):
     """A run's mask model that draws whole masks."""
 
@@ -69,7 +44,7 @@ class WholeMasks(LearnedMasks):
     def example(name: str, sample: Sample, foreground: np.ndarray) -> WholeExample:
         return whole_example(name, sample, foreground)
 
-    def network(self) -> Denoiser:
+    def network(self) -> WholeDenoiser:
         return WholeDenoiser(len(self.names), self.table.width + 1)
 
     def lesson(self, row: int, rng: np.random.Generator, drop: float) -> tuple[np.ndarray, Tensor]:

@@ -13,6 +13,7 @@ ATTENTION = "diffusion/test_attention.py::test_"
 LOSS = "diffusion/test_losses.py::test_"
 LOOP = "diffusion/test_denoise.py::test_"
 MASKS = "diffusion/test_mask_model.py::test_"
+WHOLES = "diffusion/test_whole_masks.py::test_"
 LATENTS = "diffusion/test_latents.py::test_"
 READER = "diffusion/test_reference_equations.py::test_"
 CLEAN = "diffusion/test_clean_unet.py::test_"
@@ -337,11 +338,19 @@ MUTATIONS = {
         LOOP + "lambda_reaches_every_layer_and_the_tokens_their_branch": [
             ("lambda does not reach the layers", "processor.weight = given.weight", "processor.weight = 1.0")],
     },
-    "diffusion/mask_model.py": {
+    "diffusion/mask_denoiser.py": {
         MASKS + "type_and_caption_reach_every_step_of_a_drawn_mask": [
             ("mask model ignores the caption", "given = self.kind(kinds) + self.said(words)",
              "given = self.kind(kinds)"),
-            ("mask model ignores the type", "given = self.kind(kinds) + self.said(words)", "given = self.said(words)"),
+            ("mask model ignores the type", "given = self.kind(kinds) + self.said(words)", "given = self.said(words)")],
+        WHOLES + "the_denoiser_sees_every_cell_and_where_it_lies_and_has_no_attention": [
+            ("rows for columns", 'indexing="ij"', 'indexing="xy"'),
+            ("whole masks with attention", "add_attention=False", "add_attention=True")],
+    },
+    "diffusion/mask_model.py": {
+        MASKS + "a_batch_draws_types_evenly_with_their_own_captions_some_dropped": [
+            ("captions are never dropped", "rng.random() >= drop", "rng.random() >= 0")],
+        MASKS + "type_and_caption_reach_every_step_of_a_drawn_mask": [
             ("masks drawn without their caption", "self.shape(name, words, fill, rng)",
              "self.shape(name, 0 * words, fill, rng)")],
         MASKS + "real_masks_that_say_the_same_lend_their_place": [
@@ -353,18 +362,46 @@ MUTATIONS = {
         MASKS + "on_a_surface_a_shape_lands_anywhere": [
             ("placed on surfaces as on objects", "if one.aligned else rng.uniform(0, 1, 2)",
              "if True else rng.uniform(0, 1, 2)")],
+        WHOLES + "a_copy_is_drawn_again": [
+            ("copies are kept", "if found[-1][0] <= COPY:", "if found[-1][0] <= 1:")],
+    },
+    "diffusion/whole_masks.py": {
+        WHOLES + "type_caption_and_share_reach_every_step_of_a_drawn_mask": [
+            ("whole masks drawn without their caption", "self.shape(name, told(words, share)",
+             "self.shape(name, told(0 * words, share)"),
+            ("whole masks drawn without their share", "self.shape(name, told(words, share)",
+             "self.shape(name, told(words, 1.0)"),
+            ("captions too faint to be heard", "words * words.shape[-1] ** 0.5", "words")],
+        WHOLES + "lessons_are_moved_a_little_never_mirrored_and_tell_their_own_share": [
+            ("whole masks' captions are never dropped", "rng.random() >= drop", "rng.random() >= 0")],
+        WHOLES + "a_mask_is_its_field_laid_into_the_objects_box_with_all_parts": [
+            ("laid into the whole photograph", "compose.mask_box(allowed)",
+             "compose.mask_box(np.ones_like(allowed))"),
+            ("whole masks all of one share", "rng.normal(0, 0.15)", "0")],
     },
     "training/mask_run.py": {
         MASKS + "training_predicts_v_of_noisy_shapes_told_by_type_and_caption": [
             ("mask model learns the noise", "target = prediction_target(masks.scheduler, shapes, noise, t)",
              "target = noise")],
         MASKS + "a_batch_draws_types_evenly_with_their_own_captions_some_dropped": [
-            ("captions are never dropped", "rng.random() >= settings.drop_caption", "rng.random() >= 0")],
+            ("all captions are dropped", "masks.lesson(row, rng, settings.drop_caption)",
+             "masks.lesson(row, rng, 1.0)")],
+        WHOLES + "a_run_keeps_to_one_kind": [
+            ("another kind of mask model takes the run over", "if found and found.kind != model:", "if False:")],
     },
     "diffusion/mask_examples.py": {
         MASKS + "an_outline_is_where_its_field_is_and_covers_its_fill_at_every_size": [
-            ("closed with an even kernel", "round(side / SIDE) // 2 * 2 + 1", "round(side / SIDE) + 1"),
+            ("closed with an even kernel", "round(side / len(field)) // 2 * 2 + 1",
+             "round(side / len(field)) + 1"),
             ("the fill is ignored", "min(0.95, max(fill, 1 / large.size))", "0.5")],
+        WHOLES + "a_whole_mask_is_its_distances_in_the_objects_box": [
+            ("a whole mask in the units of a shape", "_distances(square, NEAR, WHOLE)",
+             "_distances(square, REACH, WHOLE)"),
+            ("parts off the object are cut away", "foreground | sample.mask", "foreground")],
+        WHOLES + "lessons_are_moved_a_little_never_mirrored_and_tell_their_own_share": [
+            ("whole masks are mirrored", "_bent(rng, one.whole, middle", "_bent(rng, one.whole[:, ::-1], middle"),
+            ("whole masks stay in place", "rng.normal(0, 0.03 * WHOLE, 2)", "np.zeros(2)"),
+            ("a lesson tells the real one's share", "return field, one.share * larger", "return field, one.share")],
     },
     "diffusion/backbone.py": {
         LATENTS + "latents_are_the_vaes_mean_at_unit_scale_and_back": [

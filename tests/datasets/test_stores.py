@@ -109,6 +109,9 @@ def test_damaged_shards_are_made_again(widget: Path, store: Any) -> None:
     shards = [one["shard"] for one in json.loads(whole["index.json"])["shards"] if one["split"] == "train"]
     store.pipe_file(f"/set/{shards[-1]}", b"\0" * len(whole[shards[-1]]))  # the last one: its bytes are compared
     assert export(widget, "memory://set", ["webdataset"]).already > 0 and held(store) == whole
+    assert len(shards) > 2
+    store.pipe_file(f"/set/{shards[0]}", b"half")  # not the last one: its size is compared
+    assert export(widget, "memory://set", ["webdataset"]).already > 0 and held(store) == whole
     store.pipe_file(f"/set/{shards[1]}", b"half")
     store.pipe_file("/set/train-000002.json", b'{"shard": 7}')
     assert export(widget, "memory://set", ["webdataset"]).already > 0 and held(store) == whole

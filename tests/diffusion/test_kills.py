@@ -25,10 +25,12 @@ CARD = {
     "inpaint": 0,
     "anomalycontrol": 1,
 }  # the weights are written, the card is not; a model begins with one
+MASKS = {"anomalyxfusion": "shape", "inpaint": "whole"}  # and the kind of mask model beside it
 MOMENTS = {
     **{method: [*FIT, ("os.rename", "card.json", passes)] for method, passes in CARD.items()},
     "anomalyxfusion": [*FIT, ("os.rename", "masks.safetensors", 0)],
 }
+MOMENTS["inpaint"].append(("os.rename", "masks.safetensors", 0))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has torch loaded")
@@ -39,8 +41,8 @@ def test_killed_runs_of_every_learned_method_have_the_bytes_of_whole_ones(folder
     told = json.loads(done.stdout)
     assert [entry["method"] for entry in told] == list(MOMENTS)
     for entry in told:
-        assert entry["deaths"] == 3 and not entry["differ"], entry
-        assert ("masks.safetensors" in entry["files"]) == (entry["method"] == "anomalyxfusion")
+        assert entry["deaths"] == len(MOMENTS[entry["method"]]) and not entry["differ"], entry
+        assert ("masks.safetensors" in entry["files"]) == (entry["method"] in MASKS)
         assert any(name.endswith("metrics.jsonl") for name in entry["files"]), entry
         assert any("/previews/" in name for name in entry["files"])
     stopped = [learned["stopped"] for entry in told for learned in entry["learned"]]
@@ -75,7 +77,8 @@ def train(method: str, backbone: Path, data: Path, out: Path, options: dict[str,
         "bf16": False,
         "warmup": 1,
         "learning_rate": 0.6 if method == "inpaint" else 0.3,
-        "mask_steps": int(method == "anomalyxfusion"),
+        "mask_steps": int(method in MASKS),
+        "mask_model": MASKS.get(method, "shape"),
     }
     fit |= {"rank": 2} if method == "inpaint" else {"lora_rank": 2}
     fit |= options or {}

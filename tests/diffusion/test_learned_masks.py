@@ -145,14 +145,16 @@ def test_a_copy_is_drawn_again(copies: int, drawn: int, monkeypatch: pytest.Monk
     assert np.array_equal(*found) and found[0].sum() > 0.5 * angle.sum()
 
 
-def test_any_method_draws_with_a_runs_masks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["shape", "whole"])
+def test_any_method_draws_with_a_runs_masks(kind: str, tmp_path: Path) -> None:
     data = fakes.mvtec_tree(tmp_path / "data", good=3, defects={"crack": 4}, size=(60, 80))
     run, out = tmp_path / "run", tmp_path / "out"
     from flawsmith import datasets
 
     records = datasets.read("mvtec_ad", data)
     config = TrainConfig(data=f"mvtec_ad:{data}", out=run, shots=3)
-    mask_training.train(config, FitConfig(mask_steps=2), records, [("widget", "crack")], None)
+    fit = FitConfig(mask_steps=2, mask_model=kind)
+    mask_training.train(config, fit, records, [("widget", "crack")], None)
     images.write_bytes(
         run / "card.json",
         json.dumps(
@@ -166,7 +168,11 @@ def test_any_method_draws_with_a_runs_masks(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
     assert [line["mask_source"] for line in lines] == ["learned"] * 2
     assert json.loads((out / "generate.json").read_text())["support"]["a.png"] == "1"  # what the masks have seen
-    mask_training.train(config, FitConfig(mask_steps=2), records, [("widget", "crack")], None)  # nothing left to do
+    assert LearnedMasks.load(run).kind == kind
+    mask_training.train(config, fit, records, [("widget", "crack")], None)  # nothing left to do
+    with pytest.raises(FlawsmithError, match=f"mask_model={kind}"):
+        other = FitConfig(mask_steps=2, mask_model={"shape": "whole", "whole": "shape"}[kind])
+        mask_training.train(config, other, records, [("widget", "crack")], None)
     (run / "masks.safetensors").write_bytes(b"damaged")
     with pytest.raises(FlawsmithError, match=r"masks\.safetensors"):
         LearnedMasks.load(run)

@@ -16,9 +16,11 @@ from safetensors.torch import save
 from flawsmith.diffusion import tensor_files
 from flawsmith.diffusion.adapters import add_adapter, load_adapter, save_adapter
 from flawsmith.diffusion.backbone import Backbone
-from flawsmith.diffusion.mask_examples import SIDE, Example
+from flawsmith.diffusion.mask_examples import SIDE, Example, whole_example
 from flawsmith.diffusion.mask_model import FILE, LearnedMasks
+from flawsmith.diffusion.whole_masks import WholeMasks
 from flawsmith.errors import FlawsmithError
+from flawsmith.records import Sample
 
 Edit = Callable[[dict[str, torch.Tensor], dict[str, str]], None]
 
@@ -104,6 +106,25 @@ MASKS: dict[str, Edit] = {
     "notes that are none": lambda tensors, about: about.update(examples="{"),
     "a model of another kind": lambda tensors, about: tensors.update({"model.more": torch.ones(1)}),
 }
+
+
+WHOLES: dict[str, Edit] = {
+    "wholes of another size": lambda tensors, about: tensors.update(wholes=torch.zeros(1, SIDE, SIDE)),
+    "a share above one": lambda tensors, about: about.update(examples=altered(about["examples"], share=7)),
+    "a share of nothing said": lambda tensors, about: about.update(examples=altered(about["examples"], share=None)),
+    "shapes without wholes": lambda tensors, about: tensors.pop("wholes"),
+    "wholes without shapes": lambda tensors, about: tensors.pop("shapes"),
+}
+
+
+@pytest.mark.parametrize("name", WHOLES)
+def test_whole_masks_that_were_not_learned_here_are_refused(tmp_path: Path, name: str) -> None:
+    square = Sample(np.zeros((40, 40, 3), np.uint8), np.pad(np.ones((9, 9), bool), (12, 19)))
+    WholeMasks([whole_example("widget/dent", square, np.ones((40, 40), bool))]).save(tmp_path)
+    assert isinstance(LearnedMasks.load(tmp_path), WholeMasks)
+    rewrite(tmp_path / FILE, WHOLES[name])
+    with pytest.raises(FlawsmithError, match=r"masks\.safetensors cannot be read \(.+\): train the run's masks again"):
+        LearnedMasks.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", MASKS)

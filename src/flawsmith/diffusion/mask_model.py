@@ -2,7 +2,8 @@
 
 The paper learns masks with its own recipe, drawn as images of 256 px. Here a mask is taken apart: a small diffusion
 model learns shapes in their own box, so that a hairline is as large to it as a hole, and place and size are drawn from
-those of the real masks whose captions say the same. Trained in minutes on a CPU.
+those of the real masks whose captions say the same. Trained in minutes on a CPU. `whole_masks` is the other kind, which
+learns masks whole.
 Reference: AnomalyXFusion, mask generation (its second model).
 """
 
@@ -10,16 +11,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import cv2
 import numpy as np
 import torch
 from pydantic import BaseModel, Field, TypeAdapter
 from safetensors.torch import save as to_bytes
-from torch import Tensor, nn
+from torch import Tensor
 
 from flawsmith import compose, images
 from flawsmith.config import Share
@@ -27,15 +28,21 @@ from flawsmith.diffusion import tensor_files
 from flawsmith.diffusion.compact import SHIPPED
 from flawsmith.diffusion.compact.words import WordPiece, WordTable
 from flawsmith.diffusion.denoise import scheduler_for
-from flawsmith.diffusion.mask_examples import MARGIN, SIDE, Example, example, outline
+from flawsmith.diffusion.mask_denoiser import Denoiser, ShapeDenoiser
+from flawsmith.diffusion.mask_examples import MARGIN, SIDE, Example, example, outline, varied
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.masks.options import MINIMUM
 from flawsmith.records import Sample
+from flawsmith.registry import resolve
 
 FILE = "masks.safetensors"
+KINDS = {
+    "shape": "flawsmith.diffusion.mask_model:LearnedMasks",
+    "whole": "flawsmith.diffusion.whole_masks:WholeMasks",
+}
 
 
-class _Notes(BaseModel, extra="forbid", allow_inf_nan=False):
+class Notes(BaseModel, extra="forbid", allow_inf_nan=False):
     """What the file says of an example beside its shape."""
 
     name: str
@@ -47,39 +54,23 @@ class _Notes(BaseModel, extra="forbid", allow_inf_nan=False):
     aligned: bool
 
 
-EXAMPLES = TypeAdapter(list[_Notes])
 STEPS, TRIES, REDRAWS = 12, 24, 4
 COPY = 0.9  # intersection over union above which a shape is called a copy
 
 
-class ShapeModel(nn.Module):
-    """Predicts v of noisy shapes (B, 1, S, S) at steps t (B,), given type numbers (B,) and caption features (B, E)."""
-
-    def __init__(self, names: int, words: int) -> None:
-        super().__init__()
-        from diffusers import UNet2DModel
-
-        self.unet: Any = UNet2DModel(
-            sample_size=SIDE,
-            in_channels=1,
-            out_channels=1,
-            layers_per_block=1,
-            block_out_channels=(16, 32, 48),
-            down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
-            up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-            norm_num_groups=8,
-            class_embed_type="identity",
-        )
-        self.kind, self.said = nn.Embedding(names, 64), nn.Linear(words, 64)
-
-    def forward(self, noisy: Tensor, t: Tensor, kinds: Tensor, words: Tensor) -> Tensor:
-        given = self.kind(kinds) + self.said(words)
-        found: Tensor = self.unet(noisy, t, class_labels=given, return_dict=False)[0]
-        return found
-
-
 class LearnedMasks:
-    """A run's mask model: `draw` puts a mask of a learned type on an object."""
+    """A run's mask model: `draw` puts a mask of a learned type on an object.
+
+    This kind learns shapes. Another one overrides what is learned of a real mask (`made_of`, `arrays`, `notes`,
+    `example`, `lesson`), by which network, and how a mask is drawn (`attempt`).
+    """
+
+    kind: ClassVar[str] = "shape"
+    side: ClassVar[int] = SIDE
+    made_of: ClassVar[type[Example]] = Example
+    arrays: ClassVar[dict[str, str]] = {"shapes": "shape"}  # the example's field behind each tensor of the file
+    notes: ClassVar[type[Notes]] = Notes
+    examples: Sequence[Example]
 
     def __init__(self, examples: Sequence[Example], seed: int = 0) -> None:
         from diffusers import DDIMScheduler
@@ -95,14 +86,26 @@ class LearnedMasks:
         self._outlines = [outline(one.shape, one.fill, 2 * SIDE) for one in examples]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = ShapeModel(len(self.names), self.table.width)
+            self.model = self.network()
         self.scheduler: Any = DDIMScheduler(
             prediction_type="v_prediction", rescale_betas_zero_snr=True, clip_sample=False
         )
 
+    @staticmethod
+    def example(name: str, sample: Sample, foreground: np.ndarray) -> Example:
+        """What is learned of a real mask; foreground (H, W) bool is the object in its photograph."""
+        return example(name, sample, foreground)
+
+    def network(self) -> Denoiser:
+        return ShapeDenoiser(len(self.names), self.table.width)
+
     def features(self, captions: Sequence[str]) -> Tensor:
         """Captions as the word table reads them, (n, E)."""
         return self.table.pool(*self.pieces(list(captions)))
+
+    def lesson(self, row: int, rng: np.random.Generator, drop: float) -> tuple[np.ndarray, Tensor]:
+        """An example varied, (side, side) in -1..1, and what is said of it, (E,): no caption at a share `drop`."""
+        return varied(rng, self.examples[row]), self.words[row] * float(rng.random() >= drop)
 
     # -- drawing -----------------------------------------------------------------------------------------------------
 
@@ -121,11 +124,7 @@ class LearnedMasks:
         shrunk, found = 1.0, list[tuple[float, np.ndarray]]()
         for _ in range(REDRAWS):
             one = self.examples[rows[int(rng.choice(len(rows), p=weight / weight.sum()))]]
-            size = one.size * float(np.exp(rng.normal(0, 0.12))) * shrunk
-            side = max(6, round(MARGIN * size * allowed.size**0.5))
-            fill = one.fill * float(np.exp(rng.normal(0, 0.15)))
-            whole = outline(self.shape(name, words, fill, rng), fill, side)
-            mask = self._place(whole[compose.mask_box(whole).slices], one, allowed, rng)
+            mask = self.attempt(name, words, replace(one, size=one.size * shrunk), allowed, rng)
             if np.count_nonzero(mask) < min(MINIMUM, int(allowed.sum())):
                 shrunk *= 0.85
                 continue
@@ -138,23 +137,33 @@ class LearnedMasks:
         dot = cv2.circle(np.zeros(allowed.shape, np.uint8), (column, row), 3, 1, cv2.FILLED).astype(bool)
         return dot & allowed
 
+    def attempt(
+        self, name: str, words: Tensor, one: Example, allowed: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """A mask (H, W) bool inside `allowed`, of about the size of a real one and where it was; perhaps empty."""
+        size = one.size * float(np.exp(rng.normal(0, 0.12)))
+        side = max(6, round(MARGIN * size * allowed.size**0.5))
+        fill = one.fill * float(np.exp(rng.normal(0, 0.15)))
+        whole = outline(self.shape(name, words, fill, rng), fill, side)
+        return self._place(whole[compose.mask_box(whole).slices], one, allowed, rng)
+
     @torch.no_grad()
     def shape(self, name: str, words: Tensor, fill: float, rng: np.random.Generator) -> np.ndarray:
-        """One new shape as a distance field (SIDE, SIDE) float32 in -1..1, by DDIM.
+        """One new shape as a distance field (side, side) float32 in -1..1, by DDIM.
 
         Drawn again, as in the paper, when more than a third of a border row or column is set.
         """
         kind = torch.tensor([self.names.index(name)])
-        found = np.zeros((SIDE, SIDE), np.float32)
+        found = np.zeros((self.side, self.side), np.float32)
         for _ in range(REDRAWS):
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            x = torch.randn(1, 1, SIDE, SIDE, generator=generator)
+            x = torch.randn(1, 1, self.side, self.side, generator=generator)
             sampler = scheduler_for(self.scheduler.config, "ddim")
             sampler.set_timesteps(STEPS)
             for t in sampler.timesteps:
                 x = sampler.step(self.model(x, t[None], kind, words), t, x, return_dict=False)[0]
             found = x[0, 0].clamp(-1, 1).numpy()
-            mask = outline(found, fill, SIDE)
+            mask = outline(found, fill, self.side)
             if max(float(edge.mean()) for edge in (mask[0], mask[-1], mask[:, 0], mask[:, -1])) <= 1 / 3:
                 break
         return found
@@ -202,14 +211,29 @@ class LearnedMasks:
 
     def save(self, folder: Path) -> None:
         """Write `folder/masks.safetensors`: the model, and the examples without their photographs."""
-        notes = [{key: value for key, value in asdict(one).items() if key != "shape"} for one in self.examples]
+        words = [one.name for one in fields(self.made_of) if one.name not in self.arrays.values()]
+        notes = [{key: getattr(one, key) for key in words} for one in self.examples]
         weights = {f"model.{key}": value.contiguous() for key, value in self.model.state_dict().items()}
-        weights["shapes"] = torch.from_numpy(np.stack([one.shape for one in self.examples])).half()
+        for name, key in self.arrays.items():
+            weights[name] = torch.from_numpy(np.stack([getattr(one, key) for one in self.examples])).half()
         images.write_bytes(folder / FILE, to_bytes(weights, metadata={"examples": json.dumps(notes)}))
 
     @classmethod
-    def load(cls, folder: str | Path) -> LearnedMasks:
-        """Read a run's mask model. Raises FlawsmithError when the run has none."""
+    def _made(cls, stored: dict[str, Tensor], about: dict[str, str]) -> LearnedMasks:
+        notes = TypeAdapter(list[cls.notes]).validate_json(about["examples"])  # type: ignore[name-defined]
+        arrays = {key: stored.pop(name).float().numpy() for name, key in cls.arrays.items()}
+        for key, found in arrays.items():
+            side = SIDE if key == "shape" else cls.side
+            if found.shape != (len(notes), side, side) or not len(notes):
+                raise ValueError(f"{len(notes)} examples have {key}s {found.shape}")
+        rows = [{key: found[i] for key, found in arrays.items()} for i in range(len(notes))]
+        made = cls([cls.made_of(**row, **one.model_dump()) for row, one in zip(rows, notes, strict=True)])
+        made.model.load_state_dict({key.removeprefix("model."): value for key, value in stored.items()})
+        return made
+
+    @staticmethod
+    def load(folder: str | Path) -> LearnedMasks:
+        """Read a run's mask model, of whatever kind. Raises FlawsmithError when the run has none."""
         path = Path(folder) / FILE
         if not path.is_file():
             raise FlawsmithError(
@@ -217,12 +241,8 @@ class LearnedMasks:
             )
         try:
             stored, about = tensor_files.read(path)
-            notes = EXAMPLES.validate_json(about["examples"])
-            shapes = stored.pop("shapes").float().numpy()
-            if shapes.shape != (len(notes), SIDE, SIDE) or not len(notes):
-                raise ValueError(f"{len(notes)} examples have shapes {shapes.shape}")
-            made = cls([Example(shape=s, **n.model_dump()) for n, s in zip(notes, shapes, strict=True)])
-            made.model.load_state_dict({key.removeprefix("model."): value for key, value in stored.items()})
+            kind = "whole" if "wholes" in stored else "shape"
+            made: LearnedMasks = resolve(kind, KINDS, "Mask model")._made(stored, about)
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             problem = str(error).splitlines()[0]
             raise FlawsmithError(f"{path} cannot be read ({problem}): train the run's masks again.") from error

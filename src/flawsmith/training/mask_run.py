@@ -13,10 +13,11 @@ from torch import Tensor
 
 from flawsmith import images
 from flawsmith.config import TrainConfig
-from flawsmith.diffusion.mask_examples import example, varied
-from flawsmith.diffusion.mask_model import FILE, LearnedMasks
+from flawsmith.diffusion.mask_model import FILE, KINDS, LearnedMasks
+from flawsmith.errors import FlawsmithError
 from flawsmith.masks.segment import foreground
 from flawsmith.records import Progress, Record, Sample, under
+from flawsmith.registry import resolve
 from flawsmith.training import parallel
 from flawsmith.training import support as training_data
 from flawsmith.training.losses import prediction_target, stratified_steps
@@ -28,6 +29,7 @@ from flawsmith.training.tuning import Schedule, tune
 class MaskSettings:
     """How the model is fitted."""
 
+    model: str = "shape"  # a key of KINDS
     steps: int = 600
     batch_size: int = 16
     learning_rate: float = 2e-3
@@ -45,15 +47,16 @@ class MaskSettings:
 
 
 def batch(masks: LearnedMasks, step: int, settings: MaskSettings) -> tuple[Tensor, Tensor, Tensor]:
-    """Shapes (B, 1, S, S) in [-1, 1], type numbers (B,), caption features (B, E); a pure function of the step."""
+    """Fields (B, 1, S, S) in [-1, 1], type numbers (B,), what is said (B, E); a pure function of the step."""
     rng = np.random.default_rng([settings.seed, step, 5])
     shapes, kinds, words = [], [], []
     for _ in range(settings.batch_size):
         kind = int(rng.integers(len(masks.names)))
         rows = [i for i, one in enumerate(masks.examples) if one.name == masks.names[kind]]
         row = rows[int(rng.integers(len(rows)))]
-        shapes.append(torch.from_numpy(varied(rng, masks.examples[row])))
-        words.append(masks.words[row] * float(rng.random() >= settings.drop_caption))
+        field, said = masks.lesson(row, rng, settings.drop_caption)
+        shapes.append(torch.from_numpy(field))
+        words.append(said)
         kinds.append(kind)
     return torch.stack(shapes)[:, None], torch.tensor(kinds), torch.stack(words)
 
@@ -87,6 +90,17 @@ def fit_folder(run: Path, names: int) -> Path:
     return run / "train" / f"masks-{names}"
 
 
+def known(run: Path, model: str) -> LearnedMasks | None:
+    """What a run has learned before. Raises FlawsmithError when that is another kind of mask model."""
+    found = LearnedMasks.load(run) if (run / FILE).is_file() else None
+    if found and found.kind != model:
+        raise FlawsmithError(
+            f"{run / FILE} is a mask model of the kind {found.kind!r}, now it is {model!r}: give "
+            f"--set mask_model={found.kind}, or choose another --out."
+        )
+    return found
+
+
 def learn(
     material: Mapping[str, Sequence[tuple[Sample, np.ndarray]]],
     run: Path,
@@ -94,10 +108,11 @@ def learn(
     progress: Progress | None = None,
 ) -> LearnedMasks:
     """Fit a run's mask model to samples with their foregrounds by name, together with what it has learned before."""
-    known = LearnedMasks.load(run).examples if (run / FILE).is_file() else []
-    fresh = [example(name, sample, ground) for name, found in material.items() for sample, ground in found]
-    kept = [one for one in known if one.name not in material]
-    made = LearnedMasks([*kept, *fresh], settings.seed)
+    kind: type[LearnedMasks] = resolve(settings.model, KINDS, "Mask model")
+    fresh = [kind.example(name, sample, ground) for name, found in material.items() for sample, ground in found]
+    before = known(run, settings.model)
+    kept = [one for one in before.examples if one.name not in material] if before else []
+    made = kind([*kept, *fresh], settings.seed)
     fit(made, fit_folder(run, len(made.names)), settings, progress)
     if parallel.main():
         made.save(run)
@@ -113,8 +128,9 @@ def train(
 ) -> None:
     """Learn the masks of the wanted types; those the run knows already are learned again together with new ones."""
     parallel.wait()  # the same is there for all
-    known = LearnedMasks.load(config.out).names if (config.out / FILE).is_file() else []
-    missing = [(category, defect) for category, defect in wanted if f"{category}/{defect}" not in known]
+    before = known(config.out, settings.mask_model)
+    names = before.names if before else []
+    missing = [(category, defect) for category, defect in wanted if f"{category}/{defect}" not in names]
     if not missing:
         return
 
@@ -124,7 +140,7 @@ def train(
         samples = [record.load() for record in support]
         material[f"{category}/{defect}"] = [(s, foreground(s.image)) for s in samples if s.mask.any()]
         seen[f"{category}/{defect}"] = {record.name: images.file_sha(record.image) for record in support}
-    own = MaskSettings(steps=settings.mask_steps, seed=settings.seed)
-    folder = fit_folder(config.out, len(known) + len(material))
-    training_data.same_fit(folder, {"known": known, "support": seen, "fit": asdict(own)})
+    own = MaskSettings(settings.mask_model, settings.mask_steps, seed=settings.seed)
+    folder = fit_folder(config.out, len(names) + len(material))
+    training_data.same_fit(folder, {"known": names, "support": seen, "fit": asdict(own)})
     learn(material, config.out, own, under(progress, "masks"))

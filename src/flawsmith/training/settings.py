@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
@@ -79,6 +79,10 @@ class FitConfig:
         default="area", description="divide by the mask's area, or as the paper by all of the image"
     )
     mask_steps: Whole = Field(default=0, description="steps of a mask model beside it (`--mask learned`); 0 = none")
+    mask_model: Literal["shape", "whole"] = Field(
+        default="shape",
+        description="what it learns: shapes in their own box, or whole masks, their place and parts too",
+    )
     bf16: bool = Field(default=True, description="16-bit numbers where the processor has them")
 
 

@@ -136,6 +136,7 @@ def no_images(root: Path) -> FlawsmithError:
 
 
 def none_kept(root: Path) -> FlawsmithError:
+    """What is said of a generated folder whose images were all set aside."""
     return FlawsmithError(
         f"{root} holds no generated image: every one was refused or dropped. `flawsmith show {root}` says why."
     )

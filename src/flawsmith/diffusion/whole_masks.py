@@ -24,6 +24,8 @@ from flawsmith.records import Sample
 
 
 class WholeNotes(Notes):
+    """The same of a whole mask, and its share of the object's box."""
+
     share: Share
 
 

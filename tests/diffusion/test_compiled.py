@@ -46,7 +46,7 @@ def given(backbone: Backbone, rows: int, seed: int = 0, semantic: bool = False, 
     told = torch.randn(rows, 4, backbone.context_width, generator=generator) if semantic else None
     own = backbone.latent_channels
     extra = x[:, own:] if channels > own else None
-    return x[:, :own], torch.arange(rows) * 211 + 40, Conditioning(context, told, weight), extra
+    return x[:, :own], (torch.arange(rows) * 211 + 40) % 1000, Conditioning(context, told, weight), extra
 
 
 def apart(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -171,6 +171,24 @@ def test_in_half_precision_it_strays_by_less_than_a_hundredth() -> None:
         with autocast("cpu"):
             strayed = [(predict(unet, *asked) - wanted).square().mean().sqrt() for unet in (backbone.unet, other)]
         assert 0 < strayed[1] < 0.01 * wanted.std() and strayed[1] < 5 * strayed[0]
+
+
+@pytest.mark.skipif(not denoise.has_bf16("cpu"), reason="this processor has no bfloat16")
+@torch.no_grad()
+def test_in_half_precision_company_changes_nothing(tiny: Backbone) -> None:
+    """A fixed number of windows is computed at a time: none is lost or doubled, and no byte depends on the others."""
+    stirred(tiny.unet)
+    other, asked = Compiled(tiny.unet), given(tiny, 2 * runtimes.ROWS + 1)
+    with autocast("cpu"):
+        together = predict(other, *asked)
+        x, t, conditioning, extra = asked
+        assert extra is not None
+        for i in range(len(x)):
+            row = slice(i, i + 1)
+            alone = Conditioning(conditioning.context[row], None, conditioning.weight)
+            assert torch.equal(predict(other, x[row], t[row], alone, extra[row]), together[row])
+    assert len(together) == len(x) and len(other._networks) == 1
+    assert apart(together[0], together[1]) > 100 * ROUNDING
 
 
 def test_it_is_written_down_and_a_folder_is_finished_with_what_began_it(

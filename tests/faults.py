@@ -58,6 +58,7 @@ DEATHS = "survival/test_deaths.py::test_"
 KILLS = "survival/test_kills_survived.py::test_"
 COMPILED = "diffusion/test_compiled.py::test_"
 TILES = "diffusion/test_tiles.py::test_"
+INPAINT = "diffusion/test_inpaint.py::test_"
 
 # file of src/flawsmith -> guarding test -> (the fault, old text, new text)
 # fmt: off
@@ -119,7 +120,8 @@ MUTATIONS = {
             ("edges anywhere make structure", "float(np.mean(strength)) >= EDGES", "True")],
         STRUCTURE + "a_large_defect_is_carried_whole_and_a_small_one_of_its_type_is_not": [
             ("large defects get new shapes", "side_of(exemplar) >= LARGE", "side_of(exemplar) >= 1"),
-            ("a family that was asked for is another one", 'large = family == "varied" and', "large =")],
+            ("a family that was asked for is another one", 'family == "varied" and not asked and', "True and"),
+            ("what is carried whole grows", 'if exemplar is None or family == "whole"', "if exemplar is None")],
         STRUCTURE + "parts_that_lie_anyhow_and_even_surfaces_tell_nothing": [
             ("nobody asks whether images are aligned", "float(np.mean(alike)) >= ALIGNED", "True")],
     },
@@ -148,6 +150,9 @@ MUTATIONS = {
         COMPILED + "the_second_attention_and_its_lambda_are_in_the_graph": [
             ("one compiled network for every lambda", "self._weights(), *(tuple", "*(tuple"),
             ("the second attention is not compiled", "if semantic is None else (context, semantic)", "")],
+        COMPILED + "in_half_precision_company_changes_nothing": [
+            ("windows beyond the fixed number are lost", "range(0, count, size)", "range(0, size, size)"),
+            ("the last windows are not filled up", ".clamp(max=count - 1)", ".clamp(max=0)")],
         COMPILED + "what_a_graph_has_no_place_for_is_painted_by_torch": [
             ("the manifest names torch whatever painted", "if running is None else", "if True else")],
     },
@@ -220,6 +225,13 @@ MUTATIONS = {
     "methods/diffusion/synthesizer.py": {
         TILES + "no_window_is_computed_in_which_nothing_is_left_to_paint": [
             ("windows that are painted already are painted again", "self._hole(c, turn).any()", "True")],
+        INPAINT + "painting_begins_from_real_texture_but_where_the_users_words_decide": [
+            ("the reference's pixels follow where words decide", "and not self._words_decide(request)", ""),
+            ("a missing part gets a texture", "if captions.logical(request.caption or request.defect_type):",
+             "if False:")],
+        INPAINT + "what_begins_from_real_texture_follows_real_defects_as_analogy_does": [
+            ("growth makes nothing stronger", "elif request.contrast != 1:", "elif False:"),
+            ("contrast grows from noise, too", "if (options or self.options).follows else None", "")],
         XF_SEEN + "every_step_of_sampling_sees_words_place_and_looks_tuned_to_that_step": [
             ("DDF's step fixed in sampling", "lambda t: self.condition(prepared, t),",
              "lambda t: self.condition(prepared, 0 * t),")],

@@ -16,10 +16,10 @@ from flawsmith.generation import run as generation
 from flawsmith.generation import sources
 from flawsmith.generation.planning import plan
 from flawsmith.masks import draw
-from flawsmith.masks.structure import LARGE, family_for, is_structure
+from flawsmith.masks.structure import LARGE, following, is_structure
 from flawsmith.methods import load
 from flawsmith.methods.classic.copypaste import CopyPaste
-from flawsmith.records import Request, Sample
+from flawsmith.records import Growth, Request, Sample
 
 CUT, CHIP = (slice(120, 150), slice(80, 104)), (slice(50, 70), slice(80, 110))  # on the middle lead; on the plain case
 
@@ -94,7 +94,12 @@ def test_a_large_defect_is_carried_whole_and_a_small_one_of_its_type_is_not(tmp_
         (made,) = flawsmith.load("analogy")(plates[2:3], asked, defect_type="stain", reference=[(image, mask)], seed=3)
         assert ("carried" in made.info) == (number == 0 and asked is None)
         shown = Sample(image, mask, "plate", "stain")
-        assert [family_for(name, shown) for name in ("reference", "blob")] == ["reference", "blob"]
+        smaller = Growth(0.5, 2.0)
+        for name in ("reference", "blob"):
+            assert following(name, smaller, shown, asked=False) == (name, smaller)
+        assert following("varied", smaller, shown, asked=True) == ("varied", smaller)
+        assert following("whole", smaller, shown, asked=True) == ("whole", Growth())
+        assert following("varied", smaller, None, asked=False) == ("varied", Growth())  # nothing to be larger than
     config = GenerateConfig(
         method="analogy",
         normal=f"mvtec_ad:{tmp_path}/plates",

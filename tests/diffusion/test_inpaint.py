@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("peft")
 
-from small import Run, request, samples  # noqa: E402
+from small import Run, reference, request, samples  # noqa: E402
 
 import fakes  # noqa: E402
 from contract import MASKS, Contract, check  # noqa: E402
@@ -203,6 +203,43 @@ def test_little_strength_stays_near_the_analogy(folder: Path) -> None:
     (laid,) = Analogy(**free).generate([asked])
     normal = asked.normal.image.astype(int)
     assert np.abs(near.image.astype(int) - laid.image).sum() < 0.5 * np.abs(laid.image - normal).sum()
+
+
+def test_painting_begins_from_real_texture_but_where_the_users_words_decide(folder: Path) -> None:
+    made = DiffusionSynthesizer(str(folder), steps=2, min_visibility=0, min_share=0)
+    same = made.default_caption("widget", "defect")  # what is said of each
+    told = replace(reference(0, "defect"), caption="a pit on the left")
+    plain = request(defect_type="defect", reference=told)
+    for words, begun in (
+        ("", "analogy"),
+        (same, "analogy"),
+        (told.caption, "analogy"),
+        ("a red spot", "noise"),
+    ):
+        asked = replace(plain, caption=words)
+        assert np.array_equal(made.generate([asked])[0].image, made.generate([asked], start=begun)[0].image), words
+    asked = replace(plain, caption=same)
+    apart = [made.generate([asked], start=start)[0].image for start in ("analogy", "noise")]
+    assert not np.array_equal(*apart)
+    lost = "the nut is missing"  # by the reference's own words: a whole part has no texture
+    gone = replace(plain, caption=lost, reference=replace(told, caption=lost))
+    assert np.array_equal(made.generate([gone])[0].image, made.generate([gone], start="noise")[0].image)
+    how = [made.parse_options({"start": start}).noised for start in ("auto", "reference", "normal")]
+    assert how == [0.3, 0.5, 0.7] and made.parse_options({"strength": 0.2, "start": "normal"}).noised == 0.2
+
+
+def test_what_begins_from_real_texture_follows_real_defects_as_analogy_does(folder: Path) -> None:
+    """Its shapes, its several exemplars, its growth; what begins from noise has none of them."""
+    real = [reference(seed) for seed in range(4)]
+    parts, like = [str(n) for n in range(4)], Analogy()
+    for start, same in (("auto", True), ("analogy", True), ("noise", False), ("reference", False)):
+        made = DiffusionSynthesizer(str(folder), start=start)
+        own = (made.default_mask("hole"), made.reference_count, made.spread(real, parts))
+        assert own == (("varied", 4, like.spread(real, parts)) if same else ("reference", 1, None))
+    free = DiffusionSynthesizer(str(folder), steps=2, start="analogy", min_visibility=0, min_share=0)
+    plain, strong = (free.generate([request(contrast=contrast)])[0].image.astype(int) for contrast in (1.0, 2.0))
+    normal, mask = request().normal.image, request().mask
+    assert np.abs(strong - normal)[mask].mean() > 1.3 * np.abs(plain - normal)[mask].mean() > 0
 
 
 def test_a_damaged_adapter_is_named(folder: Path, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ class Jobs(Sequence[Job]):
             seed=seed,
             others=tuple(record for record in dict.fromkeys(shown[1:]) if record != shown[0]),
             target=None if self.aim is None else self.aim.target(kind.defect_type, turn),
-            growth=Growth() if kind.spread is None else kind.spread.draw(seed),
+            growth=Growth() if kind.spread is None or captions.logical(said) else kind.spread.draw(seed),
         )
 
 

@@ -17,11 +17,11 @@ from flawsmith import captions, compose, images, masks
 from flawsmith.config import GenerateConfig
 from flawsmith.errors import FlawsmithError
 from flawsmith.masks import large
-from flawsmith.masks.growth import fitting, side_of
+from flawsmith.masks.growth import side_of
 from flawsmith.masks.options import severity_of
 from flawsmith.masks.placement import bell, clear_of
-from flawsmith.masks.structure import family_for
-from flawsmith.records import Growth, Job, Record, Request, Sample, Target, hash_seed
+from flawsmith.masks.structure import following
+from flawsmith.records import Job, Record, Request, Sample, Target, hash_seed
 from flawsmith.registry import resolve
 
 CACHE_BYTES = 192 << 20  # decoded photographs kept between jobs; one larger than this is not kept at all
@@ -158,8 +158,8 @@ class Loader:
 
     def _options(self, job: Job, severity: float | None, side: float) -> masks.MaskOptions:
         """The dials of a job's mask: the user's, a real one `side` times as large, what the job aims at, its words."""
-        options = self.mask_options
-        told: dict[str, Any] = {"scale": (options.scale[0] * side, options.scale[1] * side)}
+        options = self.mask_options.enlarged(side)
+        told: dict[str, Any] = {}
         if job.target is not None and options.size is None:
             told["size"] = job.target.size
         if severity is not None and options.severity is None:
@@ -186,8 +186,7 @@ class Loader:
         aimed = None if job.target is None else job.target.severity
         severity = severity_of(self.config.severity or aimed, job.seed)
         seed, growth = job.seed if redraw == 0 else hash_seed(job.seed, redraw), job.growth.nearer(redraw)
-        family = job.mask if self.config.mask else family_for(job.mask, reference)
-        growth = Growth() if reference is None or family == "whole" else fitting(growth, reference)
+        family, growth = following(job.mask, growth, reference, self.config.mask is not None)
         others = tuple(self.sample(record) for record in job.others)
         warp = None
         if self.mask_is_file:

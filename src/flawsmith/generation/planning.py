@@ -120,7 +120,7 @@ def _spread(config: GenerateConfig, synthesizer: Synthesizer, references: Sequen
     """How far the defects of a type may go beyond its real ones; None where the user says how large or strong."""
     strong = config.severity is not None or config.from_misses is not None
     large = bool(SIZING & config.mask_options.keys()) or config.mask not in (None, *MASKS)  # or a mask image
-    if strong or large or synthesizer.references == "none" or not references:
+    if strong or large or not references:
         return None
     shown = references[:SHOWN]
     return synthesizer.spread((one.load() for one in shown), [one.group or one.name for one in shown])

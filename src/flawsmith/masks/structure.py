@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 
 from flawsmith import images
-from flawsmith.masks.growth import side_of
+from flawsmith.masks.growth import fitting, side_of
 from flawsmith.masks.segment import foreground
-from flawsmith.records import Sample
+from flawsmith.records import Growth, Sample
 
 # Asked is more than `quality.places.POSED` asks, and neither serves both: cookies lie alike (small copies correlate by
 # 0.80 of 0.75), but the place of a defect shows other edges in each (0.44 of 0.45).
@@ -26,10 +26,15 @@ EXEMPLARS, GOODS = 4, 3  # that are looked at
 LARGE = 0.25  # of the photograph's side: what is as large is an object, or shows less texture than a new shape needs
 
 
-def family_for(family: str, exemplar: Sample | None) -> str:
-    """The mask family of one defect that follows `exemplar`: "whole" in place of "varied" where that is LARGE."""
-    large = family == "varied" and exemplar is not None and side_of(exemplar) >= LARGE
-    return "whole" if large else family
+def following(family: str, growth: Growth, exemplar: Sample | None, asked: bool) -> tuple[str, Growth]:
+    """Mask family and growth of one defect that follows `exemplar`: "whole" in place of "varied" where that is LARGE,
+    unless the user `asked` for the family.
+
+    What is carried whole does not grow, other defects as far as `growth.fitting` allows, and none without an exemplar.
+    """
+    if family == "varied" and not asked and exemplar is not None and side_of(exemplar) >= LARGE:
+        family = "whole"
+    return family, Growth() if exemplar is None or family == "whole" else fitting(growth, exemplar)
 
 
 def is_structure(exemplars: Sequence[Sample], goods: Sequence[np.ndarray]) -> bool:

@@ -73,7 +73,6 @@ class Synthesizer(OnArrays):
     learns: ClassVar[Learns] = "nothing"
     references: ClassVar[References] = "none"  # real defects that an image cannot do without
     home: Any = None  # what a run without a folder of its own lives in, as long as the method does
-    reference_count: ClassVar[int] = 1  # of many, how many an image is given where nobody asks for more
     imitates: ClassVar[bool] = True  # its images are to look like real defects; else they are signals to train on
     copies: ClassVar[bool] = False  # lays real pixels, so that a copy of a real defect is what it is for
     window_minimum: ClassVar[int] = 64
@@ -81,6 +80,11 @@ class Synthesizer(OnArrays):
 
     def __init__(self, **options: Any) -> None:
         self.options = self.parse_options(options)
+
+    @property
+    def reference_count(self) -> int:
+        """Real defects that an image is given where nobody asks for more."""
+        return 1
 
     # -- options ---------------------------------------------------------------------------------------------------
 

@@ -14,8 +14,8 @@ from flawsmith import captions
 from flawsmith import images as pixels
 from flawsmith import masks as families
 from flawsmith.errors import FlawsmithError
-from flawsmith.masks.growth import SIZING, Spread, fitting
-from flawsmith.masks.structure import family_for, is_structure
+from flawsmith.masks.growth import SIZING, Spread
+from flawsmith.masks.structure import following, is_structure
 from flawsmith.methods import mask_choice
 from flawsmith.methods.samples import Samples
 from flawsmith.quality.gate import Gate, Level, settled
@@ -36,6 +36,8 @@ class Painter(Protocol):
     copies: ClassVar[bool]
     imitates: ClassVar[bool]
 
+    @property
+    def reference_count(self) -> int: ...
     def parse_options(self, given: dict[str, Any], base: Any) -> Any: ...
     def types(self, category: str, shown: Sequence[str] = ()) -> tuple[str, ...]: ...
     def default_mask(self, defect_type: str) -> str: ...
@@ -231,7 +233,7 @@ class OnArrays:
         @cache
         def spread(kind: str) -> Spread | None:
             alike = [one for one in references if one.defect_type == kind]
-            told = severity is not None or SIZING & (mask_options or {}).keys()
+            told = severity is not None or SIZING & (mask_options or {}).keys() or captions.logical(prompt or kind)
             return None if told else self.spread(alike, [str(number) for number in range(len(alike))], chosen)
 
         def request(place: int, redraw: int) -> Request:
@@ -239,20 +241,21 @@ class OnArrays:
             own = references[place % len(references)] if references else None
             kind = own.defect_type if own else types[place % len(types)]
             now = hash_seed(seed, place) if not redraw else hash_seed(hash_seed(seed, place), redraw)
-            warp, whole, sized, growth = None, False, dials, Growth()
-            if own is not None and not given and (opened := spread(kind)):
-                growth = fitting(opened.draw(hash_seed(seed, place)).nearer(redraw), own)
-                sized = dials.model_copy(update={"scale": tuple(side * growth.side for side in dials.scale)})
+            family, growth, warp = "", Growth(), None
             if given:
                 mask = given[place % len(given)]
             else:
-                family = masks or family_for(family_of(kind, own is not None), own)
-                whole = family == "whole"
+                opened = spread(kind) if own is not None else None
+                growth = growth if opened is None else opened.draw(hash_seed(seed, place)).nearer(redraw)
+                family = masks or family_of(kind, own is not None)
+                family, growth = following(family, growth, own, masks is not None)
                 rng = np.random.default_rng(hash_seed(now, "mask"))
-                growth = Growth() if whole else growth
-                mask, warp = families.draw(family, ground, rng, dials if whole else sized, own, normal.image, heat=heat)
-            others = tuple(r for r in references if r is not own) if self.references == "many" else ()
+                sized = dials.enlarged(growth.side)
+                mask, warp = families.draw(family, ground, rng, sized, own, normal.image, heat=heat)
+            several = self.references == "many" or self.reference_count > 1
+            others = tuple(r for r in references if r is not own) if several else ()
             caption = prompt or self.default_caption(category, kind)
+            whole = family == "whole"
             return Request(normal, mask, kind, caption, own, now, warp, others, severity, whole, growth.contrast)
 
         def judge(place: int, redraw: int, request: Request, sample: Sample) -> Sample:

@@ -28,11 +28,15 @@ def family_of(defect_type: str) -> str:
 
 
 def choose(family: str, defect_type: str, has_reference: bool, caption: str) -> str:
-    """A method's own `family`, unless that is a real mask and there is none to imitate: then what happens to a whole
-    component ("missing", "swapped") covers a component, and everything else takes the family of its kind.
+    """A method's own `family`, unless that follows a real mask and there is none: then what happens to a whole
+    component ("missing", "swapped") covers a component, and everything else takes the family of its kind. What happens
+    to a component has its shape: a real one is moved, never varied.
     """
-    if family != "reference" or has_reference:
+    if family not in ("reference", "varied"):
         return family
-    if captions.logical(caption or defect_type):
+    logical = captions.logical(caption or defect_type)
+    if has_reference:
+        return "reference" if logical else family
+    if logical:
         return "component"
     return family_of(captions.parse(caption).kind or defect_type)

@@ -53,7 +53,11 @@ class Analogy(base.Synthesizer):
     name = "analogy"
     Options: ClassVar[type[base.Options]] = AnalogyOptions
     references = "many"
-    reference_count = 4
+    shown: ClassVar[int] = 4  # real defects of an image: one lends its shape, another its texture
+
+    @property
+    def reference_count(self) -> int:
+        return self.shown
 
     def default_mask(self, defect_type: str) -> str:
         return "varied"

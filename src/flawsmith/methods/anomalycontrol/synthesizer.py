@@ -28,7 +28,7 @@ from flawsmith.methods.anomalycontrol.adapter import Resampler, SemanticProjecti
 from flawsmith.methods.anomalycontrol.features import Asea, Reading, ReferenceFeatures, cache_folder, invisible, seen
 from flawsmith.methods.anomalycontrol.semantic import Blip2Reader, CompactReader
 from flawsmith.methods.base import Learns, References
-from flawsmith.methods.diffusion.options import DiffusionConfig, DiffusionOptions
+from flawsmith.methods.diffusion.options import DiffusionConfig, DiffusionOptions, Start
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.records import Request, Sample
 
@@ -51,11 +51,11 @@ class AnomalyControlConfig(DiffusionConfig):
 class AnomalyControlOptions(DiffusionOptions):
     """Dials of a call."""
 
-    start: Literal["noise", "normal", "reference", "analogy", "painted"] = Field(
-        "reference",
-        description="begin from noise, the normal, the reference laid in place, its texture in the mask, or a sketch",
+    start: Start = Field(
+        "analogy",
+        description="begin from noise, the normal, the reference laid in place, its texture in the mask (analogy), or "
+        "a sketch",
     )
-    strength: float = Field(0.5, gt=0, le=1, description="how far a start other than noise is noised first")
     guidance_floor: float = Field(
         0.0, ge=0, description="noise over signal up to which steps go unguided; 0 = all are guided, as in the paper"
     )
@@ -144,10 +144,10 @@ class AnomalyControl(DiffusionSynthesizer):
         return super().contrast_strength(options) * min(1.0, float(options.adapter_scale))
 
     def start(self, options: Any) -> dict[str, Any]:
-        """Options that let the start fade with lambda, too: at 0 the reference laid in place is all noise."""
-        if options.start not in ("reference", "analogy"):
+        """Options that let the start fade with lambda, too: at 0 what the reference lends is all noise."""
+        if options.start not in ("auto", "reference", "analogy"):
             return {}
-        return {"strength": 1 - (1 - options.strength) * min(1.0, float(options.adapter_scale))}
+        return {"strength": 1 - (1 - options.noised) * min(1.0, float(options.adapter_scale))}
 
     def encoders(self) -> dict[str, nn.Module]:
         resident = isinstance(self.reader, Blip2Reader) and not self.reader.visits

@@ -115,7 +115,7 @@ class AnomalyXFusion(DiffusionSynthesizer):
                 "loss_norm": "all",
             },
             "config": {"lora_rank": 0, "prompt": "template"},
-            "options": {"sampler": "ddim", "steps": 200, "eta": 1.0, "guidance_scale": 1.0},
+            "options": {"sampler": "ddim", "steps": 200, "eta": 1.0, "guidance_scale": 1.0, "start": "noise"},
         },
     }
 

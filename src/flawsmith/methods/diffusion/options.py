@@ -13,6 +13,10 @@ FAST = {"sampler": "dpm++", "steps": 10, "eta": 0.0}
 REFERENCE = {"sampler": "dpm++", "steps": 12, "eta": 0.0, "start": "reference", "strength": 0.5, "guidance_scale": 1.0}
 
 
+Start = Literal["auto", "noise", "normal", "reference", "analogy", "painted"]
+STRENGTHS = {"auto": 0.3, "analogy": 0.3, "reference": 0.5}  # where none is given; of the other starts 0.7
+
+
 class DiffusionConfig(BaseModel):
     """What a method that learns one model is built like: fixed when it is made, written on the card."""
 
@@ -22,8 +26,10 @@ class DiffusionConfig(BaseModel):
     lora_rank: int = Field(0, ge=0, le=128, description="shared adapter on the denoiser; 0 = frozen, as in the papers")
 
 
-class DiffusionOptions(base.Options):
+class DiffusionOptions(base.FollowingOptions):
     """Dials of every diffusion method."""
+
+    growth: float = base.growth_field(1.0)
 
     steps: int = Field(8, ge=1, le=1000, description="denoising steps")
     sampler: Literal["dpm++", "ddim"] = Field("dpm++", description="DPM-Solver++ or DDIM")
@@ -32,15 +38,22 @@ class DiffusionOptions(base.Options):
     guidance_floor: float = Field(
         0.25, ge=0, description="noise over signal up to which steps go without guidance; 0 = all are guided"
     )
-    start: Literal["noise", "normal", "reference", "analogy", "painted"] = Field(
-        "noise",
-        description="begin from noise, the normal, the reference laid in place, its texture in the mask, or a sketch",
+    start: Start = Field(
+        "auto",
+        description="begin from noise, the normal, the reference laid in place, its texture in the mask (analogy), or "
+        "a sketch; auto = analogy, but noise where no real defect is shown or your words say what to paint",
     )
     draft: Literal["laid", "analogy", "none"] = Field(
         "laid",
         description="what a backbone that takes drafts sees of the reference in the hole: it, or its texture",
     )
-    strength: float = Field(0.7, gt=0, le=1, description="how far a start other than noise is noised first")
+    strength: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="how far a start other than noise is noised first; default 0.3 of an analogy, 0.5 of a reference, "
+        "0.7 of the others",
+    )
     window: Literal["defect", "full"] = Field(
         "defect", description="what the model sees: squares around the mask, or the whole image, as in the papers"
     )
@@ -59,3 +72,13 @@ class DiffusionOptions(base.Options):
         description="how far contrast follows the reference's, or a sketch's of a bare name; 0 = as painted",
     )
     threshold: float = Field(0.8, ge=0, le=10, description="change that counts, in local standard deviations")
+
+    @property
+    def follows(self) -> bool:
+        """Whether images begin from the texture of real defects, where some are shown."""
+        return self.start in ("auto", "analogy")
+
+    @property
+    def noised(self) -> float:
+        """How far a start is noised, 0 to 1: as asked, or what suits it."""
+        return STRENGTHS.get(self.start, 0.7) if self.strength is None else self.strength

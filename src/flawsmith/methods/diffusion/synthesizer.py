@@ -9,7 +9,7 @@ what is trained (`trainable`) and how a training batch is conditioned (`training
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,9 @@ from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise
 from flawsmith.diffusion.estimate import weight_bytes
 from flawsmith.diffusion.memory import batch_that_fits, halved
 from flawsmith.errors import FlawsmithError, unknown
+from flawsmith.masks.growth import Spread
 from flawsmith.methods import base
+from flawsmith.methods.analogy.synthesizer import Analogy
 from flawsmith.methods.classic.patches import is_grey
 from flawsmith.methods.diffusion import sketches
 from flawsmith.methods.diffusion.appearance import AppearanceStats, appearance_of, match_contrast
@@ -51,6 +53,7 @@ class DiffusionSynthesizer(base.Synthesizer):
     # named settings of `flawsmith train`: fields of FitConfig ("fit"), Config ("config") and Options ("options"); what
     # a preset leaves out is the default's
     presets: ClassVar[dict[str, dict[str, dict[str, Any]]]] = {"default": {}}
+    options: Any
 
     def __init__(
         self,
@@ -112,7 +115,16 @@ class DiffusionSynthesizer(base.Synthesizer):
         return known.pop() if len(known) == 1 else ""
 
     def default_mask(self, defect_type: str) -> str:
-        return "reference"
+        return "varied" if self.options.follows else "reference"
+
+    def spread(self, exemplars: Iterable[Sample], parts: Sequence[str], options: Any = None) -> Spread | None:
+        """Only of what follows a real defect: what begins from noise is as strong as the method makes it."""
+        return super().spread(exemplars, parts, options) if (options or self.options).follows else None
+
+    @property
+    def reference_count(self) -> int:
+        """As of `analogy`; a method that blends its references reads one where nobody asks for more."""
+        return Analogy.shown if self.options.follows and self.references == "none" else 1
 
     def default_caption(self, category: str, defect_type: str) -> str:
         return "" if self._told_by_name(category, defect_type) else super().default_caption(category, defect_type)
@@ -254,13 +266,13 @@ class DiffusionSynthesizer(base.Synthesizer):
     def _paint(self, chunk: Sequence[Canvas], turn: int, options: Any) -> None:
         """Paint one tile of each canvas; in smaller parts, from now on, where the memory does not suffice."""
         views = [resized(c.pixels, self._hole(c, turn), c.tiles[turn], self.backbone.size, keep=True) for c in chunk]
-        if options.start in ("reference", "analogy") and chunk[0].start is None:
-            options = options.model_copy(update={"start": "noise"})  # there is no reference to begin from
         seeds = [(c.request.seed + 7919 * turn) & (2**63 - 1) for c in chunk]
         starts = [
-            resized(c.start, c.mask, c.tiles[turn], self.backbone.size)[0] if c.start is not None else view[0]
+            view[0] if c.start is None else resized(c.start, c.mask, c.tiles[turn], self.backbone.size)[0]
             for c, view in zip(chunk, views, strict=True)
         ]
+        if chunk[0].start is None and options.start != "normal":
+            starts = []  # there is nothing to begin from
         drafts = [
             None if c.draft is None else resized(c.draft, c.mask, c.tiles[turn], self.backbone.size)[0] for c in chunk
         ]
@@ -311,16 +323,27 @@ class DiffusionSynthesizer(base.Synthesizer):
             start = sketch.image if options.start == "painted" else None
         elif options.start == "reference":
             start = sketches.laid(request, area, pixels, mask)
-        elif options.start == "analogy":
+        elif options.start == "analogy" or (options.start == "auto" and not self._words_decide(request)):
             start = sketches.analogous(request, area, pixels, mask)
         if wordless and sketch is not None:
             request = replace(request, caption=sketch.caption)
         exemplar = request.reference or (sketch if wordless else None)
+        if options.follows and start is not None:  # which may be another's texture than the reference's
+            exemplar = Sample(start, mask)
         cut = [area] if options.window == "full" else tiles(mask, size, options.context, shrink)
         draft = None
         if self.backbone.takes_drafts and options.draft != "none":
             draft = sketches.draft(options.draft, request, area, pixels, mask)
         return Canvas(request, area, pixels, mask, cut, start, draft, exemplar)
+
+    def _words_decide(self, request: Request) -> bool:
+        """Whether a request's words are the user's own, and not what is said of each defect of its type; or they tell
+        of a whole component, which has no texture of its own.
+        """
+        if captions.logical(request.caption or request.defect_type):
+            return True
+        own = super().default_caption(request.normal.category, request.defect_type)
+        return request.caption not in ("", own, "" if request.reference is None else request.reference.caption)
 
     @staticmethod
     def _hole(canvas: Canvas, turn: int) -> np.ndarray:
@@ -362,10 +385,8 @@ class DiffusionSynthesizer(base.Synthesizer):
                 timesteps=backbone.timesteps(options.steps, options.eta),
                 eta=options.eta,
                 step_noise=lambda i: draw_noise([seed + 104_729 * (i + 1) for seed in seeds], noise.shape[1:], device),
-                start=None
-                if options.start == "noise"
-                else backbone.encode(tensors.from_images(starts).to(image.device)),
-                strength=1.0 if options.start == "noise" else options.strength,
+                start=backbone.encode(tensors.from_images(starts).to(image.device)) if starts else None,
+                strength=options.noised,
                 known=backbone.encode(image) if blend else None,
                 mask=tensors.pool_mask(mask, side) if blend else None,
             )
@@ -387,6 +408,8 @@ class DiffusionSynthesizer(base.Synthesizer):
         limits = options.tolerance, options.min_visibility, options.min_share
         if request.severity is not None:
             painted = compose.at_severity(normal, painted, canvas.mask, request.severity, *limits)
+        elif request.contrast != 1:
+            painted = compose.strengthened(normal, painted, canvas.mask, request.contrast, *limits)
         done = compose.finish(normal, painted, canvas.mask, *limits)
         image = request.normal.image.copy()
         label = np.zeros(request.mask.shape, dtype=bool)

@@ -37,7 +37,16 @@ from flawsmith.methods.classic.patches import is_grey
 from flawsmith.methods.diffusion import sketches
 from flawsmith.methods.diffusion.appearance import AppearanceStats, appearance_of, match_contrast
 from flawsmith.methods.diffusion.options import FAST, REFERENCE, DiffusionConfig, DiffusionOptions
-from flawsmith.methods.diffusion.tiles import Canvas, only_real_change, paste, reduction, resized, tiles, with_grain
+from flawsmith.methods.diffusion.tiles import (
+    Canvas,
+    only_real_change,
+    paste,
+    reduction,
+    resized,
+    tiles,
+    with_coarse,
+    with_grain,
+)
 from flawsmith.records import Request, Sample
 
 BATCH = 8  # windows per forward pass, where the memory allows
@@ -328,8 +337,6 @@ class DiffusionSynthesizer(base.Synthesizer):
         if wordless and sketch is not None:
             request = replace(request, caption=sketch.caption)
         exemplar = request.reference or (sketch if wordless else None)
-        if options.follows and start is not None:  # which may be another's texture than the reference's
-            exemplar = Sample(start, mask)
         cut = [area] if options.window == "full" else tiles(mask, size, options.context, shrink)
         draft = None
         if self.backbone.takes_drafts and options.draft != "none":
@@ -399,6 +406,9 @@ class DiffusionSynthesizer(base.Synthesizer):
         if is_grey(normal):  # a grey camera sees no colour
             painted = np.repeat(painted.mean(axis=2, keepdims=True).round().astype(np.uint8), 3, axis=2)
         strength = self.contrast_strength(options)
+        if options.follows and canvas.start is not None:  # light and colour are real, and of this photograph
+            painted = with_coarse(canvas.start, painted, canvas.mask, strength)
+            strength = 0.0
         appearance = self.appearance(canvas) if strength and canvas.mask.any() else None
         if appearance is not None:
             painted = match_contrast(normal, painted, canvas.mask, appearance, strength)

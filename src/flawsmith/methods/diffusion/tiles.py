@@ -12,6 +12,7 @@ from flawsmith import compose, images
 from flawsmith.records import Request, Sample
 
 THICK = 1 / 8  # of the window's side: how thick a mask is before its window may shrink
+COARSE = 4.0  # px, s.d. of the blur: what is coarser stays as real defects have it where painting begins from them
 
 
 @dataclass
@@ -142,6 +143,19 @@ def with_grain(normal: np.ndarray, painted: np.ndarray, mask: np.ndarray) -> np.
     missing = float(np.sqrt(1 - (got / wanted) ** 2))
     grained = painted + missing * compose.borrowed_grain(compose.fine_texture(normal), wanted)
     return np.where(mask[..., None], np.clip(np.rint(grained), 0, 255).astype(np.uint8), painted)
+
+
+def with_coarse(start: np.ndarray, painted: np.ndarray, mask: np.ndarray, strength: float = 1.0) -> np.ndarray:
+    """The painting with what is coarser than COARSE px taken from what it began from, inside the mask.
+
+    start, painted: (h, w, 3) uint8; mask: (h, w) bool. A start that is hardly noised says the layout, and a small model
+    lets its level and colour drift. In the manner of ILVR (Choi et al. 2021), which does so at every step.
+    """
+    apart = (start.astype(np.float32) - painted) * mask[..., None]
+    blurred = [cv2.GaussianBlur(part, (0, 0), COARSE) for part in (apart, mask.astype(np.float32))]
+    drift = strength * blurred[0] / np.maximum(blurred[1], 1e-3)[..., None]
+    corrected = np.clip(np.rint(painted + drift), 0, 255).astype(np.uint8)
+    return np.where(mask[..., None], corrected, painted)
 
 
 def only_real_change(normal: np.ndarray, painted: np.ndarray, mask: np.ndarray, threshold: float) -> np.ndarray:

@@ -874,7 +874,7 @@ MUTATIONS = {
         GATE + "beside_is_the_share_of_the_change_off_the_product": [
             ("on the product is beside it", "change[~look.product[look.label]]", "change[look.product[look.label]]")],
         GATE + "homes_are_asked_only_of_a_product_that_lies_alike": [
-            ("poses are not compared", "float((self.copies @ own).mean()) < POSED", "False")],
+            ("poses are not compared", "float((self.copies @ copy_of(photograph)).mean()) >= POSED", "True")],
     },
     "quality/repeats.py": {
         GATE + "a_copy_is_found_turned_mirrored_and_in_other_light": [

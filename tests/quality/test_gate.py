@@ -336,11 +336,27 @@ def test_a_mask_far_beyond_the_limit_is_refused_before_it_is_painted() -> None:
     for side, large in ((0.30, False), (0.38, False), (0.42, True), (0.9, True)):
         mask = np.zeros((SIDE, SIDE), bool)
         mask[: round(side * SIDE), : round(side * SIDE)] = True
-        found = Gate("normal").too_large(mask)
+        one = asked(surface(), mask)
+        found = Gate("normal").too_large(one)
         assert (found is not None) == large and (found is None or found.check == "extent")
-        assert Gate("normal", unasked=settled(False, True, False)).too_large(mask) is None
-        assert Gate("normal", limits={"extent": None}).too_large(mask) is None
-        assert Gate("normal", limits={"extent": 0.8}).too_large(mask) is None
+        assert Gate("normal", unasked=settled(False, True, False)).too_large(one) is None
+        assert Gate("normal", limits={"extent": None}).too_large(one) is None
+        assert Gate("normal", limits={"extent": 0.8}).too_large(one) is None
+
+
+def test_how_large_is_not_asked_of_what_is_carried_whole_onto_a_product_that_lies_alike() -> None:
+    rows, mask = np.mgrid[:SIDE, :SIDE][0], np.zeros((SIDE, SIDE), bool)
+    mask[:, : SIDE // 2] = True  # its side is .7 of the photograph's
+    still = np.repeat((rows * 2 % 256).astype(np.uint8)[..., None], 3, axis=2)
+    turned = np.rot90(still).copy()
+    other = Sample(still, disc(8, (30, 30)), "plate", "speck")  # the moved part's own photograph is like no good one
+    gate = Gate.of("normal", [Sample(darker(turned, mask, 90), mask, "plate", "moved"), other])
+    for photo, whole, free in ((still, True, True), (still, False, False), (surface(), True, False)):
+        request = asked(photo, mask, "moved", whole=whole)
+        verdict = gate.judge(made(darker(photo, mask, 60), mask, "moved"), request)
+        assert (gate.too_large(request) is None) == free
+        assert (verdict.refusal is None or verdict.refusal.check != "extent") == free
+        assert verdict.scores["extent"] > 0.6
 
 
 def test_what_a_dial_settles_refuses_nothing() -> None:

@@ -98,14 +98,14 @@ class Attempts:
         """
         if self.watch is None or job.reference is None:
             return job
-        known = self.made.exemplars[job.normal.category, job.defect_type]
-        if redraw < SAME_EXEMPLAR and (self._fits(job.reference) or not any(map(self._fits, known))):
-            return job
-        return variant(self.made, job, redraw, fits=self._fits)
+        known, gate = self.made.exemplars[job.normal.category, job.defect_type], self.watch.gate
 
-    def _fits(self, exemplar: Record) -> bool:
-        assert self.watch is not None
-        return gating.fits(exemplar, self.watch.gate, self.loader)
+        def fits(exemplar: Record) -> bool:
+            return gating.fits(exemplar, gate, self.loader, job.normal, job.mask)
+
+        if redraw < SAME_EXEMPLAR and (fits(job.reference) or not any(map(fits, known))):
+            return job
+        return variant(self.made, job, redraw, fits=fits)
 
     def _judged(
         self, job: Job, redraw: int, request: Request, sample: Sample, taken: np.ndarray | None = None

@@ -13,12 +13,13 @@ from flawsmith.datasets.writer import REFUSED
 from flawsmith.errors import FlawsmithError
 from flawsmith.generation.loading import Loader
 from flawsmith.generation.planning import Plan
+from flawsmith.masks.structure import GOODS, following
 from flawsmith.methods.base import Synthesizer
 from flawsmith.quality import Gate, profile
 from flawsmith.quality.gate import LEVELS, Encoder, Level, Reader, settled
 from flawsmith.quality.known import MANY
 from flawsmith.quality.watch import Watch
-from flawsmith.records import Record, Sample
+from flawsmith.records import Growth, Record, Sample
 from flawsmith.registry import resolve
 
 EXTRACTORS = {"frozen": "flawsmith.evaluation.features:load"}  # resolved when named: it loads torch
@@ -48,25 +49,33 @@ def gate(made: Plan, loader: Loader, synthesizer: Synthesizer) -> Gate | None:
     return Gate.of("normal", references, encoder, unasked, limits, Path(config.gate).name, reads)
 
 
-def fits(exemplar: Record, gate: Gate, loader: Loader) -> bool:
-    """Whether a real defect is no larger than the gate lets a painted one be."""
+def fits(exemplar: Record, gate: Gate, loader: Loader, normal: Record, family: str) -> bool:
+    """Whether a real defect is no larger than the gate lets one be that follows it, with a mask of a family, there."""
     limit = gate.bounds("extent")
-    return limit is None or loader.side(exemplar) <= limit
+    if limit is None or loader.side(exemplar) <= limit:
+        return True
+    sample = loader.sample(exemplar)
+    carried = following(family, Growth(), sample, loader.config.mask is not None)[0] == "whole"
+    return carried and gate.lies_alike(loader.sample(normal))
 
 
 def left_out(made: Plan, loader: Loader, gate: Gate | None) -> list[str]:
     """What the user should know of real defects that are larger than the gate lets pass: they are not imitated."""
-    notes: list[str] = []
     if gate is None:
-        return notes
-    for (_, kind), exemplars in made.exemplars.items():
-        large = sum(not fits(one, gate, loader) for one in exemplars)
+        return []
+    singles = [one for whole in made.jobs.kinds for one, _ in whole.parts or ((whole, 1),)]
+    notes: list[str] = []
+    for one in singles:
+        family = loader.config.mask or one.mask
+        looked = one.normals[:GOODS]
+        large = sum(not any(fits(real, gate, loader, normal, family) for normal in looked) for real in one.references)
         if large:
             notes.append(
-                f"{large} of {len(exemplars)} real defects of {kind} are larger than the gate lets pass (extent): "
-                + ("give --size, or --gate off." if large == len(exemplars) else "the others are imitated.")
+                f"{large} of {len(one.references)} real defects of {one.defect_type} are larger than the gate lets "
+                "pass (extent): "
+                + ("give --size, or --gate off." if large == len(one.references) else "the others are imitated.")
             )
-    return notes
+    return list(dict.fromkeys(notes))
 
 
 def frozen(source: str | Path) -> Encoder:

@@ -6,7 +6,7 @@ images of tests/quality/labelled.jsonl, see docs/quality.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -128,13 +128,34 @@ class Gate:
         """The limit of a check; None for one that refuses nothing."""
         return None if name in self.unasked else self.limits.get(name, CHECKS[name].limit(self.level))
 
-    def too_large(self, mask: np.ndarray) -> Refusal | None:
-        """Why an image with a requested mask (H, W) bool need not be painted, or None.
+    def too_large(self, request: Request) -> Refusal | None:
+        """Why a request's image need not be painted, or None.
 
         What visibly changes may be smaller than the mask, so that only a mask well beyond the limit is refused.
         """
+        mask = request.mask
         limit, side = self.bounds("extent"), float(np.sqrt(np.count_nonzero(mask) / mask.size))
-        return self._refusal("extent", side) if limit is not None and side > SPARE * limit else None
+        if limit is None or side <= SPARE * limit or self.keeps_its_place(request):
+            return None
+        return self._refusal("extent", side)
+
+    def keeps_its_place(self, request: Request) -> bool:
+        """Whether a real defect is carried whole, of a product that lies alike in all photographs.
+
+        How large that may be is not asked: nothing is repeated or stretched, and what lay under it lies there, too.
+        """
+        return request.whole and self.lies_alike(request.normal)
+
+    def lies_alike(self, normal: Sample) -> bool:
+        """Whether its product lies in a photograph as in those of any type's real defects; of one type all may differ,
+        as where the part itself is misplaced.
+        """
+        kinds = [told for (category, _), told in self.known.items() if category == normal.category]
+        return any(told.homes.alike(normal.image) for told in kinds)
+
+    def told(self, category: str, defect_type: str) -> Known:
+        """What the real defects of a type tell; nothing of a type that none was shown of."""
+        return self.known.get((category, defect_type), Known())
 
     def judge(
         self,
@@ -155,13 +176,14 @@ class Gate:
         if not sample.mask.any():
             return self._verdict(sample, scores | {"label": 0.0})
         look = Look.at(sample.image, sample.mask, normal, product)
-        told = self.known.get((sample.category, sample.defect_type)) or self.known.get(
-            (request.normal.category, sample.defect_type), Known()
+        told = self.known.get((sample.category, sample.defect_type)) or self.told(
+            request.normal.category, sample.defect_type
         )
         away = None if product is None or not len(told.appearances) else told.homes.away(normal, sample.mask)
         scores |= {} if away is None else {"home": away}
         scores |= {"visibility": visibility.seen(look), "place": places.beside(look), "extent": look.share}
-        soon = self._verdict(sample, scores)
+        free = {"extent"} if self.keeps_its_place(request) else set()
+        soon = self._verdict(sample, scores, free)
         if soon.refusal is not None:  # what takes longer is not asked of it
             return soon
         own, before = appearance.appearance(look), appearance.appearance(look.before)
@@ -180,7 +202,7 @@ class Gate:
                 scores["features"] = self._unlike(sample, told)
             if not copies:
                 scores["memory"] = repeats.copied(sample, request, told.poses)
-        return self._verdict(sample, scores)
+        return self._verdict(sample, scores, free)
 
     def _said(self, sample: Sample, normal: np.ndarray) -> float:
         """How much painting brought the window nearer to its caption than to the product's bare name, in cosines.
@@ -193,10 +215,11 @@ class Gate:
         after, plain = self.reader([_window(sample), _window(before)], texts)
         return float((after[0] - after[1]) - (plain[0] - plain[1]))
 
-    def _verdict(self, sample: Sample, scores: dict[str, float]) -> Verdict:
+    def _verdict(self, sample: Sample, scores: dict[str, float], free: Collection[str] = ()) -> Verdict:
+        """free: checks of which scores are kept, and nothing is refused."""
         ordered = {name: round(float(scores[name]), 4) for name in CHECKS if name in scores}
         for name, score in ordered.items():
-            refusal = self._refusal(name, score)
+            refusal = None if name in free else self._refusal(name, score)
             if refusal is not None:
                 return Verdict(sample, ordered, refusal)
         return Verdict(sample, ordered)

@@ -44,15 +44,19 @@ class Homes:
         centres = np.array([centre(one.mask) for one in whole]).reshape(-1, 2)
         return cls(centres, np.array([copy_of(one.image) for one in whole]).reshape(-1, THUMB * THUMB))
 
+    def alike(self, photograph: np.ndarray) -> bool:
+        """Whether the product lies in a photograph (H, W, 3) as in those of the real defects."""
+        return bool(len(self.copies)) and float((self.copies @ copy_of(photograph)).mean()) >= POSED
+
     def away(self, photograph: np.ndarray, mask: np.ndarray) -> float | None:
         """Distance of a mask's centre (H, W) bool to the nearest real one, in shares of the photograph's side.
 
         None where the product does not lie in this photograph (H, W, 3) as in those: then every place is as good. Of a
         round one, which looks the same when turned, only the distance from the middle counts.
         """
-        own = copy_of(photograph)
-        if not len(self.copies) or float((self.copies @ own).mean()) < POSED:
+        if not self.alike(photograph):
             return None
+        own = copy_of(photograph)
         there, here = self.centres - 0.5, centre(mask) - 0.5
         if float(own @ np.rot90(own.reshape(THUMB, THUMB)).ravel()) >= ROUND:
             return float(np.abs(np.linalg.norm(there, axis=1) - np.linalg.norm(here)).min())

@@ -30,7 +30,7 @@ class Watch:
 
     def foresee(self, place: int, attempt: int, request: Request) -> Sample | None:
         """A request that cannot come to good, noted and refused before it is painted; None for any other."""
-        found = self.gate.too_large(request.mask)
+        found = self.gate.too_large(request)
         if found is None:
             return None
         normal, none = request.normal, np.zeros_like(request.mask)

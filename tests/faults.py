@@ -310,6 +310,9 @@ MUTATIONS = {
              "(1 + nn.functional.cosine_similarity(")],
     },
     "methods/diffusion/tiles.py": {
+        TILES + "what_is_coarse_is_the_starts_and_what_is_fine_the_paintings": [
+            ("beside the mask is taken for no drift", "/ np.maximum(blurred[1], 1e-3)[..., None]", ""),
+            ("everything is the start's", "strength * blurred[0]", "strength * apart")],
         TILES + "a_window_paints_more_of_a_mask_that_has_surroundings_at_its_flanks": [
             ("thin masks are walked in short pieces", "0.8 if _thickness", "0.6 if _thickness"),
             ("thick masks are walked in long pieces", "/ 4 else 0.6", "/ 4 else 0.8")],

@@ -13,7 +13,7 @@ from fakes import photo
 from flawsmith import compose
 from flawsmith.methods.diffusion.options import DiffusionOptions
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
-from flawsmith.methods.diffusion.tiles import Canvas, paste, resized, tiles
+from flawsmith.methods.diffusion.tiles import COARSE, Canvas, paste, resized, tiles, with_coarse
 from flawsmith.records import Request, Sample
 
 SIZE = 64
@@ -104,3 +104,25 @@ def test_no_window_is_computed_in_which_nothing_is_left_to_paint(folder: Path) -
         method.generate([Request(normal, mask, "crack", "a dark crack", None, 3)])
         assert min(method.holes) > 0
     assert len(method.holes) < len(tiles(square, size, 1.5, 1.0))
+
+
+def test_what_is_coarse_is_the_starts_and_what_is_fine_the_paintings() -> None:
+    """A wave passes a blur of s.d. s by exp(-2 (pi s / length)^2): so much of the start's comes, so much of the
+    painting's goes. A cast of colour goes whole, also in a line of 3 px, and nothing happens beside the mask.
+    """
+    rows, columns = np.mgrid[:120, :120]
+    mask = (rows > 10) & (rows < 110) & (columns > 10) & (columns < 110)
+    even = np.full((120, 120, 3), 120, np.uint8)
+    for length in (4, 16, 64):
+        wave = 40 * np.sin(2 * np.pi * columns / length)[..., None]
+        shown = np.clip(np.rint(even + wave), 0, 255).astype(np.uint8)
+        passes = np.exp(-2 * (np.pi * COARSE / length) ** 2)
+        middle = (slice(40, 80), slice(40, 80))  # four s.d. from the border
+        for start, painted, share in ((even, shown, 1 - passes), (shown, even, passes)):
+            kept = (with_coarse(start, painted, mask).astype(float) - 120)[middle]
+            assert kept.std() == pytest.approx(share * wave[middle].std(), abs=0.6)
+    for region in (mask, mask & (rows % 40 < 3)):
+        cast = np.where(region[..., None], even + np.array([0, 10, 30], np.uint8), 7).astype(np.uint8)
+        corrected = with_coarse(even, cast, region)
+        assert np.abs(corrected[region].astype(int) - 120).max() <= 1 and (corrected[~region] == 7).all()
+    assert np.array_equal(with_coarse(even, shown, mask, strength=0), shown)

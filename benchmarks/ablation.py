@@ -225,7 +225,9 @@ def main() -> None:
     parser.add_argument("--features", required=True, help="folder or hub id of a vision model, or compact (smoke)")
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--fit", default="{}", help='JSON: further training settings, for example {"lora_rank": 0}')
-    parser.add_argument("--sampling", default="{}", help="JSON: options of generation")
+    parser.add_argument(
+        "--sampling", default='{"start": "noise"}', help="JSON: options of generation; from noise all is the method's"
+    )
     parser.add_argument("--backbone", default="compact")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)

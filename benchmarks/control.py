@@ -133,7 +133,8 @@ class Model:
         self.method: Synthesizer
         if method == "inpaint":
             self.backbone = Backbone.from_pretrained(backbone).freeze()
-            self.method = DiffusionSynthesizer(self.backbone, **options)
+            told = {"start": "noise", **options}  # else a reference's own pixels would answer for the reader
+            self.method = DiffusionSynthesizer(self.backbone, **told)
         else:
             self.method = {"procedural": Procedural, "copypaste": CopyPaste}[method](**options)
         self.parts = {"inpaint": list(PARTS), "procedural": ["mask", "colour", "type"], "copypaste": ["reference"]}[

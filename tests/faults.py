@@ -88,7 +88,7 @@ MUTATIONS = {
     },
     "generation/gating.py": {
         "quality/test_gated_runs.py::test_exemplars_that_cannot_pass_are_not_imitated_and_that_is_said": [
-            ("exemplars that cannot pass are imitated", "return limit is None or loader", "return True or loader")],
+            ("exemplars that cannot pass are imitated", "return carried and gate", "return True or gate")],
     },
     "generation/attempts.py": {
         COMBINED + "an_image_that_lacks_a_defect_is_refused": [
@@ -942,6 +942,9 @@ MUTATIONS = {
             ("unchanged places stay in the label", "label & ~np.concatenate", "label | np.concatenate")],
     },
     "quality/gate.py": {
+        GATE + "how_large_is_not_asked_of_what_is_carried_whole_onto_a_product_that_lies_alike": [
+            ("large pieces pass on any surface", "request.whole and self.lies_alike(request.normal)", "request.whole"),
+            ("large painted shapes pass", "request.whole and self.lies_alike", "self.lies_alike")],
         "quality/test_words_check.py::test_what_is_painted_against_its_words_is_refused_with_the_reason": [
             ("what the model says of the product counts", "- (plain[0] - plain[1]))", "- 0 * (plain[0] - plain[1]))")],
         GATE + "a_dark_hole_passes_and_a_speck_does_not": [

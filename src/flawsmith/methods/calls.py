@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from functools import cache
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
-from PIL import Image
 
 from flawsmith import captions
 from flawsmith import images as pixels
@@ -17,6 +15,7 @@ from flawsmith.errors import FlawsmithError
 from flawsmith.masks.growth import SIZING, Spread
 from flawsmith.masks.structure import following, is_structure
 from flawsmith.methods import mask_choice
+from flawsmith.methods.arrays import allowed_on, as_list, as_normal, as_reference, own_masks
 from flawsmith.methods.samples import Samples
 from flawsmith.quality.gate import Gate, Level, settled
 from flawsmith.quality.watch import Watch
@@ -80,80 +79,6 @@ def make(
     return results
 
 
-def as_image(image: Any) -> np.ndarray:
-    """A PIL image, an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8, or a path -> (H, W, 3) uint8 RGB."""
-    if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
-    if not isinstance(image, np.ndarray):
-        return pixels.read_image(image)
-    array = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise FlawsmithError(
-            f"An image must be (H, W), (H, W, 3) or (H, W, 4) uint8, got {image.shape} {image.dtype}: "
-            "multiply floats in 0 to 1 by 255 and convert them with .astype('uint8')."
-        )
-    return np.repeat(array[..., None], 3, axis=2) if array.ndim == 2 else np.ascontiguousarray(array[..., :3])
-
-
-def as_mask(mask: Any) -> np.ndarray:
-    """A bool array, a grey array or PIL image (white = defect), or a path -> (H, W) bool."""
-    if isinstance(mask, Image.Image):
-        mask = np.asarray(mask.convert("L"))
-    if not isinstance(mask, np.ndarray):
-        return pixels.read_mask(mask)
-    if mask.ndim == 3:
-        mask = mask[..., 0]
-    if mask.dtype == bool:
-        return mask
-    level = 0.5 * (255 if mask.dtype == np.uint8 and mask.max(initial=0) > 1 else 1)
-    return np.asarray(mask > level)
-
-
-def as_list(given: Any) -> list[Any]:
-    """One image, one pair (image, mask) or a list of them as a list; None is an empty one."""
-    if given is None:
-        return []
-    pair = isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], (np.ndarray, Image.Image))
-    return [given] if pair or not isinstance(given, Sequence) or isinstance(given, str) else list(given)
-
-
-def as_normal(image: Any, category: str) -> Sample:
-    """An image of a good part, see `as_image`, as a Sample with an empty mask."""
-    if isinstance(image, Sample):
-        return image
-    array = as_image(image)
-    return Sample(array, np.zeros(array.shape[:2], dtype=bool), category)
-
-
-def as_reference(given: Any, category: str, defect_type: str) -> Sample:
-    """A Sample with a mask, or a pair (image, mask), as a Sample."""
-    if isinstance(given, Sample):
-        return given
-    if not isinstance(given, (tuple, list)) or len(given) != 2:
-        raise FlawsmithError("A reference is a pair (image, mask) or a Sample with a mask: its mask says what to copy.")
-    return Sample(as_image(given[0]), as_mask(given[1]), category, defect_type or "defect")
-
-
-def _allowed(normal: Sample, roi: Any) -> np.ndarray:
-    ground = families.foreground(normal.image)
-    if roi is None:
-        return ground
-    allowed = ground & as_mask(roi)
-    if not allowed.any():
-        raise FlawsmithError("The region of interest and the object do not meet: mark where defects may sit.")
-    return allowed
-
-
-def _given(masks: Any) -> list[np.ndarray]:
-    """The caller's own masks, each (H, W) bool; none where a family or the method is to draw them."""
-    if masks is None or isinstance(masks, str):
-        return []
-    given = [as_mask(mask) for mask in as_list(masks)]
-    if not given:
-        raise FlawsmithError("The list of masks is empty: pass one, one for each image, or the name of a family.")
-    return given
-
-
 def _facts(method: Painter, options: Any, references: list[Sample]) -> dict[str, Any]:
     """What every sample of a call records: the method, its options, and the real defects it has seen."""
     shown = {f"memory/{i}": pixels.array_sha(r.image) for i, r in enumerate(references)}
@@ -170,6 +95,67 @@ def _sorted(results: Sequence[tuple[Request, Sample, int]], category: str, facts
         info = {**facts, "seed": asked.seed, "redraws": redraws, "normal": normal, **sample.info}
         (refused if "rejected" in info else kept).append(replace(sample, category=category, info=info))
     return Samples(kept, refused)
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one call of a method asks for: the request of any place and attempt, always the same."""
+
+    method: Painter
+    chosen: Any  # the method's options of this call
+    normals: list[Sample]
+    references: list[Sample]
+    given: list[np.ndarray]  # the caller's own masks
+    family: str | None  # the mask family that was named
+    grounds: list[np.ndarray]  # where a defect may sit on each of `normals`
+    dials: families.MaskOptions
+    types: tuple[str, ...]
+    prompt: str
+    category: str
+    seed: int
+    severity: float | None
+    sized: bool  # the caller says how large or strong defects are
+    heat: Any
+    _known: dict[str, tuple[str, Spread | None]] = field(default_factory=dict)
+
+    def request(self, place: int, redraw: int) -> Request:
+        """redraw > 0: the same place with another mask and seed."""
+        normal, references = self.normals[place % len(self.normals)], self.references
+        own = references[place % len(references)] if references else None
+        kind = own.defect_type if own else self.types[place % len(self.types)]
+        first = hash_seed(self.seed, place)
+        now = hash_seed(first, redraw) if redraw else first
+        family, growth, warp = "", Growth(), None
+        if self.given:
+            mask = self.given[place % len(self.given)]
+        else:
+            family, spread = self._kind(kind)
+            growth = growth if spread is None else spread.draw(first).nearer(redraw)
+            family, growth = following(self.family or family, growth, own, self.family is not None)
+            rng, ground = np.random.default_rng(hash_seed(now, "mask")), self.grounds[place % len(self.normals)]
+            sized = self.dials.enlarged(growth.side)
+            mask, warp = families.draw(family, ground, rng, sized, own, normal.image, heat=self.heat)
+        several = self.method.references == "many" or self.method.reference_count > 1
+        others = tuple(r for r in references if r is not own) if several else ()
+        said = self.prompt or self.method.default_caption(self.category, kind)
+        whole = family == "whole"
+        return Request(normal, mask, kind, said, own, now, warp, others, self.severity, whole, growth.contrast)
+
+    def _kind(self, kind: str) -> tuple[str, Spread | None]:
+        """The method's mask family of a defect type, and how far its defects may go beyond the real ones."""
+        if kind not in self._known:
+            alike = [one for one in self.references if one.defect_type == kind]
+            family = mask_choice.choose(self.method.default_mask(kind), kind, bool(alike), self.prompt)
+            if family == "varied" and is_structure(alike, [n.image for n in self.normals]):
+                family = "whole"
+            bound = not alike or self.sized or captions.logical(self.prompt or kind)
+            names = [str(number) for number in range(len(alike))]
+            self._known[kind] = family, None if bound else self.method.spread(alike, names, self.chosen)
+        return self._known[kind]
+
+    def product(self, place: int) -> np.ndarray | None:
+        """Where a defect may sit; None where the caller painted the mask."""
+        return None if self.given else self.grounds[place % len(self.normals)]
 
 
 class OnArrays:
@@ -215,59 +201,27 @@ class OnArrays:
         if not normals:
             raise FlawsmithError("No image was given: pass one image of a good part, or a list of them.")
         references = [as_reference(item, category, defect_type) for item in as_list(reference)]
-        given = _given(masks)
-        grounds = [np.empty(0)] * len(normals) if given else [_allowed(normal, roi) for normal in normals]
+        given, family = own_masks(masks), masks if isinstance(masks, str) else None
+        grounds = [] if given else [allowed_on(normal, roi) for normal in normals]
         dials = families.mask_options({**({} if severity is None else {"severity": severity}), **(mask_options or {})})
+        sized = severity is not None or bool(SIZING & (mask_options or {}).keys())
+        kind = defect_type or (captions.parse(prompt).kind if prompt else "")
+        types = (kind,) if kind else self.types(category) or (self.name,)
+        words = prompt, category, seed, severity, sized, heat
+        call = Call(self, chosen, normals, references, given, family, grounds, dials, types, *words)
+
         placed = roi is not None or heat is not None or dials.place != "anywhere"
         unasked = settled(placed, dials.size is not None, severity is not None, self.imitates)
         watch = None if gate == "off" else Watch(Gate.of(gate, references, None, unasked), self.copies)
-        kind = captions.parse(prompt).kind if prompt else ""
-        types = (defect_type or kind,) if defect_type or kind else self.types(category) or (self.name,)
-
-        @cache
-        def family_of(kind: str, imitates: bool) -> str:
-            chosen = mask_choice.choose(self.default_mask(kind), kind, imitates, prompt)
-            alike = [one for one in references if one.defect_type == kind]
-            return "whole" if chosen == "varied" and is_structure(alike, [n.image for n in normals]) else chosen
-
-        @cache
-        def spread(kind: str) -> Spread | None:
-            alike = [one for one in references if one.defect_type == kind]
-            told = severity is not None or SIZING & (mask_options or {}).keys() or captions.logical(prompt or kind)
-            return None if told else self.spread(alike, [str(number) for number in range(len(alike))], chosen)
-
-        def request(place: int, redraw: int) -> Request:
-            normal, ground = normals[place % len(normals)], grounds[place % len(normals)]
-            own = references[place % len(references)] if references else None
-            kind = own.defect_type if own else types[place % len(types)]
-            now = hash_seed(seed, place) if not redraw else hash_seed(hash_seed(seed, place), redraw)
-            family, growth, warp = "", Growth(), None
-            if given:
-                mask = given[place % len(given)]
-            else:
-                opened = spread(kind) if own is not None else None
-                growth = growth if opened is None else opened.draw(hash_seed(seed, place)).nearer(redraw)
-                family = masks or family_of(kind, own is not None)
-                family, growth = following(family, growth, own, masks is not None)
-                rng = np.random.default_rng(hash_seed(now, "mask"))
-                sized = dials.enlarged(growth.side)
-                mask, warp = families.draw(family, ground, rng, sized, own, normal.image, heat=heat)
-            several = self.references == "many" or self.reference_count > 1
-            others = tuple(r for r in references if r is not own) if several else ()
-            caption = prompt or self.default_caption(category, kind)
-            whole = family == "whole"
-            return Request(normal, mask, kind, caption, own, now, warp, others, severity, whole, growth.contrast)
 
         def judge(place: int, redraw: int, request: Request, sample: Sample) -> Sample:
-            product = None if given else grounds[place % len(normals)]
-            return sample if watch is None else watch.judge(place, redraw, request, sample, product)
-
-        count = len(normals) if n is None else n
+            return sample if watch is None else watch.judge(place, redraw, request, sample, call.product(place))
 
         def foresee(place: int, redraw: int, request: Request) -> Sample | None:
             return None if watch is None else watch.foresee(place, redraw, request)
 
-        results = make(lambda r: self.generate(r, **options), request, count, max_redraws, judge, foresee=foresee)
+        count = len(normals) if n is None else n
+        results = make(lambda r: self.generate(r, **options), call.request, count, max_redraws, judge, foresee=foresee)
         if watch is not None:
             results = [
                 (asked, replace(one, info={**one.info, "gate": gate, "refused": watch.refused[place]}), redraws)

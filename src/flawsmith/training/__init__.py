@@ -10,8 +10,8 @@ from typing import Any
 from flawsmith import config
 from flawsmith.errors import FlawsmithError
 from flawsmith.methods import load
+from flawsmith.methods.arrays import as_list, as_normal, as_reference
 from flawsmith.methods.base import Synthesizer
-from flawsmith.methods.calls import as_list, as_normal, as_reference
 from flawsmith.methods.samples import Samples
 from flawsmith.records import Progress
 

@@ -57,7 +57,9 @@ def main() -> None:
     parser.add_argument("--types", nargs="*", default=[])
     parser.add_argument("--shots", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--methods", nargs="+", default=["copypaste", "analogy"])
+    parser.add_argument(
+        "--methods", nargs="+", default=["copypaste", "analogy"], help="METHOD or METHOD:KEY=VALUE,KEY=VALUE"
+    )
     parser.add_argument("--mask", help="mask family of every method; default: each method's own")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -79,9 +81,10 @@ def main() -> None:
         shapes = [record.load().mask for record in split.support if record in defects]
         counts = {kind: sum(r.defect_type == kind for r in held) for kind in dict.fromkeys(r.defect_type for r in held)}
         for method in args.methods:
-            out = args.out / f"{args.data.name}-{method}-{args.mask or 'own'}-{seed}"
+            name, _, told = method.partition(":")
+            out = args.out / f"{args.data.name}-{method.replace(':', '-')}-{args.mask or 'own'}-{seed}"
             begun = time.process_time()
-            values = {"method": method, "normal": f"mvtec_ad:{args.data}", "out": out, "n": max(counts.values())}
+            values = {"method": name, "normal": f"mvtec_ad:{args.data}", "out": out, "n": max(counts.values())}
             values |= {
                 "per_defect": True,
                 "defect": tuple(counts),
@@ -89,6 +92,7 @@ def main() -> None:
                 "split_seed": seed,
                 "mask": args.mask,
                 "seed": seed,
+                "options": dict(pair.split("=", 1) for pair in told.split(",") if pair),
             }
             summary = generation.run(GenerateConfig(**values))
             spent = (time.process_time() - begun) / max(1, summary.kept)

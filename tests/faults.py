@@ -226,10 +226,11 @@ MUTATIONS = {
         TILES + "no_window_is_computed_in_which_nothing_is_left_to_paint": [
             ("windows that are painted already are painted again", "self._hole(c, turn).any()", "True")],
         INPAINT + "painting_begins_from_real_texture_but_where_the_users_words_decide": [
-            ("the reference's pixels follow where words decide", "and not self._words_decide(request)", ""),
+            ("the reference's pixels follow where words decide", "or not self._words_decide(request)", "or True"),
             ("a missing part gets a texture", "if captions.logical(request.caption or request.defect_type):",
              "if False:")],
         INPAINT + "what_begins_from_real_texture_follows_real_defects_as_analogy_does": [
+            ("what is carried whole is painted over", "request.whole and self._real(request, chosen)", "False"),
             ("growth makes nothing stronger", "elif request.contrast != 1:", "elif False:"),
             ("contrast grows from noise, too", "if (options or self.options).follows else None", "")],
         XF_SEEN + "every_step_of_sampling_sees_words_place_and_looks_tuned_to_that_step": [

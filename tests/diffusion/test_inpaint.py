@@ -31,6 +31,7 @@ from flawsmith.diffusion.adapters import (  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.generation import run as generation  # noqa: E402
+from flawsmith.masks import draw  # noqa: E402
 from flawsmith.methods import load  # noqa: E402
 from flawsmith.methods.analogy.synthesizer import Analogy  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
@@ -238,6 +239,11 @@ def test_what_begins_from_real_texture_follows_real_defects_as_analogy_does(fold
         assert own == (("varied", 4, like.spread(real, parts)) if same else ("reference", 1, None))
     free = DiffusionSynthesizer(str(folder), steps=2, start="analogy", min_visibility=0, min_share=0)
     plain, strong = (free.generate([request(contrast=contrast)])[0].image.astype(int) for contrast in (1.0, 2.0))
+    mask, warp = draw("whole", np.ones((60, 90), bool), np.random.default_rng(1), reference=reference(0))
+    carried = request(mask=mask, warp=warp, whole=True)
+    mixed = free.generate([request(1), carried, request(2)])
+    assert np.array_equal(mixed[1].image, Analogy(min_visibility=0, min_share=0).generate([carried])[0].image)
+    assert all(np.array_equal(mixed[n].image, free.generate([request(s)])[0].image) for n, s in ((0, 1), (2, 2)))
     normal, mask = request().normal.image, request().mask
     assert np.abs(strong - normal)[mask].mean() > 1.3 * np.abs(plain - normal)[mask].mean() > 0
 

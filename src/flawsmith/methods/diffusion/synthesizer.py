@@ -260,8 +260,18 @@ class DiffusionSynthesizer(base.Synthesizer):
     # -- generation --------------------------------------------------------------------------------------------------
 
     def generate(self, requests: Sequence[Request], **options: Any) -> list[Sample]:
-        """Make one Sample per Request, in order; all windows of a round share forward passes of `batch`."""
+        """Make one Sample per Request, in order; all windows of a round share forward passes of `batch`.
+
+        A real defect that is carried whole stays as it is: a cut lead, painted over, is neither lead nor gap.
+        """
         chosen: Any = self.parse_options(options, base=self.options)
+        whole = [request.warp is not None and request.whole and self._real(request, chosen) for request in requests]
+        limits = {key: getattr(chosen, key) for key in base.Options.model_fields}
+        laid = iter(Analogy(**limits).generate([r for r, carried in zip(requests, whole, strict=True) if carried]))
+        rest = iter(self._painted([r for r, carried in zip(requests, whole, strict=True) if not carried], chosen))
+        return [next(laid if carried else rest) for carried in whole]
+
+    def _painted(self, requests: Sequence[Request], chosen: Any) -> list[Sample]:
         canvases = [self._canvas(request, chosen) for request in requests]
         for members in self._groups(canvases):
             with merged(self.backbone.unet):
@@ -332,7 +342,7 @@ class DiffusionSynthesizer(base.Synthesizer):
             start = sketch.image if options.start == "painted" else None
         elif options.start == "reference":
             start = sketches.laid(request, area, pixels, mask)
-        elif options.start == "analogy" or (options.start == "auto" and not self._words_decide(request)):
+        elif self._real(request, options):
             start = sketches.analogous(request, area, pixels, mask)
         if wordless and sketch is not None:
             request = replace(request, caption=sketch.caption)
@@ -342,6 +352,12 @@ class DiffusionSynthesizer(base.Synthesizer):
         if self.backbone.takes_drafts and options.draft != "none":
             draft = sketches.draft(options.draft, request, area, pixels, mask)
         return Canvas(request, area, pixels, mask, cut, start, draft, exemplar)
+
+    def _real(self, request: Request, options: Any) -> bool:
+        """Whether a request's image begins from the texture of real defects."""
+        if request.reference is None or not options.follows:
+            return False
+        return options.start == "analogy" or not self._words_decide(request)
 
     def _words_decide(self, request: Request) -> bool:
         """Whether a request's words are the user's own, and not what is said of each defect of its type; or they tell

@@ -78,12 +78,11 @@ class MaskOptions(BaseModel):
         description="real masks: 0 = where the real ones were, 1 = anywhere; default 0.3 of varied, else 1",
     )
     colour: str | None = Field(default=None, description="component: of this colour; default the caption's")
+    run: str | None = Field(default=None, description="learned: the run whose mask model draws; default the method's")
 
     def enlarged(self, side: float) -> MaskOptions:
         """The same, of real masks `side` times as large."""
         return self.model_copy(update={"scale": (self.scale[0] * side, self.scale[1] * side)})
-
-    run: str | None = Field(default=None, description="learned: the run whose mask model draws; default the method's")
 
 
 def log_uniform(rng: np.random.Generator, pair: Span, severity: float | None = None) -> float:

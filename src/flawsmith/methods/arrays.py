@@ -69,6 +69,10 @@ def as_reference(given: Any, category: str, defect_type: str) -> Sample:
 
 
 def allowed_on(normal: Sample, roi: Any) -> np.ndarray:
+    """Where a defect may sit, (H, W) bool: on the product, and inside the region of interest `roi` (see `as_mask`).
+
+    Raises FlawsmithError where the two do not meet.
+    """
     ground = families.foreground(normal.image)
     if roi is None:
         return ground

@@ -207,8 +207,23 @@ class OnArrays:
         sized = severity is not None or bool(SIZING & (mask_options or {}).keys())
         kind = defect_type or (captions.parse(prompt).kind if prompt else "")
         types = (kind,) if kind else self.types(category) or (self.name,)
-        words = prompt, category, seed, severity, sized, heat
-        call = Call(self, chosen, normals, references, given, family, grounds, dials, types, *words)
+        call = Call(
+            method=self,
+            chosen=chosen,
+            normals=normals,
+            references=references,
+            given=given,
+            family=family,
+            grounds=grounds,
+            dials=dials,
+            types=types,
+            prompt=prompt,
+            category=category,
+            seed=seed,
+            severity=severity,
+            sized=sized,
+            heat=heat,
+        )
 
         placed = roi is not None or heat is not None or dials.place != "anywhere"
         unasked = settled(placed, dials.size is not None, severity is not None, self.imitates)

@@ -225,13 +225,8 @@ MUTATIONS = {
     "methods/diffusion/synthesizer.py": {
         TILES + "no_window_is_computed_in_which_nothing_is_left_to_paint": [
             ("windows that are painted already are painted again", "self._hole(c, turn).any()", "True")],
-        INPAINT + "painting_begins_from_real_texture_but_where_the_users_words_decide": [
-            ("the reference's pixels follow where words decide", "or not self._words_decide(request)", "or True"),
-            ("a missing part gets a texture", "if captions.logical(request.caption or request.defect_type):",
-             "if False:")],
         INPAINT + "what_begins_from_real_texture_follows_real_defects_as_analogy_does": [
-            ("what is carried whole is painted over", "request.whole and self._real(request, chosen)", "False"),
-            ("growth makes nothing stronger", "elif request.contrast != 1:", "elif False:"),
+            ("what is carried whole is painted over", "request.whole and begins_real(request, chosen)", "False"),
             ("contrast grows from noise, too", "if (options or self.options).follows else None", "")],
         XF_SEEN + "every_step_of_sampling_sees_words_place_and_looks_tuned_to_that_step": [
             ("DDF's step fixed in sampling", "lambda t: self.condition(prepared, t),",
@@ -311,16 +306,26 @@ MUTATIONS = {
              "(1 + nn.functional.cosine_similarity(")],
     },
     "methods/diffusion/tiles.py": {
-        TILES + "what_is_coarse_is_the_starts_and_what_is_fine_the_paintings": [
-            ("beside the mask is taken for no drift", "/ np.maximum(blurred[1], 1e-3)[..., None]", ""),
-            ("everything is the start's", "strength * blurred[0]", "strength * apart")],
         TILES + "a_window_paints_more_of_a_mask_that_has_surroundings_at_its_flanks": [
             ("thin masks are walked in short pieces", "0.8 if _thickness", "0.6 if _thickness"),
             ("thick masks are walked in long pieces", "/ 4 else 0.6", "/ 4 else 0.8")],
+    },
+    "methods/diffusion/canvas.py": {
         TILES + "a_walk_paints_every_pixel_of_the_mask_and_no_other": [
             ("a margin at the region's border, too", "start + edge if start else 0", "start + edge")],
         TILES + "a_window_goes_on_from_what_the_one_before_has_painted": [
             ("no margin is left to the next window", "max(4, side // 16)", "0")],
+        INPAINT + "painting_begins_from_real_texture_but_where_the_users_words_decide": [
+            ("the reference's pixels follow where words decide", "or not words_decide(request)", "or True"),
+            ("a missing part gets a texture", "if captions.logical(request.caption or request.defect_type):",
+             "if False:")],
+    },
+    "methods/diffusion/finishing.py": {
+        TILES + "what_is_coarse_is_the_starts_and_what_is_fine_the_paintings": [
+            ("beside the mask is taken for no drift", "/ np.maximum(blurred[1], 1e-3)[..., None]", ""),
+            ("everything is the start's", "strength * blurred[0]", "strength * apart")],
+        INPAINT + "what_begins_from_real_texture_follows_real_defects_as_analogy_does": [
+            ("growth makes nothing stronger", "elif request.contrast != 1:", "elif False:")],
     },
     "diffusion/denoise.py": {
         LOOP + "without_options_it_is_ddim_with_the_condition_of_each_step": [

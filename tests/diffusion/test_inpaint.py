@@ -35,9 +35,10 @@ from flawsmith.masks import draw  # noqa: E402
 from flawsmith.methods import load  # noqa: E402
 from flawsmith.methods.analogy.synthesizer import Analogy  # noqa: E402
 from flawsmith.methods.base import Synthesizer  # noqa: E402
+from flawsmith.methods.diffusion.finishing import only_real_change, with_grain  # noqa: E402
 from flawsmith.methods.diffusion.runs import fingerprint  # noqa: E402
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer  # noqa: E402
-from flawsmith.methods.diffusion.tiles import only_real_change, reduction, resized, tiles, with_grain  # noqa: E402
+from flawsmith.methods.diffusion.tiles import reduction, resized, tiles  # noqa: E402
 from flawsmith.records import Request, Sample  # noqa: E402
 from flawsmith.training.settings import FitConfig  # noqa: E402
 from flawsmith.training.windows import FewShotWindows  # noqa: E402

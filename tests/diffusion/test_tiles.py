@@ -11,9 +11,11 @@ pytest.importorskip("torch")
 
 from fakes import photo
 from flawsmith import compose
+from flawsmith.methods.diffusion.canvas import Canvas, paste
+from flawsmith.methods.diffusion.finishing import COARSE, with_coarse
 from flawsmith.methods.diffusion.options import DiffusionOptions
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
-from flawsmith.methods.diffusion.tiles import COARSE, Canvas, paste, resized, tiles, with_coarse
+from flawsmith.methods.diffusion.tiles import resized, tiles
 from flawsmith.records import Request, Sample
 
 SIZE = 64

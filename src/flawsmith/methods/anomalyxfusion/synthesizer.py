@@ -30,9 +30,9 @@ from flawsmith.methods.anomalyxfusion.reweighting import reweighted
 from flawsmith.methods.anomalyxfusion.tokens import NullTokens, SemanticTokens, TextureTokens
 from flawsmith.methods.base import Learns
 from flawsmith.methods.diffusion.appearance import AppearanceStats, appearance_of
+from flawsmith.methods.diffusion.canvas import Canvas
 from flawsmith.methods.diffusion.options import DiffusionConfig, DiffusionOptions
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
-from flawsmith.methods.diffusion.tiles import Canvas
 from flawsmith.records import Request, Sample
 
 PROMPTS = (  # {} is where the tokens go, or "a defect"; sampling uses the first

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,20 +32,11 @@ from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.masks.growth import Spread
 from flawsmith.methods import base
 from flawsmith.methods.analogy.synthesizer import Analogy
-from flawsmith.methods.classic.patches import is_grey
-from flawsmith.methods.diffusion import sketches
-from flawsmith.methods.diffusion.appearance import AppearanceStats, appearance_of, match_contrast
+from flawsmith.methods.diffusion.appearance import AppearanceStats, appearance_of
+from flawsmith.methods.diffusion.canvas import Canvas, begins_real, cut, paste
+from flawsmith.methods.diffusion.finishing import finish
 from flawsmith.methods.diffusion.options import FAST, REFERENCE, DiffusionConfig, DiffusionOptions
-from flawsmith.methods.diffusion.tiles import (
-    Canvas,
-    only_real_change,
-    paste,
-    reduction,
-    resized,
-    tiles,
-    with_coarse,
-    with_grain,
-)
+from flawsmith.methods.diffusion.tiles import resized
 from flawsmith.records import Request, Sample
 
 BATCH = 8  # windows per forward pass, where the memory allows
@@ -265,7 +255,7 @@ class DiffusionSynthesizer(base.Synthesizer):
         A real defect that is carried whole stays as it is: a cut lead, painted over, is neither lead nor gap.
         """
         chosen: Any = self.parse_options(options, base=self.options)
-        whole = [request.warp is not None and request.whole and self._real(request, chosen) for request in requests]
+        whole = [request.warp is not None and request.whole and begins_real(request, chosen) for request in requests]
         limits = {key: getattr(chosen, key) for key in base.Options.model_fields}
         laid = iter(Analogy(**limits).generate([r for r, carried in zip(requests, whole, strict=True) if carried]))
         rest = iter(self._painted([r for r, carried in zip(requests, whole, strict=True) if not carried], chosen))
@@ -325,48 +315,8 @@ class DiffusionSynthesizer(base.Synthesizer):
             self._paint(part, turn, options)
 
     def _canvas(self, request: Request, options: Any) -> Canvas:
-        size = self.backbone.size
-        shrink = reduction(request.mask, size, options.max_reduction)
-        area = (
-            compose.Window(0, 0, *request.mask.shape)
-            if options.window == "full"
-            else compose.window(request.mask, round(size * shrink), options.context)
-        )
-        mask = request.mask[area.slices]
-        pixels = request.normal.image[area.slices].copy()
-        name = request.normal.category, request.defect_type
-        sketch = start = None
-        wordless = not request.caption and request.reference is None and self._told_by_name(*name)
-        if wordless or options.start == "painted":
-            sketch = sketches.painted(request, area, pixels, mask)
-            start = sketch.image if options.start == "painted" else None
-        elif options.start == "reference":
-            start = sketches.laid(request, area, pixels, mask)
-        elif self._real(request, options):
-            start = sketches.analogous(request, area, pixels, mask)
-        if wordless and sketch is not None:
-            request = replace(request, caption=sketch.caption)
-        exemplar = request.reference or (sketch if wordless else None)
-        cut = [area] if options.window == "full" else tiles(mask, size, options.context, shrink)
-        draft = None
-        if self.backbone.takes_drafts and options.draft != "none":
-            draft = sketches.draft(options.draft, request, area, pixels, mask)
-        return Canvas(request, area, pixels, mask, cut, start, draft, exemplar)
-
-    def _real(self, request: Request, options: Any) -> bool:
-        """Whether a request's image begins from the texture of real defects."""
-        if request.reference is None or not options.follows:
-            return False
-        return options.start == "analogy" or not self._words_decide(request)
-
-    def _words_decide(self, request: Request) -> bool:
-        """Whether a request's words are the user's own, and not what is said of each defect of its type; or they tell
-        of a whole component, which has no texture of its own.
-        """
-        if captions.logical(request.caption or request.defect_type):
-            return True
-        own = super().default_caption(request.normal.category, request.defect_type)
-        return request.caption not in ("", own, "" if request.reference is None else request.reference.caption)
+        by_name = self._told_by_name(request.normal.category, request.defect_type)
+        return cut(request, self.backbone, options, by_name)
 
     @staticmethod
     def _hole(canvas: Canvas, turn: int) -> np.ndarray:
@@ -416,33 +366,7 @@ class DiffusionSynthesizer(base.Synthesizer):
             return tensors.to_images(backbone.decode(latents))
 
     def _finish(self, canvas: Canvas, options: Any) -> Sample:
-        request, view = canvas.request, canvas.area.slices
-        normal = np.ascontiguousarray(request.normal.image[view])
-        painted = canvas.pixels
-        if is_grey(normal):  # a grey camera sees no colour
-            painted = np.repeat(painted.mean(axis=2, keepdims=True).round().astype(np.uint8), 3, axis=2)
         strength = self.contrast_strength(options)
-        if options.follows and canvas.start is not None:  # light and colour are real, and of this photograph
-            painted = with_coarse(canvas.start, painted, canvas.mask, strength)
-            strength = 0.0
-        appearance = self.appearance(canvas) if strength and canvas.mask.any() else None
-        if appearance is not None:
-            painted = match_contrast(normal, painted, canvas.mask, appearance, strength)
-        if options.keep_grain:
-            painted = with_grain(normal, painted, canvas.mask)
-        painted = only_real_change(normal, painted, canvas.mask, options.threshold)
-        limits = options.tolerance, options.min_visibility, options.min_share
-        if request.severity is not None:
-            painted = compose.at_severity(normal, painted, canvas.mask, request.severity, *limits)
-        elif request.contrast != 1:
-            painted = compose.strengthened(normal, painted, canvas.mask, request.contrast, *limits)
-        done = compose.finish(normal, painted, canvas.mask, *limits)
-        image = request.normal.image.copy()
-        label = np.zeros(request.mask.shape, dtype=bool)
-        info: dict[str, Any] = {"window": canvas.area.as_list(), "tiles": len(canvas.tiles), "scores": done.scores}
-        info["runtime"] = described(self.backbone, self.denoiser(options))
-        if done.rejected:
-            info["rejected"] = done.rejected
-        else:
-            image[view], label[view] = done.image, done.label
-        return Sample(image, label, request.normal.category, request.defect_type, request.caption, info)
+        appearance = self.appearance(canvas) if strength and canvas.mask.any() and not canvas.real else None
+        facts = {"runtime": described(self.backbone, self.denoiser(options))}
+        return finish(canvas, options, strength, appearance, facts)

@@ -38,6 +38,7 @@ ONE_CLASS_DIVISION = "datasets/test_one_class_export.py::test_"
 LOCO = "datasets/test_mvtec_loco.py::test_"
 STRUCTURE = "test_structure.py::test_"
 GROWTH = "test_growth.py::test_"
+RIMS = "test_rims.py::test_"
 TOOLS = "datasets/test_annotation_tools.py::test_"
 MEND = "datasets/test_mend.py::test_"
 REPORT = "report/test_report_page.py::test_"
@@ -114,6 +115,24 @@ MUTATIONS = {
             ("a large real one is made smaller", "max(1.0, WIDEST / own)", "WIDEST / own")],
         GROWTH + "what_shows_the_background_or_is_black_and_white_keeps_its_contrast": [
             ("the background behind a bite is made darker", "0.0 if fixed or 0 in contrasts", "0.0 if 0 in contrasts")],
+    },
+    "masks/rims.py": {
+        RIMS + "the_rim_is_the_side_that_meets_the_edge_and_looks_out": [
+            ("the way out points inwards", "out = -np.array(", "out = np.array("),
+            ("the rim is a corner of its side",
+             "int(np.argmin(np.hypot(rows - rows.mean(), columns - columns.mean())))", "0")],
+        RIMS + "what_lies_clear_of_the_edge_has_no_rim": [
+            ("what lies clear of the edge is moved there", "* ground.step > TOUCHES + ground.step", "< 0")],
+        RIMS + "poses_move_along_their_own_way_out_until_the_edge": [
+            ("what is turned goes the old way", "out = (linear @ self.outward) / scales[:, None]",
+             "out = np.repeat(self.outward[None], len(centres), axis=0)"),
+            ("the last point inside is taken for the edge", "steps[1:][nearest]", "steps[:-1][nearest] - 2")],
+    },
+    "masks/fitting.py": {
+        RIMS + "a_crack_from_the_edge_starts_at_an_edge_of_another_surface_and_one_inside_does_not": [
+            ("rims go anywhere", "if rim is None:", "if True:")],
+        RIMS + "a_region_inside_the_product_has_no_edge_of_its_own": [
+            ("a region's border is taken for an edge", "ground if rim is None or image is None else", "ground if True else")],
     },
     "masks/structure.py": {
         STRUCTURE + "a_cut_lead_is_structure_and_a_chip_in_the_plain_case_is_not": [

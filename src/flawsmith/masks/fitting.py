@@ -22,6 +22,7 @@ from flawsmith.masks.homes import Homes
 from flawsmith.masks.options import MINIMUM, MaskOptions, log_uniform
 from flawsmith.masks.placement import Ground, sample_points
 from flawsmith.masks.reshape import reshape
+from flawsmith.masks.rims import Rim
 from flawsmith.masks.scene import Surroundings, turns
 from flawsmith.masks.segment import foreground
 from flawsmith.records import Sample
@@ -115,12 +116,15 @@ def move(
     piece = Piece.of(mask, real, old)
     seed = int(rng.integers(0, 2**31))
     breaks = cache(partial(meets_edge, mask, reference.image))  # looked for when it matters
+    rim = None if homes is None else Rim.of(homes.first, real, mask, piece.middle)
+    product = ground if rim is None or image is None else Ground.of(foreground(image) | ground.allowed)
     for attempt in range(4):
         poses = _first(old, new, piece, ground, rng, options, attempt, image is None)
         if homes is not None:
             poses = replace(poses, centres=homes.seek(poses.centres, ground, HOME, rng))
+        at_edge = partial(_at_edge, rim, piece, ground, product)
         poses, share, cost = _improved(
-            poses, partial(_judge, piece, new, ground, homes), piece, ground, loose, rng, options
+            at_edge(poses), partial(_judge, piece, new, ground, homes), at_edge, piece, ground, loose, rng, options
         )
         usable = share >= min(0.85, float(share.max()))
         best = float(cost[usable].min())
@@ -166,6 +170,7 @@ def _judge(
 def _improved(
     poses: Poses,
     judge: Callable[[Poses, int], tuple[np.ndarray, np.ndarray]],
+    at_edge: Callable[[Poses], Poses],
     piece: Piece,
     ground: Ground,
     loose: float,
@@ -179,9 +184,20 @@ def _improved(
         liked = cost if loose == 0 else cost + rng.exponential(loose, len(cost))
         chosen = np.argsort(np.where(usable, liked, np.inf), kind="stable")[:KEPT]
         shift = (ground.step + 0.1 * math.sqrt(piece.size)) / (1 + number)
-        poses = _changed(poses, chosen, shift, rng, options)
+        poses = at_edge(_changed(poses, chosen, shift, rng, options))
         share, cost = judge(poses, FINE_POINTS)
     return poses, share, cost
+
+
+def _at_edge(rim: Rim | None, piece: Piece, ground: Ground, product: Ground, poses: Poses) -> Poses:
+    """The poses moved so that what met the object's edge meets the product's, but where that leaves the ground."""
+    if rim is None:
+        return poses
+    moved = replace(poses, centres=poses.centres + rim.shifts(poses.centres, poses.linear, poses.scales, product))
+    rough = piece.inner[:, :: max(1, piece.inner.shape[1] // ROUGH_POINTS)]
+    before, after = (ground.lookup(*np.moveaxis(p.place(rough), 1, 0)).mean(axis=1) for p in (poses, moved))
+    kept = (after < 0.5 * before)[:, None]
+    return replace(poses, centres=np.where(kept, poses.centres, moved.centres))
 
 
 def _other_part(real: np.ndarray, shape: np.ndarray, old: Surroundings, new: Surroundings) -> float:

@@ -17,11 +17,12 @@ PLACE_COST = 12.0  # for being a fifth of the object away from where real defect
 
 @dataclass(frozen=True)
 class Homes:
-    """Where real defects were on their objects: `places` (n, 2) as shares of the object's box, and how deep in it the
-    first one's pixels lay (three quantiles, 1 = as deep as can be).
+    """Where real defects were on their objects: `places` (n, 2) as shares of the object's box; of the first one its
+    object, and how deep in it its pixels lay (three quantiles, 1 = as deep as can be).
     """
 
     places: np.ndarray
+    first: Ground
     depth: np.ndarray
     spread: float
 
@@ -30,16 +31,15 @@ class Homes:
         """From whole photographs; None where the first is a part of one."""
         if "whole" in samples[0].info:
             return None
-        places, depth = [], np.zeros(3)
-        for index, sample in enumerate(samples):
+        found = []
+        for sample in samples:
             if "whole" in sample.info or not sample.mask.any():
                 continue
             ground = Ground.of(foreground(sample.image) | sample.mask)
-            points = np.stack(sample_points(sample.mask)).astype(np.float64)
-            places.append((points.mean(axis=1) - ground.corner) / ground.size)
-            if index == 0:
-                depth = _quantiles(ground, points[None])[0]
-        return cls(np.array(places), depth, spread)
+            found.append((ground, np.stack(sample_points(sample.mask)).astype(np.float64)))
+        places = [(points.mean(axis=1) - ground.corner) / ground.size for ground, points in found]
+        first, points = found[0]
+        return cls(np.array(places), first, _quantiles(first, points[None])[0], spread)
 
     def seek(self, centres: np.ndarray, ground: Ground, kept: int, rng: np.random.Generator) -> np.ndarray:
         """Centres (K, 2) of poses; all but the first `kept` and a share of `spread` of them move to about the homes."""

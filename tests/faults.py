@@ -132,7 +132,8 @@ MUTATIONS = {
         RIMS + "a_crack_from_the_edge_starts_at_an_edge_of_another_surface_and_one_inside_does_not": [
             ("rims go anywhere", "if rim is None:", "if True:")],
         RIMS + "a_region_inside_the_product_has_no_edge_of_its_own": [
-            ("a region's border is taken for an edge", "ground if rim is None or image is None else", "ground if True else")],
+            ("a region's border is taken for an edge", "ground if rim is None or image is None else",
+             "ground if True else")],
     },
     "masks/structure.py": {
         STRUCTURE + "a_cut_lead_is_structure_and_a_chip_in_the_plain_case_is_not": [

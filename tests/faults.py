@@ -574,6 +574,10 @@ MUTATIONS = {
         ANALOGY_BY_HAND + "a_strip_gives_back_every_pixel_where_it_took_it": [
             ("rolled back a pixel aside",
              "row = (across + self.reach)[good]", "row = (across + self.reach + 1)[good]")],
+        ANALOGY_BY_HAND + "a_crack_grown_thicker_has_one_dark_core": [
+            ("a thicker line keeps its rims", "1.0 if like is None else", "1.0 if True else")],
+        ANALOGY_BY_HAND + "a_line_of_another_width_has_its_exemplars_profile_stretched": [
+            ("rolled back in rows of a pixel", "(gap * normal).sum(axis=1) / self.step", "(gap * normal).sum(axis=1)")],
     },
     "masks/reshape.py": {
         ANALOGY + "new_shapes_are_new": [

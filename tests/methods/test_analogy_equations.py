@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -123,7 +125,7 @@ def test_homes_charge_for_depth_and_for_distance() -> None:
     allowed = np.zeros((100, 140), bool)
     allowed[10:90, 20:120] = True
     ground = Ground.of(allowed)
-    homes = Homes(np.array([[0.5, 0.5]]), np.array([0.2, 0.5, 0.8]), spread=0.25)
+    homes = Homes(np.array([[0.5, 0.5]]), np.array([0.2, 0.5, 0.8]), spread=0.25, first=ground)
     deepest = float(ground.depth.max())
     points = np.array([[[70.0] * 9, [50.0] * 9], [[30.0] * 9, [50.0] * 9]])  # the middle, and ten pixels from the left
     centres = points.mean(axis=2)
@@ -136,12 +138,12 @@ def test_homes_charge_for_depth_and_for_distance() -> None:
 
 def test_centres_move_to_the_homes_unless_they_are_kept_or_may_be_anywhere() -> None:
     ground = Ground.of(np.ones((100, 200), bool))
-    homes = Homes(np.array([[0.25, 0.75]]), np.zeros(3), spread=0.0)
+    homes = Homes(np.array([[0.25, 0.75]]), np.zeros(3), spread=0.0, first=ground)
     far = np.tile([190.0, 5.0], (400, 1))
     moved = homes.seek(far, ground, 3, np.random.default_rng(0))
     assert np.array_equal(moved[:3], far[:3])
     assert np.allclose(moved[3:].mean(axis=0), [50, 75], atol=1.5) and moved[3:, 0].std() < 0.05 * 200
-    anywhere = Homes(homes.places, homes.depth, spread=1.0).seek(far, ground, 0, np.random.default_rng(0))
+    anywhere = replace(homes, spread=1.0).seek(far, ground, 0, np.random.default_rng(0))
     assert np.array_equal(anywhere, far)
 
 
@@ -153,3 +155,29 @@ def test_a_strip_gives_back_every_pixel_where_it_took_it() -> None:
     back, reached = strip.give(strip.take(slope), mask > 0)
     gap = np.abs(back - slope)[mask > 0]
     assert reached[mask > 0].all() and np.quantile(gap, 0.9) < 0.4  # an eighth of a pixel, but at the line's ends
+
+
+@pytest.mark.parametrize("wider", [0.5, 1.0, 2.0])
+def test_a_line_of_another_width_has_its_exemplars_profile_stretched(wider: float) -> None:
+    """Across a strip that is told another width a row is so many pixels; a wave across comes back as it was."""
+    mask = np.zeros((80, 160), bool)
+    mask[34:46, 20:140] = True
+    plain = Strip(mask)
+    strip = Strip(mask, like=plain.half / wider)
+    assert strip.step == pytest.approx(wider) and (strip.reach - 6) * wider == pytest.approx(plain.half, abs=wider)
+    across = np.repeat(np.arange(80.0, dtype=np.float32)[:, None, None], 160, axis=1)
+    rows = strip.take(across)[:, 60, 0]
+    assert np.allclose(np.abs(np.diff(rows)), wider, atol=0.01)
+    back, reached = strip.give(strip.take(across), mask)
+    assert reached[mask].all() and np.abs(back - across)[:, 30:130][mask[:, 30:130]].max() < 0.05
+
+
+def test_a_crack_grown_thicker_has_one_dark_core() -> None:
+    """Of 3 in 5 px, so about 7 in 12."""
+    image, normal = (np.full((90, 120, 3), 150, np.uint8) for _ in range(2))
+    thin, thick = np.zeros((90, 120), bool), np.zeros((90, 120), bool)
+    image[:, 59:62], thin[10:80, 58:63], thick[10:80, 40:52] = 40, True, True
+    request = Request(Sample(normal, ~thick & thick, "part"), thick, "crack", "", Sample(image, thin, "part"), 0)
+    made = Analogy().generate([request])[0]
+    dark = np.flatnonzero(made.image[20:70, 40:52].mean(axis=(0, 2)) < 110)
+    assert made.info["unrolled"] and np.ptp(dark) == len(dark) - 1 and 6 <= len(dark) <= 9

@@ -17,14 +17,14 @@ PLACE_COST = 12.0  # for being a fifth of the object away from where real defect
 
 @dataclass(frozen=True)
 class Homes:
-    """Where real defects were on their objects: `places` (n, 2) as shares of the object's box; of the first one its
-    object, and how deep in it its pixels lay (three quantiles, 1 = as deep as can be).
+    """Where real defects were on their objects: `places` (n, 2) as shares of the object's box, and how deep in it the
+    first one's pixels lay (three quantiles, 1 = as deep as can be). `first`: that one's object.
     """
 
     places: np.ndarray
-    first: Ground
     depth: np.ndarray
     spread: float
+    first: Ground
 
     @classmethod
     def of(cls, samples: Sequence[Sample], spread: float) -> Homes | None:
@@ -39,7 +39,7 @@ class Homes:
             found.append((ground, np.stack(sample_points(sample.mask)).astype(np.float64)))
         places = [(points.mean(axis=1) - ground.corner) / ground.size for ground, points in found]
         first, points = found[0]
-        return cls(np.array(places), first, _quantiles(first, points[None])[0], spread)
+        return cls(np.array(places), _quantiles(first, points[None])[0], spread, first)
 
     def seek(self, centres: np.ndarray, ground: Ground, kept: int, rng: np.random.Generator) -> np.ndarray:
         """Centres (K, 2) of poses; all but the first `kept` and a share of `spread` of them move to about the homes."""

@@ -1,7 +1,9 @@
 """Thin defects unrolled along their centre lines, so that a crack is synthesised along a crack, whatever its bends.
 
 A strip has the line's length as its columns and a pixel of the photograph as a pixel: nothing is reduced. Its rows run
-across, from the side the light comes from (above and left) to the other.
+across, from the side the light comes from (above and left) to the other; those of a line of another width than the
+exemplar's lie closer or wider, or a crack grown thicker would have its dark core twice, as far from each of its borders
+as the real one's was.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from flawsmith.methods.analogy.guidance import signed_distance
 THIN = 12.0  # pixels across, at most
 LONG = 5.0  # length over width, at least
 AROUND = 6  # pixels beside a line that belong to its strip
+ALIKE, MOST = 1.15, 2.5  # factor between two widths below which rows stay pixels, and the largest that is followed
 
 
 def centre_lines(mask: np.ndarray) -> list[np.ndarray]:
@@ -48,12 +51,17 @@ def is_thin(mask: np.ndarray) -> bool:
 
 
 class Strip:
-    """The lines of one mask laid out side by side: `take` unrolls an array of its window, `give` rolls one back."""
+    """The lines of one mask laid out side by side: `take` unrolls an array of its window, `give` rolls one back.
 
-    def __init__(self, mask: np.ndarray, mirrored: bool = False) -> None:
+    like: half the width in pixels that the strip shall have in rows; without it a row is a pixel.
+    """
+
+    def __init__(self, mask: np.ndarray, mirrored: bool = False, like: float | None = None) -> None:
         lines = centre_lines(mask)
-        half = float(signed_distance(np.pad(mask, 1)).max())
-        self.reach = int(np.ceil(half)) + AROUND
+        self.half = float(signed_distance(np.pad(mask, 1)).max())
+        wider = 1.0 if like is None else float(np.clip(self.half / like, 1 / MOST, MOST))
+        self.step = wider if max(wider, 1 / wider) > ALIKE else 1.0  # pixels from row to row
+        self.reach = int(np.ceil(self.half / self.step)) + AROUND
         points, normals, along = [], [], []
         for line in lines:
             slope = np.gradient(ndimage.gaussian_filter1d(line, 3, axis=0, mode="nearest"), axis=0)
@@ -72,7 +80,7 @@ class Strip:
         self.at = self._joined(points)
         self.normals = self._joined(normals)
         self.real = self._joined([np.ones(len(line)) for line in points], edge=False) > 0
-        rows = np.arange(-self.reach, self.reach + 1)
+        rows = self.step * np.arange(-self.reach, self.reach + 1)
         self.x = (self.at[None, :, 0] + rows[:, None] * self.normals[None, :, 0]).astype(np.float32)
         self.y = (self.at[None, :, 1] + rows[:, None] * self.normals[None, :, 1]).astype(np.float32)
         self.shape = mask.shape
@@ -106,7 +114,7 @@ class Strip:
         which = index[rows[y, x], columns[y, x]]
         gap = np.stack([x, y], axis=1) - self.at[which]
         normal = self.normals[which]
-        across = (gap * normal).sum(axis=1)
+        across = (gap * normal).sum(axis=1) / self.step
         ahead = (gap * np.stack([normal[:, 1], -normal[:, 0]], axis=1)).sum(axis=1)
         reached = np.zeros(mask.shape, dtype=bool)
         good = np.abs(across) <= self.reach - 1

@@ -217,8 +217,8 @@ def _unrolled(
     target: Lit, sources: list[Lit], margin: int, levels: int, weights: Weights, rng: np.random.Generator, options: Any
 ) -> np.ndarray:
     """The hole painted along its line, (h, w, C) float32: thin defects are unrolled to strips first, the hole too."""
-    goal = Strip(target.mask)
     strips = [Strip(lit.mask, bool(rng.random() < 0.5)) for lit in sources]
+    goal = Strip(target.mask, like=float(np.mean([strip.half for strip in strips])))
     sides = [lit.unrolled(strip).source(options, strip.along) for lit, strip in zip(sources, strips, strict=True)]
     side = _padded(target.unrolled(goal).target(options, rng, goal.along), 2**levels)
     painted, _ = synthesise(side, stacked(sides, margin), levels, rng, weights)

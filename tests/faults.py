@@ -336,9 +336,12 @@ MUTATIONS = {
         TILES + "a_window_goes_on_from_what_the_one_before_has_painted": [
             ("no margin is left to the next window", "max(4, side // 16)", "0")],
         INPAINT + "painting_begins_from_real_texture_but_where_the_users_words_decide": [
-            ("the reference's pixels follow where words decide", "or not words_decide(request)", "or True"),
-            ("a missing part gets a texture", "if captions.logical(request.caption or request.defect_type):",
-             "if False:")],
+            ("the reference's pixels follow where words decide",
+             'if request.caption not in ("", own, request.reference.caption):', "if False:"),
+            ("a missing part gets a texture",
+             "request.whole or not captions.logical(request.caption or request.defect_type)", "True"),
+            ("a misplaced part that is carried whole is painted from noise", "return request.whole or not",
+             "return not")],
     },
     "methods/diffusion/finishing.py": {
         TILES + "what_is_coarse_is_the_starts_and_what_is_fine_the_paintings": [

@@ -226,6 +226,9 @@ def test_painting_begins_from_real_texture_but_where_the_users_words_decide(fold
     lost = "the nut is missing"  # by the reference's own words: a whole part has no texture
     gone = replace(plain, caption=lost, reference=replace(told, caption=lost))
     assert np.array_equal(made.generate([gone])[0].image, made.generate([gone], start="noise")[0].image)
+    mask, warp = draw("whole", np.ones((60, 90), bool), np.random.default_rng(1), reference=told)
+    laid = replace(gone, mask=mask, warp=warp, whole=True)  # but where a real one is carried
+    assert np.array_equal(made.generate([laid])[0].image, made.generate([laid], start="analogy")[0].image)
     how = [made.parse_options({"start": start}).noised for start in ("auto", "reference", "normal")]
     assert how == [0.3, 0.5, 0.7] and made.parse_options({"strength": 0.2, "start": "normal"}).noised == 0.2
 

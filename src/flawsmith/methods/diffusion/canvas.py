@@ -73,20 +73,19 @@ def cut(request: Request, backbone: Backbone, options: Any, by_name: bool) -> Ca
 
 
 def begins_real(request: Request, options: Any) -> bool:
-    """Whether a request's image begins from the texture of real defects."""
+    """Whether a request's image begins from the texture of real defects.
+
+    Not where its words are the user's own, and not what is said of each defect of its type; nor where they tell of a
+    whole component, which has no texture of its own, unless a real one is carried whole.
+    """
     if request.reference is None or not options.follows:
         return False
-    return options.start == "analogy" or not words_decide(request)
-
-
-def words_decide(request: Request) -> bool:
-    """Whether a request's words are the user's own, and not what is said of each defect of its type; or they tell of a
-    whole component, which has no texture of its own.
-    """
-    if captions.logical(request.caption or request.defect_type):
+    if options.start == "analogy":
         return True
     own = captions.sentence(request.normal.category, request.defect_type)
-    return request.caption not in ("", own, "" if request.reference is None else request.reference.caption)
+    if request.caption not in ("", own, request.reference.caption):
+        return False
+    return request.whole or not captions.logical(request.caption or request.defect_type)
 
 
 def paste(canvas: Canvas, turn: int, context: np.ndarray, window: np.ndarray, options: Any) -> None:

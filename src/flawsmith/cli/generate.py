@@ -11,7 +11,6 @@ from flawsmith.cli import terminal
 from flawsmith.cli.options import Backbone, Category, Config, Device, GroupBy, Memory, Runtime
 
 if TYPE_CHECKING:
-    from flawsmith.config import GenerateConfig
     from flawsmith.generation.run import Summary
 
 
@@ -245,7 +244,7 @@ def generate(
     dials = {"size": _span(size, "--size"), "elongation": _span(elongation, "--elongation"), "place": place}
     masks = [f"mask.{key}={value}" for key, value in dials.items() if value is not None]
     settings = configs.load(configs.GenerateConfig, values, config, [*masks, *(set_ or ()), *options])
-    settings, proposed = _proposed(settings.gated())
+    settings = settings.gated()
     refuse_device(settings.device)
     said = datasets.told(settings.normal)
     terminal.notes([said] if ": " in said else [])  # nobody named the reader
@@ -257,7 +256,7 @@ def generate(
         count = jobs_of(Blocks(made, loader, synthesizer, None), len(made.jobs))
         by = f"Ray actors ({settings.ray})" if settings.ray else "one process"
         typer.echo(f"Painted by {count} worker processes." if count > 1 else f"Painted by {by}.")
-        terminal.notes([*made.notes, *proposed])
+        terminal.notes(made.notes)
         return
     with terminal.progress() as bar:
         task = bar.add_task(settings.method, total=None)
@@ -270,19 +269,8 @@ def generate(
         reasons = "; ".join(f"{reason}: {count}" for reason, count in summary.reasons.items())
         terminal.say(f"{summary.rejected} refused after all redraws: {reasons}.", "yellow")
     _account(summary)
-    terminal.notes([*summary.notes, *proposed])
+    terminal.notes(summary.notes)
     typer.echo(f"Look at them: flawsmith show {summary.out}")
-
-
-def _proposed(settings: GenerateConfig) -> tuple[GenerateConfig, list[str]]:
-    """`--reference-mask auto`: a mask is proposed, written beside the output folder and taken; what to say of it."""
-    if settings.reference is None or str(settings.reference_mask) != "auto":
-        return settings, []
-    from flawsmith.masks.propose import write_proposal
-
-    mask, shown = write_proposal(settings.reference, settings.out)
-    note = f"The reference's mask was proposed: look at {shown}, and where it is wrong, correct {mask}."
-    return settings.model_copy(update={"reference_mask": mask}), [note]
 
 
 def _span(text: str | None, option: str) -> list[float] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from flawsmith.generation.jobs import shuffled
 from flawsmith.generation.loading import Loader
 from flawsmith.generation.planning import Plan, plan
 from flawsmith.generation.tally import Tally
+from flawsmith.masks import propose
 from flawsmith.methods.base import Synthesizer
 from flawsmith.records import GOOD, Job, Progress, Record
 
@@ -38,7 +39,14 @@ class Summary:
 
 
 def prepare(config: GenerateConfig, progress: Progress | None = None) -> tuple[Plan, Synthesizer, Loader]:
-    """Read, plan and check: every refusal that can be known before slow work happens here, and nothing is written."""
+    """Read, plan and check: every refusal that can be known before slow work happens here, nothing is written but a
+    proposed reference mask.
+    """
+    notes = []
+    if str(config.reference_mask) == "auto" and config.reference is not None:
+        mask, shown = propose.write_proposal(config.reference, config.out)
+        config = config.model_copy(update={"reference_mask": mask})
+        notes.append(f"The reference's mask was proposed: look at {shown}, and where it is wrong, correct {mask}.")
     _check_mask(config)
     synthesizer = load(config)
     executors.refuse_jobs(config, synthesizer)
@@ -55,7 +63,7 @@ def prepare(config: GenerateConfig, progress: Progress | None = None) -> tuple[P
         job = singles.get(defect)
         if job and synthesizer.learns == "nothing" and defect not in (synthesizer.types(job.normal.category) or defect):
             synthesizer.generate([loader.request(job)])
-    return made, synthesizer, loader
+    return replace(made, notes=[*made.notes, *notes]), synthesizer, loader
 
 
 def _check_mask(config: GenerateConfig) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fakes
+import flawsmith
 from flawsmith import images
 from flawsmith.errors import FlawsmithError
 from flawsmith.masks.propose import propose, write_proposal
@@ -57,3 +58,13 @@ def test_the_proposal_is_shown_beside_the_output(tmp_path: Path) -> None:
     with pytest.raises(FlawsmithError, match="paint one"):
         write_proposal(plain, tmp_path / "other")
     assert not (tmp_path / "other-reference-mask.png").exists()
+
+
+def test_python_takes_a_proposal_as_the_command_does(tmp_path: Path) -> None:
+    image, _ = fakes.with_defect(surface(3), "hole", 3)
+    bad = fakes.save(tmp_path / "part.png", image)
+    for seed in range(2):
+        fakes.save(tmp_path / "photos" / f"{seed}.png", surface(seed))
+    own = {"reference": bad, "reference_mask": "auto", "n": 1, "gate": "off"}
+    made = flawsmith.generate("copypaste", f"folder:{tmp_path / 'photos'}", tmp_path / "out", **own)
+    assert made.kept == 1 and any("out-reference-mask.png" in note for note in made.notes)

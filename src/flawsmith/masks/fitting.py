@@ -118,11 +118,11 @@ def move(
     breaks = cache(partial(meets_edge, mask, reference.image))  # looked for when it matters
     rim = None if homes is None else Rim.of(homes.first, real, mask, piece.middle)
     product = ground if rim is None or image is None else Ground.of(foreground(image) | ground.allowed)
+    at_edge = partial(_at_edge, rim, piece, ground, product)
     for attempt in range(4):
         poses = _first(old, new, piece, ground, rng, options, attempt, image is None)
         if homes is not None:
             poses = replace(poses, centres=homes.seek(poses.centres, ground, HOME, rng))
-        at_edge = partial(_at_edge, rim, piece, ground, product)
         poses, share, cost = _improved(
             at_edge(poses), partial(_judge, piece, new, ground, homes), at_edge, piece, ground, loose, rng, options
         )

@@ -572,6 +572,11 @@ MUTATIONS = {
             ("the surroundings' shading is not put back", "* scale * divisor**options.match, here)", "* scale, here)")],
         ANALOGY_BY_HAND + "the_texture_is_mostly_of_another_defect_than_the_shape": [
             ("a defect lends shape and texture", "OWN * (number == 0)", "-OWN * (number == 0)")],
+        ANALOGY_BY_HAND + "a_line_is_painted_with_the_texture_of_lines": [
+            ("a blob lends a line its texture", "SHAPE * rounder", "0 * rounder")],
+        ANALOGY_BY_HAND + "an_exemplar_is_as_large_as_it_will_be_on_a_photograph_of_another_resolution": [
+            ("exemplars are compared at their own resolution",
+             'larger = enlargement(request.mask.size / one.info["whole"])', "larger = 1")],
     },
     "methods/analogy/strips.py": {
         ANALOGY_BY_HAND + "a_strip_gives_back_every_pixel_where_it_took_it": [
@@ -579,6 +584,8 @@ MUTATIONS = {
              "row = (across + self.reach)[good]", "row = (across + self.reach + 1)[good]")],
         ANALOGY_BY_HAND + "a_crack_grown_thicker_has_one_dark_core": [
             ("a thicker line keeps its rims", "1.0 if like is None else", "1.0 if True else")],
+        ANALOGY_BY_HAND + "a_wide_crack_is_painted_along_its_line": [
+            ("only hair cracks are lines", "THIN = 32.0", "THIN = 12.0")],
         ANALOGY_BY_HAND + "a_line_of_another_width_has_its_exemplars_profile_stretched": [
             ("rolled back in rows of a pixel", "(gap * normal).sum(axis=1) / self.step", "(gap * normal).sum(axis=1)")],
     },
@@ -601,6 +608,9 @@ MUTATIONS = {
         GROWTH + "what_stands_out_more_shows_no_negative_of_the_photographs_texture": [
             ("texture appears as a negative", "normal if gain <= 1 else", "normal if gain else"),
             ("a fainter one hides the photograph", "normal if gain <= 1 else", "normal if gain <= 0 else")],
+        GROWTH + "nothing_becomes_black_or_white_by_standing_out_more": [
+            ("contrast grows in proportion", "rest = way * left**factor", "rest = way * (1 - factor * (1 - left))"),
+            ("highlights darken", "np.where(dark, rest, 255 - rest)", "rest")],
         COMPOSE + "a_window_has_context_times_the_box_around_its_middle": [
             ("windows without surroundings", "round(side * context)", "side"),
             ("squares by the shorter side", "sides = [max(sides)] * 2", "sides = [min(sides)] * 2")],

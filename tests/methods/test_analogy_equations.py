@@ -121,6 +121,34 @@ def test_the_texture_is_mostly_of_another_defect_than_the_shape() -> None:
     assert abs(np.mean(np.array(lent) == 50) - 1 / (1 + np.e)) < 0.08
 
 
+def bar(side: int, across: int, long: int) -> np.ndarray:
+    mask = np.zeros((side, side), bool)
+    mask[(side - across) // 2 :, (side - long) // 2 :][:across, :long] = True
+    return mask
+
+
+def lenders(mask: np.ndarray, *pool: np.ndarray) -> np.ndarray:
+    """How often each of the pool's masks, filled with its number, is the first to lend its texture to `mask`."""
+    samples = [Sample(np.full((*one.shape, 3), n, np.uint8), one, "w", "crack") for n, one in enumerate(pool)]
+    normal = Sample(np.zeros((*mask.shape, 3), np.uint8), np.zeros_like(mask), "w")
+    request = Request(normal, mask, "crack", "", samples[0], 0, None, tuple(samples[1:]))
+    made = Analogy()
+    lent = [made._choose(mask, request, np.random.default_rng(n), made.options)[0].image[0, 0, 0] for n in range(200)]
+    return np.bincount(lent, minlength=len(pool)) / 200
+
+
+def test_a_line_is_painted_with_the_texture_of_lines() -> None:
+    """A crack of 10 px follows one of 5 rather than a blob of 10, and a blob the blob."""
+    line, blob = bar(128, 5, 60), bar(128, 10, 16)
+    assert lenders(bar(128, 10, 100), line, blob)[0] > 0.9
+    assert lenders(bar(128, 14, 16), line, blob)[1] > 0.95
+
+
+def test_an_exemplar_is_as_large_as_it_will_be_on_a_photograph_of_another_resolution() -> None:
+    """Three times the side: 24 px follow the 8 of a small photograph, not the 12 of one that is as large."""
+    assert lenders(bar(192, 24, 27), bar(192, 12, 13), bar(64, 8, 9))[1] > 0.75
+
+
 def test_homes_charge_for_depth_and_for_distance() -> None:
     allowed = np.zeros((100, 140), bool)
     allowed[10:90, 20:120] = True
@@ -181,3 +209,14 @@ def test_a_crack_grown_thicker_has_one_dark_core() -> None:
     made = Analogy().generate([request])[0]
     dark = np.flatnonzero(made.image[20:70, 40:52].mean(axis=(0, 2)) < 110)
     assert made.info["unrolled"] and np.ptp(dark) == len(dark) - 1 and 6 <= len(dark) <= 9
+
+
+def test_a_wide_crack_is_painted_along_its_line() -> None:
+    """A dark core of 5 in 9 px, in a mask of 20: it is dark in the middle and bright beside, nowhere plain."""
+    image, normal = (np.full((140, 120, 3), 150, np.uint8) for _ in range(2))
+    thin, thick = np.zeros((140, 120), bool), np.zeros((140, 120), bool)
+    image[:, 58:63], thin[10:130, 56:65], thick[10:130, 40:60] = 40, True, True
+    request = Request(Sample(normal, ~thick & thin, "part"), thick, "crack", "", Sample(image, thin, "part"), 0)
+    made = Analogy().generate([request])[0]
+    across = made.image[20:120, 40:60].mean(axis=(0, 2))
+    assert made.info["unrolled"] and across[8:12].max() < 60 and across[[1, 2, -3, -2]].min() > 130

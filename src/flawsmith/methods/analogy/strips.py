@@ -16,7 +16,7 @@ from skimage.morphology import skeletonize
 
 from flawsmith.methods.analogy.guidance import signed_distance
 
-THIN = 12.0  # pixels across, at most
+THIN = 32.0  # pixels across, at most
 LONG = 5.0  # length over width, at least
 AROUND = 6  # pixels beside a line that belong to its strip
 ALIKE, MOST = 1.15, 2.5  # factor between two widths below which rows stay pixels, and the largest that is followed

@@ -28,6 +28,7 @@ from flawsmith.methods.classic.copypaste import CopyPaste, CopyPasteOptions
 from flawsmith.records import Request, Sample
 
 NEAR = 64  # pixels around an exemplar that are looked at
+SHAPE = 2.0  # what a blob costs that is to lend a line its texture, or the other way round, per factor e
 OWN = 0.6  # what makes the exemplar another one than the shape is from, where another fits
 
 
@@ -79,15 +80,20 @@ class Analogy(base.Synthesizer):
         return analogy(normal, mask, chosen, rng, options, scales)
 
     def _choose(self, mask: np.ndarray, request: Request, rng: np.random.Generator, options: Any) -> list[Sample]:
-        """The exemplars: those about as large as the mask first, others before the one whose shape is used."""
+        """The exemplars: those about as large and slender as the mask first, others before the one whose shape is used.
+
+        Sizes are those on this photograph: one of another resolution enlarges an exemplar.
+        """
         assert request.reference is not None  # it needs one
         pool = [_near(request.reference), *(_near(other) for other in request.others if other.mask.any())]
         own = np.log([exemplars.thickness(mask), mask.sum()])
         apart = []
         for number, one in enumerate(pool):
-            more = np.log([exemplars.thickness(one.mask), one.mask.sum()]) - own
+            larger = enlargement(request.mask.size / one.info["whole"])
+            more = np.log([larger * exemplars.thickness(one.mask), larger**2 * one.mask.sum()]) - own
             cost = np.where(more < 0, -2 * more, more)  # a smaller exemplar would have to be repeated
-            apart.append(float(cost @ (1.0, 0.4)) + OWN * (number == 0) - 0.6 * rng.gumbel())
+            rounder = abs(float(more[1] - 2 * more[0]))  # of the areas in squares of the widths
+            apart.append(float(cost @ (1.0, 0.4)) + SHAPE * rounder + OWN * (number == 0) - 0.6 * rng.gumbel())
         return [pool[index] for index in np.argsort(apart, kind="stable")[: options.exemplars]]
 
 

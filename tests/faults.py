@@ -608,9 +608,6 @@ MUTATIONS = {
         GROWTH + "what_stands_out_more_shows_no_negative_of_the_photographs_texture": [
             ("texture appears as a negative", "normal if gain <= 1 else", "normal if gain else"),
             ("a fainter one hides the photograph", "normal if gain <= 1 else", "normal if gain <= 0 else")],
-        GROWTH + "nothing_becomes_black_or_white_by_standing_out_more": [
-            ("contrast grows in proportion", "rest = way * left**factor", "rest = way * (1 - factor * (1 - left))"),
-            ("highlights darken", "np.where(dark, rest, 255 - rest)", "rest")],
         COMPOSE + "a_window_has_context_times_the_box_around_its_middle": [
             ("windows without surroundings", "round(side * context)", "side"),
             ("squares by the shorter side", "sides = [max(sides)] * 2", "sides = [min(sides)] * 2")],

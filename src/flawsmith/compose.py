@@ -6,7 +6,6 @@ makes that the label, and restores every pixel outside it, so that the promise h
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -174,9 +173,7 @@ def at_severity(
     middle = max(mean, 1.5 * faint)
     low, high, way = (faint, middle, 2 * severity) if severity <= 0.5 else (middle, STRONG * middle, 2 * severity - 1)
     gain = low ** (1 - way) * high**way / mean
-    return _first_accepted(
-        normal, painted, mask, lambda factor: before + factor * change, gain, (tolerance, min_visibility, min_share)
-    )
+    return _moved(normal, painted, mask, change, gain, (tolerance, min_visibility, min_share))
 
 
 def strengthened(
@@ -191,40 +188,29 @@ def strengthened(
     """A painted window (h, w, 3) uint8 whose defect, in mask (h, w) bool, stands out `gain` times as much.
 
     Through a fainter one the photograph shows. A stronger one is farther from the photograph's level: farther from its
-    pixels, and their texture would appear as a negative. What it leaves of the way from the level to black, or to
-    white, is taken to the power `gain`, as layers that absorb light multiply: twice a half is a quarter, not black.
-    More where `finish` would refuse it.
+    pixels, and their texture would appear as a negative. More where `finish` would refuse it. Grey levels end at 0 and
+    255.
     """
-    start = painted[mask].astype(np.float32)
-    ground = (normal if gain <= 1 else cv2.medianBlur(normal, LEVEL))[mask].astype(np.float32)
-    dark = start < ground
-    way = np.where(dark, ground, 255 - ground)
-    left = np.where(dark, start, 255 - start) / np.maximum(way, 1)
-
-    def moved(factor: float) -> np.ndarray:
-        if gain <= 1:
-            return np.asarray(ground + factor * (start - ground))
-        rest = way * left**factor
-        return np.where(dark, rest, 255 - rest)
-
-    return _first_accepted(normal, painted, mask, moved, gain, (tolerance, min_visibility, min_share))
+    ground = normal if gain <= 1 else cv2.medianBlur(normal, LEVEL)
+    step = painted[mask].astype(np.float32) - ground[mask]
+    return _moved(normal, painted, mask, step, gain, (tolerance, min_visibility, min_share))
 
 
-def _first_accepted(
+def _moved(
     normal: np.ndarray,
     painted: np.ndarray,
     mask: np.ndarray,
-    moved: Callable[[float], np.ndarray],
+    step: np.ndarray,
     gain: float,
     limits: tuple[float | None, float, float],
 ) -> np.ndarray:
-    """`painted` with `moved(gain)` (n, 3) in mask, of a larger gain where `finish` would refuse what comes out.
+    """`painted` and `gain` - 1 times `step` (n, 3) in mask; more of it where `finish` would refuse what comes out.
 
     A change that is faint here and strong there must not lose its label.
     """
-    result = painted.copy()
+    result, start = painted.copy(), painted[mask].astype(np.float32)
     for _ in range(12):
-        result[mask] = np.clip(np.rint(moved(gain)), 0, 255).astype(np.uint8)
+        result[mask] = np.clip(np.rint(start + (gain - 1) * step), 0, 255).astype(np.uint8)
         if not finish(normal, result, mask, *limits).rejected:
             break
         gain *= 1.15

@@ -30,7 +30,7 @@ from flawsmith.warp import BEND_SHARE, Warp
 
 TRIES, ROUNDS, KEPT, CHANGES = 320, 2, 8, 8
 ROUGH_POINTS, FINE_POINTS = 48, 144
-VARIED_SPREAD, SHAPES = 0.3, 4  # of mask "varied": the default spread, and how many new shapes one is chosen from
+VARIED_SPREAD, SHAPES = 0.65, 4  # of mask "varied": the default spread, and how many new shapes one is chosen from
 HOME = 24  # of the tries: near the reference's own place, which is right where photographs are aligned
 FRAME_COST = 60.0  # grey levels charged for a ring point inside one photograph and beyond the other
 LOOSE = 12.0  # by which a place of mask "varied" may fit worse than the best, at spread 1

@@ -75,7 +75,7 @@ class MaskOptions(BaseModel):
         default=None,
         ge=0,
         le=1,
-        description="real masks: 0 = where the real ones were, 1 = anywhere; default 0.3 of varied, else 1",
+        description="real masks: 0 = where the real ones were, 1 = anywhere; default 0.65 of varied, else 1",
     )
     colour: str | None = Field(default=None, description="component: of this colour; default the caption's")
     run: str | None = Field(default=None, description="learned: the run whose mask model draws; default the method's")

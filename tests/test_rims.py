@@ -115,3 +115,15 @@ def test_a_region_inside_the_product_has_no_edge_of_its_own() -> None:
         assert mask.any() and not (mask & ~region).any()
         found.append(float(depth[mask].min()) <= 1.5)
     assert np.mean(found) <= 0.3
+
+
+@pytest.mark.parametrize("family", ["varied", "reference"])
+def test_a_defect_that_would_shrink_to_nothing_is_drawn_as_small_as_can_be_seen(family: str) -> None:
+    """Seven pixels of side at a twentieth: a third of a pixel."""
+    image, mask = surface(0), box((160, 200), 70, 90, 77, 97)
+    image[mask] = 40
+    reference, options = Sample(image, mask, defect_type="pit"), MaskOptions(scale=(0.05, 0.06))
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        drawn, _ = draw(family, np.ones(mask.shape, bool), rng, options, reference, surface(1 + seed))
+        assert 1 <= drawn.sum() <= 20

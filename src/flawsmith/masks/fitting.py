@@ -29,6 +29,7 @@ from flawsmith.records import Sample
 from flawsmith.warp import BEND_SHARE, Warp
 
 TRIES, ROUNDS, KEPT, CHANGES = 320, 2, 8, 8
+ATTEMPTS = 5  # at a place, each smaller than the one before; the last no smaller than MINIMUM
 ROUGH_POINTS, FINE_POINTS = 48, 144
 VARIED_SPREAD, SHAPES = 0.65, 4  # of mask "varied": the default spread, and how many new shapes one is chosen from
 HOME = 24  # of the tries: near the reference's own place, which is right where photographs are aligned
@@ -119,7 +120,7 @@ def move(
     rim = None if homes is None else Rim.of(homes.first, real, mask, piece.middle)
     product = ground if rim is None or image is None else Ground.of(foreground(image) | ground.allowed)
     at_edge = partial(_at_edge, rim, piece, ground, product)
-    for attempt in range(4):
+    for attempt in range(ATTEMPTS):
         poses = _first(old, new, piece, ground, rng, options, attempt, image is None)
         if homes is not None:
             poses = replace(poses, centres=homes.seek(poses.centres, ground, HOME, rng))
@@ -249,7 +250,10 @@ def _first(
     attempt: int,
     blind: bool,
 ) -> Poses:
-    """Random poses within the dials; smaller with every attempt that found no room."""
+    """Random poses within the dials; smaller with every attempt that found no room, at last large enough to be seen.
+
+    A small defect on a photograph of fewer pixels may be nothing on the grid.
+    """
     base = enlargement(new.height * new.width / (old.height * old.width)) * 0.7**attempt
     low, high = math.log(options.scale[0]), math.log(options.scale[1])
     scales = np.exp(rng.uniform(low, high, TRIES)) * base
@@ -258,6 +262,8 @@ def _first(
     if options.size is not None:
         area = log_uniform(rng, options.size, options.severity) * ground.area
         scales = np.full(TRIES, math.sqrt(area / piece.size) * 0.9**attempt)
+    if attempt == ATTEMPTS - 1:
+        scales = np.maximum(scales, math.sqrt(MINIMUM / piece.size))
     reach = math.sqrt(piece.size / math.pi) * float(scales.mean())
     centres = ground.centres(rng, options.place, reach, TRIES)
     ring = piece.colours[piece.framed]

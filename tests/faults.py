@@ -578,7 +578,7 @@ MUTATIONS = {
             ("a blob lends a line its texture", "SHAPE * rounder", "0 * rounder")],
         ANALOGY_BY_HAND + "an_exemplar_is_as_large_as_it_will_be_on_a_photograph_of_another_resolution": [
             ("exemplars are compared at their own resolution",
-             'larger = enlargement(request.mask.size / one.info["whole"])', "larger = 1")],
+             "larger = _larger(one, request)", "larger = 1")],
     },
     "methods/analogy/strips.py": {
         ANALOGY_BY_HAND + "a_strip_gives_back_every_pixel_where_it_took_it": [

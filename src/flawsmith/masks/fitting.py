@@ -29,7 +29,7 @@ from flawsmith.records import Sample
 from flawsmith.warp import BEND_SHARE, Warp
 
 TRIES, ROUNDS, KEPT, CHANGES = 320, 2, 8, 8
-ATTEMPTS = 5  # at a place, each smaller than the one before; the last no smaller than MINIMUM
+ATTEMPTS = 5  # to find a place, each with a smaller mask; the last draws none smaller than MINIMUM pixels
 ROUGH_POINTS, FINE_POINTS = 48, 144
 VARIED_SPREAD, SHAPES = 0.65, 4  # of mask "varied": the default spread, and how many new shapes one is chosen from
 HOME = 24  # of the tries: near the reference's own place, which is right where photographs are aligned

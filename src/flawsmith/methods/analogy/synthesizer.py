@@ -76,7 +76,7 @@ class Analogy(base.Synthesizer):
             carried, facts = CopyPaste().paint(normal, mask, request, area, rng, CopyPasteOptions())
             return carried, {"carried": True, **facts}
         chosen = self._choose(mask, request, rng, options)
-        scales = [enlargement(request.mask.size / one.info["whole"]) for one in chosen]
+        scales = [_larger(one, request) for one in chosen]
         return analogy(normal, mask, chosen, rng, options, scales)
 
     def _choose(self, mask: np.ndarray, request: Request, rng: np.random.Generator, options: Any) -> list[Sample]:
@@ -89,7 +89,7 @@ class Analogy(base.Synthesizer):
         own = np.log([exemplars.thickness(mask), mask.sum()])
         apart = []
         for number, one in enumerate(pool):
-            larger = enlargement(request.mask.size / one.info["whole"])
+            larger = _larger(one, request)
             more = np.log([larger * exemplars.thickness(one.mask), larger**2 * one.mask.sum()]) - own
             cost = np.where(more < 0, -2 * more, more)  # a smaller exemplar would have to be repeated
             rounder = abs(float(more[1] - 2 * more[0]))  # of the areas in squares of the widths
@@ -230,6 +230,11 @@ def _unrolled(
     painted, _ = synthesise(side, stacked(sides, margin), levels, rng, weights)
     painted, reached = goal.give(painted, target.mask)
     return np.where((reached & target.mask)[..., None], painted, target.values)
+
+
+def _larger(exemplar: Sample, request: Request) -> float:
+    """The factor by which an exemplar, as `_near` returns it, is enlarged on the request's photograph."""
+    return enlargement(request.mask.size / exemplar.info["whole"])
 
 
 def _near(sample: Sample) -> Sample:

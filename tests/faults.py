@@ -720,6 +720,13 @@ MUTATIONS = {
             ("the taper's energy stays in", " / np.square(taper).sum()", ""),
             ("the finest band last", "+ FLOOR)[::-1])", "+ FLOOR))")],
     },
+    "comparison/choice.py": {
+        "test_evaluate.py::test_an_arm_takes_of_each_type_the_method_that_validation_likes": [
+            ("the worse method of each type", "{kind: max(alone,", "{kind: min(alone,"),
+            ("over all seeds one method against itself",
+             "whole.scored[shots, method, share].values() for method",
+             "whole.scored[shots, one.methods[0], share].values() for method")],
+    },
     "evaluation/detectors/loop.py": {
         "evaluation/test_loop.py::test_of_the_looks_the_best_is_kept_of_equals_the_later": [
             ("of equal looks the first is kept", "learnt.found[step] >= best", "learnt.found[step] > best"),

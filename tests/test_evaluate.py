@@ -271,6 +271,19 @@ def test_an_arm_takes_of_each_type_the_method_that_validation_likes(
             taken = sorted(one for one in made["chosen"] if one[0] == kind)
             assert taken and taken == sorted(one for one in made[best] if one[0] == kind)
             assert any(f"seed {seed}, " in note and best in note and kind in note for note in content["notes"])
+    scores: dict[tuple[str, str], list[float]] = {}
+    for v in content["values"]:
+        if v["key"] == "validation_pixel_AP/light-unet" and v["method"].split()[3].strip(",") in (
+            "analogy",
+            "copypaste",
+        ):
+            scores.setdefault((v["type"], v["method"].split()[3].strip(",")), []).append(v["value"] or 0.0)
+    (together,) = (note for note in content["notes"] if "all seeds together: " in note)
+    for part in together.rstrip(".").split("together: ")[1].split("; "):
+        method, kinds = part.split(" for ")
+        other = {"analogy": "copypaste", "copypaste": "analogy"}[method]
+        for kind in kinds.split(", "):
+            assert sum(scores[kind, method]) >= sum(scores[kind, other])
     assert compare(*arguments)[0] == 0 and len(learned) == 6
     assert results(tmp_path / "out")["values"] == content["values"]
     code, _, err = compare("--arms", "real,copypaste-or-analogy,copypaste", "--seeds", "0")

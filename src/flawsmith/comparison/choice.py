@@ -22,24 +22,35 @@ if TYPE_CHECKING:
 
 
 def chosen(types: Sequence[str], alone: Mapping[str, Sequence[Value]]) -> dict[str, str]:
-    """Defect type -> the method whose own network has the highest validation pixel AP on it.
+    """Defect type -> the method whose own networks have the highest validation pixel AP on it, in their mean.
 
-    alone: of each method the values of the network that learned from its images. Of equals the first method is taken,
-    also where validation has no defect of a type.
+    alone: of each method the values of the networks that learned from its images, of one seed or of several. Of equals
+    the first method is taken, also where validation has no defect of a type.
     """
-    told = {
-        (method, value.type): value.value
-        for method, values in alone.items()
-        for value in values
-        if value.key.startswith(f"{CHOSEN_BY}/") and value.value is not None
-    }
-    return {kind: max(alone, key=lambda method: told.get((method, kind), 0.0)) for kind in types}
+
+    def told(method: str, kind: str) -> float:
+        found = [v.value for v in alone[method] if v.type == kind and v.key.startswith(f"{CHOSEN_BY}/")]
+        return float(np.mean([number for number in found if number is not None] or [0.0]))
+
+    return {kind: max(alone, key=lambda method: told(method, kind)) for kind in types}
 
 
 def sentence(choice: Mapping[str, str]) -> str:
     """The choice in words: "analogy for break; copypaste for blowhole, crack"."""
     methods = sorted(set(choice.values()))
     return "; ".join(f"{m} for {', '.join(kind for kind in choice if choice[kind] == m)}" for m in methods)
+
+
+def over_seeds(whole: Run, types: Sequence[str]) -> list[str]:
+    """What to make for a detector of one's own: the choice by the validation images of all seeds together."""
+    said = []
+    for one in (one for one in whole.arms if one.chooses):
+        for shots in whole.config.shots:
+            for share in whole.shares(one, shots) if whole.fits(one, shots) else ():
+                parts = {method: whole.scored[shots, method, share].values() for method in one.methods}
+                alone = {method: [v for part in found for v in whole.values(part)] for method, found in parts.items()}
+                said.append(f"{one.label(shots, share)}, all seeds together: {sentence(chosen(types, alone))}.")
+    return said
 
 
 def by_validation(whole: Run, notes: list[str]) -> list[Value]:

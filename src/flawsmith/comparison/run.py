@@ -66,6 +66,7 @@ def compare(
             for shots in config.shots:
                 values += parts.part(whole, divisions[seed], seed, shots, notes)
         values += choice.by_validation(whole, notes)
+        notes += choice.over_seeds(whole, divisions[config.seeds[0]].types)
         if config.support == "fixed" and len(config.seeds) > 1:
             notes.append(
                 "All seeds learn from one support: the intervals do not speak of other real defects to learn from."

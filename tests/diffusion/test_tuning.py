@@ -1,7 +1,7 @@
 """The fitting loop without a model: killed at every file operation, it ends as if it had not been.
 
-Run as a script it does the killing in a process of its own: a fork of the tests' own process, which has every library
-loaded, has crashed it.
+Run as a script it does the killing in a process of its own: a process that forks with every library loaded, and their
+threads, may crash.
 """
 
 from __future__ import annotations

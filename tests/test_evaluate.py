@@ -286,6 +286,8 @@ def test_an_arm_takes_of_each_type_the_method_that_validation_likes(
             assert sum(scores[kind, method]) >= sum(scores[kind, other])
     assert compare(*arguments)[0] == 0 and len(learned) == 6
     assert results(tmp_path / "out")["values"] == content["values"]
+    assert compare(*(part if part != "0,1" else "0" for part in arguments))[0] == 0 and len(learned) == 6
+    assert not any("all seeds together" in note for note in results(tmp_path / "out")["notes"])
     code, _, err = compare("--arms", "real,copypaste-or-analogy,copypaste", "--seeds", "0")
     assert code == 2 and "add analogy to --arms" in " ".join(err.split())
 

@@ -42,7 +42,13 @@ def sentence(choice: Mapping[str, str]) -> str:
 
 
 def over_seeds(whole: Run, types: Sequence[str]) -> list[str]:
-    """What to make for a detector of one's own: the choice by the validation images of all seeds together."""
+    """What to make for a detector of one's own: the choice by the validation images of all seeds together.
+
+    Returns a sentence for every arm that chooses, number of shots and share; none where there is one seed, whose own
+    note says it.
+    """
+    if len(whole.config.seeds) < 2:
+        return []
     said = []
     for one in (one for one in whole.arms if one.chooses):
         for shots in whole.config.shots:

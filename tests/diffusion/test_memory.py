@@ -140,6 +140,10 @@ def test_training_goes_on_in_smaller_parts(tmp_path: Path) -> None:
         fitted(tmp_path / "none", room=0)
 
 
+def total(steps: Steps, step: int) -> float:
+    return sum(float(part()) for part in steps(step))
+
+
 def test_views_are_encoded_once() -> None:
     backbone = thin.backbone("sd-inpainting")
     windows = FewShotWindows(samples("hole", 3), (), (), backbone.size, FIT)
@@ -148,10 +152,10 @@ def test_views_are_encoded_once() -> None:
     count: list[int] = []
     backbone.vae.encoder.register_forward_pre_hook(lambda _, args: count.append(len(args[0])))
     with torch.no_grad():
-        kept = [sum(map(float, steps(step))) for step in range(4)]
+        kept = [total(steps, step) for step in range(4)]
         assert sum(count) == 2 * 2 * 6  # image and surroundings of two batches
         fresh = Steps(backbone, lambda n: batches[n % 2], batches[0], FIT)
-        assert kept == pytest.approx([sum(map(float, fresh(step))) for step in range(4)], rel=1e-4)
+        assert kept == pytest.approx([total(fresh, step) for step in range(4)], rel=1e-4)
         assert len(set(kept)) == 4  # diffusion steps and noise are new every time
         count.clear()
         assert steps.held_out() == steps.held_out() and sum(count) == 2 * 6
@@ -165,7 +169,7 @@ def test_recomputed_blocks_give_the_same_gradients() -> None:
         windows = FewShotWindows(samples("hole", 3), (), (), backbone.size, FIT)
         steps = Steps(backbone, lambda n, w=windows: w.batch(n, 6), windows.batch(0, 6), FIT)  # type: ignore[misc]
         for part in steps(0):
-            part.backward()
+            part().backward()
         found.append({k: p.grad.clone() for k, p in parameters.items()})
     assert any(g.abs().sum() > 0 for g in found[0].values())
     for key, value in found[0].items():
@@ -182,7 +186,7 @@ def test_an_adapter_learns_beside_a_denoiser_in_half_precision() -> None:
     start = steps.held_out()
     for _ in range(12):
         for part in steps(0):
-            part.backward()
+            part().backward()
         optimiser.step()
         optimiser.zero_grad()
     assert steps.held_out() < start

@@ -53,7 +53,7 @@ def test_the_papers_optimiser(kind: str, rate: float, decay: float, folder: Path
         optimiser.step()
     found = tune(
         {"p": made},
-        lambda step: (made * slope * (step % 3)).square().sum(),
+        lambda step: [lambda: (made * slope * (step % 3)).square().sum()],
         tmp_path / "fit",
         dataclasses.replace(fit, steps=40, evaluate_every=10),
         held_out=None,

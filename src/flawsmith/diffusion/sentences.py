@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
@@ -9,12 +10,15 @@ from torch import Tensor
 
 __all__ = ["Sentences"]
 
+LOCK = threading.Lock()
+
 
 class Sentences:
     """Keeps the last `limit` sentences' tensors, on the CPU.
 
     `encode(sentences)` gives one tensor for each. It should run them one by one: what a sentence becomes may not
-    depend on which others were asked for before or beside it, not even in its last digit.
+    depend on which others were asked for before or beside it, not even in its last digit. Several threads may ask, one
+    after another: some tokenizers serve one at a time.
     """
 
     def __init__(self, encode: Callable[[Sequence[str]], Iterable[Tensor]], limit: int = 1024) -> None:
@@ -23,6 +27,10 @@ class Sentences:
 
     def __call__(self, words: Sequence[str]) -> list[Tensor]:
         """One tensor per sentence, encoding those not known yet."""
+        with LOCK:
+            return self._found(words)
+
+    def _found(self, words: Sequence[str]) -> list[Tensor]:
         found = {sentence: self._kept[sentence] for sentence in words if sentence in self._kept}
         missing = [sentence for sentence in dict.fromkeys(words) if sentence not in found]
         if missing:

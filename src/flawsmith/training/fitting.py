@@ -142,6 +142,7 @@ def _fit(
         held_out=steps.held_out if judged else None,
         smaller=steps.smaller,
         shared=True,
+        threads=steps.threads,
         stop_early=judged is not None,
         factors=dict.fromkeys(faster, config.name_rate),
         preview=preview,

@@ -76,7 +76,7 @@ def fit(masks: LearnedMasks, out: Path, settings: MaskSettings, progress: Progre
     """Train on the model's examples; the same `out` resumes. Returns tune's {"steps", "held_out", "stopped"}."""
     return tune(
         dict(masks.model.named_parameters()),
-        lambda step: loss(masks, step, settings),
+        lambda step: [lambda: loss(masks, step, settings)],
         out,
         settings,
         held_out=None,  # nothing is: all steps are done

@@ -346,7 +346,7 @@ def _learn(
     side = int(backbone.unet.config.sample_size)
     noise = torch.randn((config.batch_size, backbone.latent_channels, side, side), generator=generator)
     rate = _rate(step, config)
-    trainer.step(batch_loss(backbone, batch, t, noise, config).mean(), rate)
+    trainer.step([lambda: batch_loss(backbone, batch, t, noise, config).mean()], rate)
     return rate
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from flawsmith import images, inputs
 from flawsmith.errors import FlawsmithError
 from flawsmith.training import parallel
+from flawsmith.training.side_by_side import computed
 
 STATE = "state.safetensors"
 SAVE_SECONDS = 20.0  # between two states: the work a kill costs
@@ -65,27 +67,33 @@ class Trainer:
         self.best_loss, self.best_step = math.inf, 0
         self._saved = time.monotonic()
 
-    def step(self, loss: Tensor | Iterable[Tensor], learning_rate: float) -> tuple[float, float]:
+    def step(
+        self, parts: Iterable[Callable[[], Tensor]], learning_rate: float, threads: int = 1
+    ) -> tuple[float, float]:
         """One optimiser step at the given rate; returns the loss and the gradient's norm before clipping.
 
-        A loss in parts that add up to it needs the memory of one part only.
+        The loss comes in parts that add up to it, each a scalar: `threads` are computed at a time, and no more than
+        those need memory. The gradients are added in the order of the parts.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate * group["factor"]
         self.optimiser.zero_grad(set_to_none=True)
         value, self.added = 0.0, False
-        for part in (loss,) if isinstance(loss, Tensor) else loss:
-            part.backward()
-            value += float(part.detach())
+        trained = list(self.parameters.values())
+        for loss, gradients in computed((partial(_slope, part, trained) for part in parts), threads):
+            value += loss
+            for parameter, gradient in zip(trained, gradients, strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
         if self.shared:
             value = parallel.total(value, next(iter(self.parameters.values())).device)
-            self.added = parallel.add_gradients(list(self.parameters.values()))
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.clip)
+            self.added = parallel.add_gradients(trained)
+        norm = nn.utils.clip_grad_norm_(trained, self.clip)
         self.optimiser.step()
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))  # short runs must not average in the start
         averages = list(self.ema.values())
-        torch._foreach_lerp_(averages, [p.detach() for p in self.parameters.values()], 1 - decay)
+        torch._foreach_lerp_(averages, [p.detach() for p in trained], 1 - decay)
         self.recent.append((value, float(norm)))
         return self.recent[-1]
 
@@ -181,6 +189,12 @@ class Trainer:
                     self.optimiser.state[parameter] = moved
         self.steps, self.best_step = int(numbers["steps"]), int(numbers["best_step"])
         self.best_loss, self.recent = float(numbers["best_loss"]), [(a, b) for a, b in numbers["recent"]]
+
+
+def _slope(part: Callable[[], Tensor], trained: list[nn.Parameter]) -> tuple[float, tuple[Tensor | None, ...]]:
+    """The loss of a part of a step, and its gradient by each parameter; None where it has none."""
+    loss = part()
+    return float(loss.detach()), torch.autograd.grad(loss, trained, allow_unused=True)
 
 
 def _known(content: bytes, steps: int) -> list[bytes]:

@@ -47,7 +47,7 @@ class TuneSettings(Protocol):
 
 def tune(
     parameters: Mapping[str, nn.Parameter],
-    loss: Callable[[int], Tensor | Iterable[Tensor]],
+    loss: Callable[[int], Iterable[Callable[[], Tensor]]],
     out: Path,
     config: TuneSettings,
     *,
@@ -55,14 +55,16 @@ def tune(
     stop_early: bool,
     smaller: Callable[[], None] | None = None,
     shared: bool = False,
+    threads: int = 1,
     factors: Mapping[str, float] | None = None,
     preview: Callable[[int], None] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train `parameters` on `loss(step)`, a scalar and a pure function of the step; they end as the best averages.
+    """Train `parameters` on `loss(step)`, a pure function of the step; they end as the best averages.
 
-    The loss may come in parts that add up to it. After an out-of-memory error `smaller()` is told to make the parts
-    smaller, and the step is done again: nothing of it was applied.
+    The loss comes in parts, scalars that add up to it, of which `threads` are computed at a time. After an
+    out-of-memory error `smaller()` is told to make the parts smaller, and the step is done again: nothing of it was
+    applied.
 
     `held_out()` is the loss on what training never sees, if anything, called with the averaged weights in place; with
     `stop_early` it decides when to stop and which weights are kept, without it the last averages are. Calling it
@@ -90,7 +92,11 @@ def tune(
     while trainer.steps < config.steps and not exhausted():
         step = trainer.steps
         rate = _rate(step, config)
-        line: dict[str, Any] = {"step": step + 1, "loss": _step(trainer, loss, step, rate, smaller), "lr": rate}
+        line: dict[str, Any] = {
+            "step": step + 1,
+            "loss": _step(trainer, loss, step, rate, threads, smaller),
+            "lr": rate,
+        }
         if trainer.steps % config.evaluate_every == 0 or trainer.steps == config.steps:
             line |= _evaluated(trainer, held_out, stop_early)
             trainer.log(line)
@@ -136,14 +142,15 @@ def _keep(weights: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter])
 
 def _step(
     trainer: Trainer,
-    loss: Callable[[int], Tensor | Iterable[Tensor]],
+    loss: Callable[[int], Iterable[Callable[[], Tensor]]],
     step: int,
     rate: float,
+    threads: int,
     smaller: Callable[[], None] | None,
 ) -> float:
     while True:
         try:
-            return trainer.step(loss(step), rate)[0]
+            return trainer.step(loss(step), rate, threads)[0]
         except torch.OutOfMemoryError:
             if smaller is None or trainer.added:  # the other processes are a step ahead
                 raise

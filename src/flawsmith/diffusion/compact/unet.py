@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
@@ -66,7 +67,6 @@ class PreconditionedUNet(UNet2DConditionModel):
     basis: Tensor  # (P, P) cosine waves of a whole side, P = S * f pixels
     cell: Tensor  # (f, f) cosine waves of a cell's side
     bands: Tensor  # (K, P, P) shares of the waves, see `wave_bands`
-    _features: Tensor | None = None
     spectrum: Tensor  # (3, P, P) standard deviation of every wave of what holes hide; saved with the weights
 
     def precondition(self, alphas_cumprod: Tensor, spectrum: Tensor | float) -> PreconditionedUNet:
@@ -84,11 +84,13 @@ class PreconditionedUNet(UNet2DConditionModel):
         self.gates = nn.Conv2d(int(self.config["block_out_channels"][0]), 2 * len(WAVELENGTHS), 3, padding=1)
         nn.init.zeros_(self.gates.weight)
         nn.init.zeros_(self.gates.bias)  # type: ignore[arg-type]  # there is one
+        self._features: dict[int, Tensor] = {}  # by thread: several may compute at a time
         self.conv_out.register_forward_pre_hook(self._keep)
         return self
 
     def _keep(self, module: nn.Module, given: tuple[Tensor]) -> None:
-        self._features = given[0]  # what `gates` read beside conv_out: the class has no other way out for it
+        # what `gates` read beside conv_out: the class has no other way out for it
+        self._features[threading.get_ident()] = given[0]
 
     def _gated(self, waves: Tensor, gates: Tensor) -> Tensor:
         """Waves (B, 3, P, P) -> pixels, every band times its gate at its place: of brightness, and of both colours.
@@ -143,8 +145,7 @@ class PreconditionedUNet(UNet2DConditionModel):
     def network(self, x: Tensor, t: Tensor, states: Any, **options: Any) -> tuple[Tensor, Tensor]:
         """What is learned: the answer (B, 3 f^2, S, S) and the gates (B, 2 K, S, S), before `_gated` shapes them."""
         out = super().forward(x, t, states, return_dict=False, **options)[0]
-        features, self._features = self._features, None
-        return out, self.gates(features)
+        return out, self.gates(self._features.pop(threading.get_ident()))
 
     def forward(
         self,

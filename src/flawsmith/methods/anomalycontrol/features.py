@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from flawsmith.records import Sample
 
 __all__ = ["Asea", "Reading", "ReferenceFeatures", "cache_folder", "invisible", "seen"]
 
+LOCK = threading.Lock()  # a fit's threads ask one after another
 MIN_SIDE, MIN_PIXELS = 16, 4  # of a reference photograph, and of its defect at the size the reader sees
 CONTEXT = 1.3  # side of the reader's window over the defect's
 BATCH, KEPT = 8, 1024  # references optimised together; readings held in memory
@@ -100,6 +102,10 @@ class ReferenceFeatures:
         self, shown: Sequence[tuple[np.ndarray, np.ndarray]], texts: Sequence[str], asea: Asea
     ) -> list[Reading]:
         """One Reading per (image (S, S, 3) uint8, mask (S, S) bool) and text, computed where not known yet."""
+        with LOCK:
+            return self._found(shown, texts, asea)
+
+    def _found(self, shown: Sequence[tuple[np.ndarray, np.ndarray]], texts: Sequence[str], asea: Asea) -> list[Reading]:
         keys = [self.key(*pair, text, asea) for pair, text in zip(shown, texts, strict=True)]
         found = {key: reading for key in keys if (reading := self._known(key)) is not None}
         missing = list({key: i for i, key in enumerate(keys) if key not in found}.items())

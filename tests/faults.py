@@ -24,6 +24,7 @@ COMPOSE = "test_compose_equations.py::test_"
 ANALOGY = "methods/test_analogy.py::test_"
 ANALOGY_BY_HAND = "methods/test_analogy_equations.py::test_"
 TUNING = "diffusion/test_tuning.py::test_"
+SIDE = "diffusion/test_side_by_side.py::test_"
 FOLDS = "diffusion/test_folds.py::test_"
 SPLITS = "datasets/test_splits.py::test_"
 REALISM = "evaluation/test_realism.py::test_"
@@ -472,6 +473,9 @@ MUTATIONS = {
             ("the first token is the whole window's", "pooled = (x * share)", "pooled = (x + 0 * share)")],
     },
     "diffusion/compact/unet.py": {
+        SIDE + "a_step_does_not_depend_on_how_many_threads_compute_it": [
+            ("threads read each other's features", "self._features.pop(threading.get_ident())",
+             "self._features.popitem()[1]")],
         BACKBONE + "preconditioning_is_the_best_linear_guess": [
             ("gates start half closed", "2 * gates.sigmoid()", "gates.sigmoid()"),
             ("the linear guess is added", "(answer - noise.rsqrt() * guess)", "(answer + noise.rsqrt() * guess)")],
@@ -509,6 +513,8 @@ MUTATIONS = {
              'stored |= {f"best|{name}": value for', 'stored |= {f"ema|{name}": value for'),
             ("the state's recent losses are not taken up", '[(a, b) for a, b in numbers["recent"]]', "[]"),
             ("the state's best step is not taken up", 'int(numbers["best_step"])', "0")],
+        SIDE + "gradients_of_parts_add_up_whichever_has_some": [
+            ("the last part's gradient is all", "parameter.grad.add_(gradient)", "gradient")],
     },
     "training/parallel.py": {
         PARALLEL + "two_processes_fit_as_one_does_and_resume_to_the_same_bytes": [
@@ -516,6 +522,15 @@ MUTATIONS = {
              "return range(windows * rank // most, windows * (rank + 1) // most)", "return range(windows)"),
             ("gradients stay those of a process", "_together(dist.all_reduce, flat)", "pass"),
             ("all processes write", "return count() == 1 or dist.get_rank() == 0", "return True")],
+    },
+    "diffusion/side_by_side.py": {
+        SIDE + "results_keep_their_order_and_threads_are_given_back": [
+            ("parts are computed one after another", "ThreadPoolExecutor(threads, ini", "ThreadPoolExecutor(1, ini"),
+            ("torch keeps a part's threads", "torch.set_num_threads(own)", "pass")],
+    },
+    "diffusion/sentences.py": {
+        SIDE + "sentences_are_encoded_by_one_thread_at_a_time": [
+            ("several threads encode", "with LOCK:", "if True:")],
     },
     "training/tuning.py": {
         TUNING + "a_fit_stopped_after_any_step_ends_as_if_it_had_not_been": [

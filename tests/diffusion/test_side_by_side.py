@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,16 +18,26 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import small  # noqa: E402
 
+from flawsmith.diffusion import side_by_side  # noqa: E402
 from flawsmith.diffusion.adapters import add_adapter  # noqa: E402
 from flawsmith.diffusion.backbone import Backbone  # noqa: E402
 from flawsmith.diffusion.sentences import Sentences  # noqa: E402
-from flawsmith.training import side_by_side  # noqa: E402
+from flawsmith.diffusion.side_by_side import computed, threads_for  # noqa: E402
+from flawsmith.methods import METHODS  # noqa: E402
+from flawsmith.registry import resolve  # noqa: E402
 from flawsmith.training.fitting import fit_adapter  # noqa: E402
 from flawsmith.training.settings import FitConfig  # noqa: E402
-from flawsmith.training.side_by_side import computed, threads_for  # noqa: E402
 from flawsmith.training.steps import Steps  # noqa: E402
 from flawsmith.training.trainer import Trainer  # noqa: E402
 from flawsmith.training.windows import FewShotWindows  # noqa: E402
+
+
+def threads_of_a_new_one() -> int:
+    found: list[int] = []
+    one = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    one.start()
+    one.join(60)
+    return found[0]
 
 
 def test_results_keep_their_order_and_threads_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +45,7 @@ def test_results_keep_their_order_and_threads_are_given_back(monkeypatch: pytest
     before = torch.get_num_threads()
     torch.set_num_threads(6)
     try:
-        together, ended = threading.Barrier(3, timeout=60), [threading.Event() for _ in range(4)]
+        together, ended = threading.Barrier(3, timeout=20), [threading.Event() for _ in range(4)]
         ended[3].set()
 
         def part(number: int) -> tuple[int, int]:
@@ -44,7 +55,8 @@ def test_results_keep_their_order_and_threads_are_given_back(monkeypatch: pytest
             return number, torch.get_num_threads()
 
         parts: list[Callable[[], tuple[int, int]]] = [lambda n=n: part(n) for n in range(3)]  # type: ignore[misc]
-        assert list(computed(parts, 3)) == [(0, 2), (1, 2), (2, 2)] and torch.get_num_threads() == 6
+        assert list(computed(parts, 3)) == [(0, 2), (1, 2), (2, 2)]
+        assert torch.get_num_threads() == 6 and threads_of_a_new_one() == 6
         with pytest.raises(ZeroDivisionError):
             list(computed([lambda: 1, lambda: 1 // 0], 2))
         assert torch.get_num_threads() == 6
@@ -82,7 +94,16 @@ def test_a_step_does_not_depend_on_how_many_threads_compute_it(threads: int, fol
         generator = torch.Generator().manual_seed(1)
         for parameter in parameters.values():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        parameter = backbone.unet.gates.weight  # reads what the threads must not take from each other
+        parameter.add_(0.5 * torch.randn(parameter.shape, generator=generator))
     windows = FewShotWindows(small.samples("hole", 3), (), (), backbone.size, config)
+    together: list[threading.Barrier] = []
+
+    def meet(*_: Any) -> None:  # once every thread has kept what its gates read
+        if together:
+            together[0].wait()
+
+    backbone.unet.conv_out.register_forward_hook(meet)
     steps = Steps(backbone, lambda n: windows.batch(n, 12), windows.batch(0, 16, real_only=True), config)
 
     def slopes(count: int) -> tuple[float, dict[str, torch.Tensor]]:
@@ -93,6 +114,7 @@ def test_a_step_does_not_depend_on_how_many_threads_compute_it(threads: int, fol
 
     loss, alone = slopes(1)
     held_out = steps.held_out()
+    together.append(threading.Barrier(threads, timeout=20))
     for _ in range(10):
         other, found = slopes(threads)
         assert other == pytest.approx(loss, rel=1e-5) and steps.held_out() == pytest.approx(held_out, rel=1e-5)
@@ -112,6 +134,57 @@ def test_a_fit_of_two_threads_has_the_same_bytes_every_time(
         fit_adapter(backbone, "a", samples, (), (), tmp_path / name, config, held_out=samples[:1])
         found.append((tmp_path / name / "state.safetensors").read_bytes())
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("method", ["inpaint", "anomalycontrol", "anomalyxfusion"])
+def test_images_do_not_depend_on_torchs_threads(method: str, folder: Path) -> None:
+    """Parts in one thread, in two, in three and one by one: the same pixels."""
+    made: Any = resolve(method, METHODS, "Method")(str(folder), min_visibility=0, min_share=0, threshold=0, steps=2)
+    requests = [small.request(seed, shown=seed % 3) for seed in range(9)]
+    if method == "anomalyxfusion":
+        made.extend({"widget/hole": small.samples("hole", 2)})
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append([sample.image.tobytes() for sample in made.generate(requests)])
+            assert torch.get_num_threads() == threads
+        found.append([made.generate([request])[0].image.tobytes() for request in requests])
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1] == found[2] == found[3] and len(set(found[0])) > 1
+
+
+def test_two_callers_give_back_what_was_before_both() -> None:
+    before = torch.get_num_threads()
+    first_in, second_in, first_out = (threading.Event() for _ in range(3))
+
+    def first() -> None:
+        first_in.set()
+        assert second_in.wait(60)
+
+    def second() -> int:
+        second_in.set()
+        assert first_out.wait(60)
+        return torch.get_num_threads()
+
+    def late() -> None:
+        assert first_in.wait(60)
+        seen.extend(computed([second], 1, within=3))
+        seen.append(torch.get_num_threads())
+
+    seen: list[Any] = []
+    torch.set_num_threads(5)
+    try:
+        other = threading.Thread(target=late)
+        other.start()
+        list(computed([first], 1, within=2))
+        first_out.set()
+        other.join(60)
+        assert torch.get_num_threads() == 5 and seen == [3, 5] and not side_by_side.lent
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_sentences_are_encoded_by_one_thread_at_a_time() -> None:

@@ -13,10 +13,10 @@ from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.batch import Batch
 from flawsmith.diffusion.denoise import Conditioning
 from flawsmith.diffusion.memory import halved
+from flawsmith.diffusion.side_by_side import computed, threads_for
 from flawsmith.training import parallel
 from flawsmith.training.losses import Encoded, batch_loss, encode_batch, stratified_steps
 from flawsmith.training.settings import FitConfig
-from flawsmith.training.side_by_side import computed, threads_for
 
 __all__ = ["Steps", "draw"]
 

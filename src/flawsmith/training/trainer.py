@@ -18,9 +18,9 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from flawsmith import images, inputs
+from flawsmith.diffusion.side_by_side import computed
 from flawsmith.errors import FlawsmithError
 from flawsmith.training import parallel
-from flawsmith.training.side_by_side import computed
 
 STATE = "state.safetensors"
 SAVE_SECONDS = 20.0  # between two states: the work a kill costs

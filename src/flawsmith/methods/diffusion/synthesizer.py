@@ -8,9 +8,11 @@ what is trained (`trainable`) and how a training batch is conditioned (`training
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +30,7 @@ from flawsmith.diffusion.compiled import Compiled, Runtime, compiled, described
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise
 from flawsmith.diffusion.estimate import weight_bytes
 from flawsmith.diffusion.memory import batch_that_fits, halved
+from flawsmith.diffusion.side_by_side import computed, threads_for
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.masks.growth import Spread
 from flawsmith.methods import base
@@ -286,7 +289,7 @@ class DiffusionSynthesizer(base.Synthesizer):
             None if c.draft is None else resized(c.draft, c.mask, c.tiles[turn], self.backbone.size)[0] for c in chunk
         ]
         try:
-            painted = self._sample([c.request for c in chunk], views, starts, drafts, seeds, options)
+            painted = self._sampled([c.request for c in chunk], views, starts, drafts, seeds, options)
         except torch.OutOfMemoryError:
             painted = None
         if painted is None:  # not inside `except`, where the error keeps the tensors alive
@@ -323,6 +326,31 @@ class DiffusionSynthesizer(base.Synthesizer):
         """What this tile paints: the mask, less what earlier tiles finished (it is context now)."""
         left = canvas.mask & ~canvas.done
         return left if turn else canvas.mask
+
+    def _sampled(
+        self,
+        requests: list[Request],
+        views: list[tuple[np.ndarray, np.ndarray]],
+        starts: list[np.ndarray],
+        drafts: list[np.ndarray | None],
+        seeds: list[int],
+        options: Any,
+    ) -> np.ndarray:
+        """As `_sample`; where torch computes a small network, a part of the windows in each thread.
+
+        Even one window then has one thread within an operation, so that it gets the same pixels in any batch.
+        """
+
+        def part(rows: slice) -> np.ndarray:
+            return self._sample(requests[rows], views[rows], starts[rows], drafts[rows], seeds[rows], options)
+
+        device, count = self.backbone.device, len(views)
+        if self.backbone.codec is None or device.type != "cpu" or self.denoiser(options) is not None:
+            return part(slice(count))
+        threads = threads_for(device, count)
+        size = math.ceil(count / threads)
+        parts = [partial(part, slice(first, first + size)) for first in range(0, count, size)]
+        return np.concatenate(list(computed(parts, threads, within=1)))
 
     def _sample(
         self,

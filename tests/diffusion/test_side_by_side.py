@@ -156,6 +156,18 @@ def test_images_do_not_depend_on_torchs_threads(method: str, folder: Path) -> No
     assert found[0] == found[1] == found[2] == found[3] and len(set(found[0])) > 1
 
 
+def test_reweighted_windows_are_not_divided(folder: Path) -> None:
+    """Re-weighting stands in the denoiser: two parts at a time would take each other's images."""
+    made: Any = resolve("anomalyxfusion", METHODS, "Method")(
+        str(folder), min_visibility=0, min_share=0, threshold=0, steps=2, reweight=True
+    )
+    made.extend({"widget/hole": small.samples("hole", 2)})
+    asked: list[int] = []
+    made.backbone.unet.register_forward_pre_hook(lambda _, given: asked.append(len(given[0])))
+    made.generate([small.request(seed) for seed in range(8)])
+    assert asked and min(asked) >= 8
+
+
 def test_two_callers_give_back_what_was_before_both() -> None:
     before = torch.get_num_threads()
     first_in, second_in, first_out = (threading.Event() for _ in range(3))

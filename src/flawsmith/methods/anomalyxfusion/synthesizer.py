@@ -303,6 +303,9 @@ class AnomalyXFusion(DiffusionSynthesizer):
         """Re-weighting changes the attention at every step, by the image: a graph compiled once has no place for it."""
         return None if options.reweight else super().denoiser(options)
 
+    def divisible(self, options: Any) -> bool:
+        return not options.reweight  # it stands in the denoiser, with the batch's own images
+
     def _sample(
         self,
         requests: list[Request],

@@ -327,6 +327,10 @@ class DiffusionSynthesizer(base.Synthesizer):
         left = canvas.mask & ~canvas.done
         return left if turn else canvas.mask
 
+    def divisible(self, options: Any) -> bool:
+        """Whether several threads may ask the denoiser at a time: not where a batch leaves its own marks in it."""
+        return True
+
     def _sampled(
         self,
         requests: list[Request],
@@ -345,7 +349,8 @@ class DiffusionSynthesizer(base.Synthesizer):
             return self._sample(requests[rows], views[rows], starts[rows], drafts[rows], seeds[rows], options)
 
         device, count = self.backbone.device, len(views)
-        if self.backbone.codec is None or device.type != "cpu" or self.denoiser(options) is not None:
+        small = self.backbone.codec is not None and device.type == "cpu" and self.denoiser(options) is None
+        if not small or not self.divisible(options):
             return part(slice(count))
         threads = threads_for(device, count)
         size = math.ceil(count / threads)

@@ -1,6 +1,6 @@
 """How much of the wall time of a learned method's generation is the model, with and without overlapping.
 
-Counted from the first block to the last file. The model is `DiffusionSynthesizer._sample`: encoding, denoising and
+Counted from the first block to the last file. The model is `Painting._sampled`: encoding, denoising and
 decoding of windows. Without overlapping (`Here`) decoding of photographs, masks, pasting, gate, PNG and files stand
 beside it; with it (`Threads`) they run while it paints. Both write the same bytes, which is checked. On a machine whose
 only core is busy nothing can overlap; the processor seconds (OMP_NUM_THREADS=1, so that a thread's are all of the
@@ -26,18 +26,24 @@ from flawsmith.generation.blocks import Blocks
 
 def measured(config: GenerateConfig, overlapping: bool) -> tuple[float, float, float, float]:
     """Wall seconds of the run and of the model in it; processor seconds of the run, and of the model's own thread."""
-    from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
+    from flawsmith.methods.diffusion.painting import Painting
 
     inside = [0.0, 0.0]
-    plain = DiffusionSynthesizer._sample
+    whole, part = Painting._sampled, Painting._sample
 
-    def timed(*args, **options):
-        begun = time.perf_counter(), time.thread_time()
+    def round_timed(*args):  # one at a time
+        begun = time.perf_counter()
         try:
-            return plain(*args, **options)
+            return whole(*args)
         finally:
-            inside[0] += time.perf_counter() - begun[0]
-            inside[1] += time.thread_time() - begun[1]
+            inside[0] += time.perf_counter() - begun
+
+    def part_timed(*args):  # in threads of their own, one with OMP_NUM_THREADS=1
+        begun = time.thread_time()
+        try:
+            return part(*args)
+        finally:
+            inside[1] += time.thread_time() - begun
 
     begun = [0.0, 0.0]
 
@@ -46,11 +52,11 @@ def measured(config: GenerateConfig, overlapping: bool) -> tuple[float, float, f
         return here.Threads(made, here.OVERLAPPING) if overlapping else here.Here(made)
 
     before = executors.choose
-    executors.choose, DiffusionSynthesizer._sample = choose, timed
+    executors.choose, Painting._sampled, Painting._sample = choose, round_timed, part_timed
     try:
         generation.run(config)
     finally:
-        executors.choose, DiffusionSynthesizer._sample = before, plain
+        executors.choose, Painting._sampled, Painting._sample = before, whole, part
     return time.perf_counter() - begun[0], inside[0], time.process_time() - begun[1], inside[1]
 
 

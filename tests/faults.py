@@ -245,15 +245,18 @@ MUTATIONS = {
         XF_SEEN + "with_the_template_the_caption_speaks_through_the_semantic_tokens_only": [
             ("always the first prompt template", "PROMPTS[step % len(PROMPTS)]", "PROMPTS[0]")],
     },
-    "methods/diffusion/synthesizer.py": {
+    "methods/diffusion/painting.py": {
         TILES + "no_window_is_computed_in_which_nothing_is_left_to_paint": [
             ("windows that are painted already are painted again", "self._hole(c, turn).any()", "True")],
         INPAINT + "what_begins_from_real_texture_follows_real_defects_as_analogy_does": [
-            ("what is carried whole is painted over", "request.whole and begins_real(request, chosen)", "False"),
-            ("contrast grows from noise, too", "if (options or self.options).follows else None", "")],
+            ("what is carried whole is painted over", "request.whole and begins_real(request, chosen)", "False")],
         XF_SEEN + "every_step_of_sampling_sees_words_place_and_looks_tuned_to_that_step": [
             ("DDF's step fixed in sampling", "lambda t: self.condition(prepared, t),",
              "lambda t: self.condition(prepared, 0 * t),")],
+    },
+    "methods/diffusion/synthesizer.py": {
+        INPAINT + "what_begins_from_real_texture_follows_real_defects_as_analogy_does": [
+            ("contrast grows from noise, too", "if (options or self.options).follows else None", "")],
     },
     "methods/anomalycontrol/enhanced_attention.py": {
         AC + "asea_is_adam_on_the_energy_from_zero_and_reads_the_last_guidance": [

@@ -14,6 +14,7 @@ from flawsmith import compose
 from flawsmith.methods.diffusion.canvas import Canvas, paste
 from flawsmith.methods.diffusion.finishing import COARSE, with_coarse
 from flawsmith.methods.diffusion.options import DiffusionOptions
+from flawsmith.methods.diffusion.painting import Views
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.methods.diffusion.tiles import resized, tiles
 from flawsmith.records import Request, Sample
@@ -90,9 +91,9 @@ def test_a_window_goes_on_from_what_the_one_before_has_painted() -> None:
 class Watched(DiffusionSynthesizer):
     """Remembers how much there was to paint in each window."""
 
-    def _sample(self, requests: list, views: list, *rest: object) -> np.ndarray:
-        self.holes += [int(hole.sum()) for _, hole in views]
-        return super()._sample(requests, views, *rest)
+    def _sample(self, views: Views, options: object) -> np.ndarray:
+        self.holes += [int(hole.sum()) for hole in views.masks]
+        return super()._sample(views, options)
 
 
 def test_no_window_is_computed_in_which_nothing_is_left_to_paint(folder: Path) -> None:

@@ -7,11 +7,10 @@ attends to. Reference: AnomalyXFusion, arXiv 2404.19444; docs/methods/anomalyxfu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -32,6 +31,7 @@ from flawsmith.methods.base import Learns
 from flawsmith.methods.diffusion.appearance import AppearanceStats, appearance_of
 from flawsmith.methods.diffusion.canvas import Canvas
 from flawsmith.methods.diffusion.options import DiffusionConfig, DiffusionOptions
+from flawsmith.methods.diffusion.painting import Views
 from flawsmith.methods.diffusion.synthesizer import DiffusionSynthesizer
 from flawsmith.records import Request, Sample
 
@@ -303,26 +303,13 @@ class AnomalyXFusion(DiffusionSynthesizer):
         """Re-weighting changes the attention at every step, by the image: a graph compiled once has no place for it."""
         return None if options.reweight else super().denoiser(options)
 
-    def divisible(self, options: Any) -> bool:
-        return not options.reweight  # it stands in the denoiser, with the batch's own images
-
-    def _sample(
-        self,
-        requests: list[Request],
-        views: list[tuple[np.ndarray, np.ndarray]],
-        starts: list[np.ndarray],
-        drafts: list[np.ndarray | None],
-        seeds: list[int],
-        options: Any,
-    ) -> np.ndarray:
-        with self._reweighting(views) if options.reweight else nullcontext():
-            return super()._sample(requests, views, starts, drafts, seeds, options)
-
-    def _reweighting(self, views: list[tuple[np.ndarray, np.ndarray]]) -> Any:
+    def marked(self, views: Views, options: Any) -> AbstractContextManager[object] | None:
+        if not options.reweight:
+            return None
         backbone = self.backbone
         with torch.no_grad():
-            normal = backbone.encode(tensors.from_images([v[0] for v in views]).to(backbone.device))
-            mask = tensors.pool_mask(tensors.from_masks([v[1] for v in views]), normal.shape[-1]).to(normal.device)
+            normal = backbone.encode(tensors.from_images(views.images).to(backbone.device))
+            mask = tensors.pool_mask(tensors.from_masks(views.masks), normal.shape[-1]).to(normal.device)
             nothing = self._nothing(1)
         first = nothing.text.shape[1] if nothing.first is None else int(nothing.first[0])
         return reweighted(backbone.unet, (first, first + sum(self.sizes)), normal, mask)

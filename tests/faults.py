@@ -129,9 +129,11 @@ MUTATIONS = {
              "out = np.repeat(self.outward[None], len(centres), axis=0)"),
             ("the last point inside is taken for the edge", "steps[1:][nearest]", "steps[:-1][nearest] - 2")],
     },
-    "masks/fitting.py": {
+    "masks/poses.py": {
         "test_rims.py::test_a_defect_that_would_shrink_to_nothing_is_drawn_as_small_as_can_be_seen": [
             ("tiny defects find no place", "if attempt == ATTEMPTS - 1:", "if False:")],
+    },
+    "masks/fitting.py": {
         RIMS + "a_crack_from_the_edge_starts_at_an_edge_of_another_surface_and_one_inside_does_not": [
             ("rims go anywhere", "if rim is None:", "if True:")],
         RIMS + "a_region_inside_the_product_has_no_edge_of_its_own": [

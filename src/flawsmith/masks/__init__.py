@@ -17,9 +17,10 @@ import numpy as np
 
 from flawsmith.errors import FlawsmithError, unknown
 from flawsmith.masks.component import component
-from flawsmith.masks.fitting import enlargement, move
+from flawsmith.masks.fitting import move
 from flawsmith.masks.options import DEFAULTS, LINE_LENGTH, LINE_WIDTH, MINIMUM, MaskOptions, log_uniform, mask_options
 from flawsmith.masks.placement import Ground, Place, lay, stamp
+from flawsmith.masks.poses import enlargement
 from flawsmith.masks.segment import foreground
 from flawsmith.masks.shapes import blob, box, crack, perlin, polygon, scratch, spot
 from flawsmith.records import Sample

@@ -10,84 +10,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 
 import cv2
 import numpy as np
-from scipy import ndimage
 
 from flawsmith.errors import FlawsmithError
 from flawsmith.masks.homes import Homes
-from flawsmith.masks.options import MINIMUM, MaskOptions, log_uniform
+from flawsmith.masks.options import MINIMUM, MaskOptions
+from flawsmith.masks.piece import Piece, parts
 from flawsmith.masks.placement import Ground, sample_points
+from flawsmith.masks.poses import ATTEMPTS, HOME, Poses, changed, first
 from flawsmith.masks.reshape import reshape
 from flawsmith.masks.rims import Rim
-from flawsmith.masks.scene import Surroundings, turns
+from flawsmith.masks.scene import Surroundings
 from flawsmith.masks.segment import foreground
 from flawsmith.records import Sample
 from flawsmith.warp import BEND_SHARE, Warp
 
-TRIES, ROUNDS, KEPT, CHANGES = 320, 2, 8, 8
-ATTEMPTS = 5  # to find a place, each with a smaller mask; the last draws none smaller than MINIMUM pixels
+ROUNDS, KEPT = 2, 8
 ROUGH_POINTS, FINE_POINTS = 48, 144
 VARIED_SPREAD, SHAPES = 0.65, 4  # of mask "varied": the default spread, and how many new shapes one is chosen from
-HOME = 24  # of the tries: near the reference's own place, which is right where photographs are aligned
 FRAME_COST = 60.0  # grey levels charged for a ring point inside one photograph and beyond the other
 LOOSE = 12.0  # by which a place of mask "varied" may fit worse than the best, at spread 1
-
-
-@dataclass(frozen=True)
-class Poses:
-    """K ways to lay the mask: its middle goes to `centres` (K, 2), enlarged, turned and perhaps mirrored, each (K,)."""
-
-    centres: np.ndarray
-    scales: np.ndarray
-    angles: np.ndarray
-    flips: np.ndarray
-
-    @property
-    def linear(self) -> np.ndarray:
-        cos, sin = self.scales * np.cos(self.angles), self.scales * np.sin(self.angles)
-        return np.stack([np.stack([cos * self.flips, -sin], -1), np.stack([sin * self.flips, cos], -1)], 1)  # (K, 2, 2)
-
-    def place(self, points: np.ndarray) -> np.ndarray:
-        """Points (2, n) around the mask's middle -> (K, 2, n) in the photograph."""
-        linear = self.linear.astype(np.float32)
-        return np.asarray(linear @ points.astype(np.float32) + self.centres.astype(np.float32)[:, :, None])
-
-    def warp(self, index: int, middle: np.ndarray, options: MaskOptions, seed: int, extent: float) -> Warp:
-        linear = np.round(self.linear[index], 12)
-        offset = self.centres[index] - linear @ middle
-        if np.array_equal(np.abs(linear), np.eye(2)) or np.array_equal(np.abs(linear), np.eye(2)[::-1]):
-            offset = np.rint(offset)  # not enlarged, not turned: keep whole pixels, they stay as sharp as they are
-        (a, b), (c, d) = linear.tolist()
-        return Warp(((a, b, float(offset[0])), (c, d, float(offset[1]))), options.bend, seed, extent)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A mask that is to be laid, as points around its middle, and what its surroundings look like at home."""
-
-    middle: np.ndarray  # (2,) x and y of the mask's middle in its own photograph
-    inner: np.ndarray  # (2, n) points of the mask
-    ring: np.ndarray  # (2, m) points around it
-    colours: np.ndarray  # (m, 3) of the ring in the reference
-    framed: np.ndarray  # (m,) bool, whether a ring point lies inside the reference
-    extent: float  # the longer side of the mask's box
-    size: int  # pixels of the mask
-
-    @staticmethod
-    def of(mask: np.ndarray, real: np.ndarray, home: Surroundings) -> Piece:
-        """From a mask (H, W) bool; where its shape is new, colours are taken beside the `real` defect."""
-        x, y = sample_points(mask)
-        middle = np.array([x.mean(), y.mean()])
-        ring = _ring(mask) - middle[:, None]
-        outside = ring + middle[:, None] if mask is real else _beside(real, ring + middle[:, None])
-        colours, framed = home.colour(outside[0], outside[1])
-        extent = max(4.0, *(float(np.ptp(np.flatnonzero(mask.any(axis=axis)))) for axis in (0, 1)))
-        inner = np.stack([x, y]) - middle[:, None]
-        return Piece(middle, inner, ring, colours, framed, extent, int(np.count_nonzero(mask)))
 
 
 def move(
@@ -105,7 +51,7 @@ def move(
     then not that of the reference's pixels. `options.spread` below 1 keeps to the places where these were on their
     object, and as near to its edge. Raises FlawsmithError when the mask finds no place.
     """
-    real = _parts(reference.mask, options, rng)
+    real = parts(reference.mask, options, rng)
     spread = options.spread if options.spread is not None else 1.0 if others is None else VARIED_SPREAD
     loose = 0.0 if others is None else LOOSE * spread
     homes = Homes.of([reference, *(others or [])], spread) if spread < 1 and ground.heat is None else None
@@ -121,7 +67,7 @@ def move(
     product = ground if rim is None or image is None else Ground.of(foreground(image) | ground.allowed)
     at_edge = partial(_at_edge, rim, piece, ground, product)
     for attempt in range(ATTEMPTS):
-        poses = _first(old, new, piece, ground, rng, options, attempt, image is None)
+        poses = first(old, new, piece, ground, rng, options, attempt, image is None)
         if homes is not None:
             poses = replace(poses, centres=homes.seek(poses.centres, ground, HOME, rng))
         poses, share, cost = _improved(
@@ -185,7 +131,7 @@ def _improved(
         liked = cost if loose == 0 else cost + rng.exponential(loose, len(cost))
         chosen = np.argsort(np.where(usable, liked, np.inf), kind="stable")[:KEPT]
         shift = (ground.step + 0.1 * math.sqrt(piece.size)) / (1 + number)
-        poses = at_edge(_changed(poses, chosen, shift, rng, options))
+        poses = at_edge(changed(poses, chosen, shift, rng, options))
         share, cost = judge(poses, FINE_POINTS)
     return poses, share, cost
 
@@ -212,96 +158,6 @@ def _other_part(real: np.ndarray, shape: np.ndarray, old: Surroundings, new: Sur
         colours, _ = new.colour(x * new.width / old.width, y * new.height / old.height)
         found.append(np.quantile(colours.mean(axis=1), np.linspace(0.05, 0.95, 10)))
     return float(np.abs(found[0] - found[1]).mean())
-
-
-def _beside(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Points (2, n), those on or beside a mask moved to the nearest pixel that is clear of it."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    top, left = max(0, int(rows[0]) - 8), max(0, int(columns[0]) - 8)
-    part = mask[top : int(rows[-1]) + 9, left : int(columns[-1]) + 9]
-    clear = ~cv2.dilate(part.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
-    if not clear.any():
-        return points
-    nearest = ndimage.distance_transform_edt(~clear, return_distances=False, return_indices=True)
-    x, y = np.rint(points[0]).astype(int) - left, np.rint(points[1]).astype(int) - top
-    inside = (x >= 0) & (x < part.shape[1]) & (y >= 0) & (y < part.shape[0])
-    moved = points.copy()
-    moved[0, inside] = nearest[1][y[inside], x[inside]] + left
-    moved[1, inside] = nearest[0][y[inside], x[inside]] + top
-    return moved
-
-
-def enlargement(share: float) -> float:
-    """How much a defect is enlarged on a photograph that has `share` times its own photograph's pixels.
-
-    Photographs of about one resolution keep its size in pixels; another resolution keeps its share.
-    """
-    ratio = math.sqrt(share)
-    return 1.0 if 0.5 <= ratio <= 2 else ratio
-
-
-def _first(
-    old: Surroundings,
-    new: Surroundings,
-    piece: Piece,
-    ground: Ground,
-    rng: np.random.Generator,
-    options: MaskOptions,
-    attempt: int,
-    blind: bool,
-) -> Poses:
-    """Random poses within the dials; smaller with every attempt that found no room, at last large enough to be seen.
-
-    A small defect on a photograph of fewer pixels may be nothing on the grid.
-    """
-    base = enlargement(new.height * new.width / (old.height * old.width)) * 0.7**attempt
-    low, high = math.log(options.scale[0]), math.log(options.scale[1])
-    scales = np.exp(rng.uniform(low, high, TRIES)) * base
-    if options.severity is not None:
-        scales = np.full(TRIES, math.exp(low + (high - low) * options.severity) * base)
-    if options.size is not None:
-        area = log_uniform(rng, options.size, options.severity) * ground.area
-        scales = np.full(TRIES, math.sqrt(area / piece.size) * 0.9**attempt)
-    if attempt == ATTEMPTS - 1:
-        scales = np.maximum(scales, math.sqrt(MINIMUM / piece.size))
-    reach = math.sqrt(piece.size / math.pi) * float(scales.mean())
-    centres = ground.centres(rng, options.place, reach, TRIES)
-    ring = piece.colours[piece.framed]
-    anywhere = options.place == "anywhere" and ground.heat is None
-    if anywhere and len(ring):
-        brighter = float(new.small.mean()) - float(old.small.mean())
-        alike = new.alike(ring, brighter, piece.extent, ground.lookup, rng, TRIES // 2)
-        centres[HOME : HOME + len(alike)] = alike
-    flips = np.where(rng.random(TRIES) < 0.5, -1.0, 1.0) if options.flip else np.ones(TRIES)
-    turn = 180.0 if options.rotate is None else options.rotate
-    if options.rotate is not None:
-        angles = np.radians(rng.uniform(-turn, turn, TRIES))
-    elif blind:
-        angles = rng.uniform(-math.pi, math.pi, TRIES)
-    else:
-        angles = turns(old, new, piece.middle, piece.extent, centres, flips, rng)
-    if anywhere:
-        home = piece.middle * [new.width / old.width, new.height / old.height]
-        centres[:HOME] = home + rng.normal(0, 0.01 * math.hypot(new.height, new.width), (HOME, 2))
-        angles[:HOME], flips[:HOME] = np.radians(np.clip(rng.normal(0, 3, HOME), -turn, turn)), 1.0
-    return Poses(centres, scales, angles, flips)
-
-
-def _changed(poses: Poses, chosen: np.ndarray, shift: float, rng: np.random.Generator, options: MaskOptions) -> Poses:
-    """The chosen poses, each with CHANGES small changes of place and turn that keep to the dials."""
-    index = np.repeat(chosen, CHANGES)
-    steady = np.tile(np.arange(CHANGES) == 0, len(chosen))
-    centres = poses.centres[index] + np.where(steady, 0, rng.normal(0, shift, len(index)))[:, None] * _unit(rng, index)
-    angles = poses.angles[index] + np.where(steady, 0, np.radians(rng.normal(0, 3, len(index))))
-    if options.rotate is not None:
-        limit = math.radians(options.rotate)
-        angles = np.clip(angles, -limit, limit)
-    return Poses(centres, poses.scales[index], angles, poses.flips[index])
-
-
-def _unit(rng: np.random.Generator, like: np.ndarray) -> np.ndarray:
-    angle = rng.uniform(0, math.pi, len(like))
-    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
 def meets_edge(mask: np.ndarray, image: np.ndarray) -> bool:
@@ -334,31 +190,6 @@ def _left_at_edge(drawn: np.ndarray, allowed: np.ndarray, size: float) -> tuple[
     closed = cv2.morphologyEx(together, cv2.MORPH_CLOSE, disc)[margin:-margin, margin:-margin].astype(bool)
     near = cv2.dilate(drawn[view].astype(np.uint8), disc).astype(bool)
     return closed & near & allowed[view] & ~drawn[view], view
-
-
-def _parts(mask: np.ndarray, options: MaskOptions, rng: np.random.Generator) -> np.ndarray:
-    """The mask, or as many of its connected parts as asked for; large ones are likelier."""
-    if options.count is None:
-        return mask
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    keep = int(rng.integers(options.count[0], options.count[1] + 1))
-    if keep >= count - 1:
-        return mask
-    weights = stats[1:, cv2.CC_STAT_AREA].astype(float)
-    chosen = rng.choice(np.arange(1, count), keep, replace=False, p=weights / weights.sum())
-    return np.isin(parts, chosen)
-
-
-def _ring(mask: np.ndarray) -> np.ndarray:
-    """Points (2, n) around the mask, also beyond the photograph's frame."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    cut = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    step = max(1, max(cut.shape) // 512)
-    cut = cut[::step, ::step]
-    reach = int(np.clip(0.4 * math.sqrt(max(1, cut.sum())), 4, 60))
-    distance = cv2.distanceTransform(1 - np.pad(cut, reach + 1).astype(np.uint8), cv2.DIST_L2, 3)
-    x, y = sample_points((distance > 1.5) & (distance <= reach), FINE_POINTS)
-    return np.stack([(x - reach - 1) * step + columns[0], (y - reach - 1) * step + rows[0]]).astype(np.float64)
 
 
 def _mismatch(here: tuple[np.ndarray, np.ndarray], there: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

@@ -114,6 +114,9 @@ MUTATIONS = {
         GROWTH + "small_defects_grow_and_large_ones_do_not": [
             ("a large defect grows", "max(1.0, WIDEST / own)", "growth.side"),
             ("a large real one is made smaller", "max(1.0, WIDEST / own)", "WIDEST / own")],
+        GROWTH + "a_line_grows_along_itself_and_only_where_it_gets_a_new_shape": [
+            ("a line's length gains as its side", "growth.side**2)", "growth.side)"),
+            ("a line may be any times as long", ", LARGEST[0])", ", 99.0)")],
         GROWTH + "what_shows_the_background_or_is_black_and_white_keeps_its_contrast": [
             ("the background behind a bite is made darker", "0.0 if fixed or 0 in contrasts", "0.0 if 0 in contrasts")],
     },
@@ -147,6 +150,9 @@ MUTATIONS = {
             ("large defects get new shapes", "side_of(exemplar) >= LARGE", "side_of(exemplar) >= 1"),
             ("a family that was asked for is another one", 'family == "varied" and not asked and', "True and"),
             ("what is carried whole grows", 'if exemplar is None or family == "whole"', "if exemplar is None")],
+        GROWTH + "a_line_grows_along_itself_and_only_where_it_gets_a_new_shape": [
+            ("a crack grows wider", "along(growth) if family", "growth if family"),
+            ("pixels of a crack are stretched", 'if family == "varied" and is_line(', "if is_line(")],
         STRUCTURE + "parts_that_lie_anyhow_and_even_surfaces_tell_nothing": [
             ("nobody asks whether images are aligned", "float(np.mean(alike)) >= ALIGNED", "True")],
     },
@@ -614,6 +620,11 @@ MUTATIONS = {
     "masks/reshape.py": {
         ANALOGY + "new_shapes_are_new": [
             ("the first shape is new enough", "if overlap(drawn, here) < NEW and", "if True and")],
+        ANALOGY + "a_line_gets_longer_at_its_own_width_and_nothing_else_does": [
+            ("no line gets longer", "stretch = longer * ", "stretch = "),
+            ("what is no line is stretched", "longer = longer if thin else 1.0", "longer = longer * 1.0")],
+        ANALOGY + "pieces_of_a_line_are_lines_and_many_spots_are_none": [
+            ("many spots are a line", "THIN * math.sqrt(area)", "THIN * math.sqrt(mask.sum())")],
     },
     "masks/homes.py": {
         ANALOGY_BY_HAND + "homes_charge_for_depth_and_for_distance": [
@@ -628,8 +639,11 @@ MUTATIONS = {
             ("severity 0 is as painted", "(faint, middle, 2 * severity)", "(middle, middle, 2 * severity)"),
             ("severity 1 is as painted", "(middle, STRONG * middle,", "(middle, middle,")],
         GROWTH + "what_stands_out_more_shows_no_negative_of_the_photographs_texture": [
-            ("texture appears as a negative", "normal if gain <= 1 else", "normal if gain else"),
-            ("a fainter one hides the photograph", "normal if gain <= 1 else", "normal if gain <= 0 else")],
+            ("texture appears as a negative", "cv2.medianBlur(normal, LEVEL)[mask]", "normal[mask]"),
+            ("a fainter one hides the photograph", "        if gain <= 1:", "        if gain <= 0:"),
+            ("what is bright does not gain", "level + gain * (start - level))", "start)")],
+        GROWTH + "a_dark_defect_made_stronger_keeps_its_texture": [
+            ("a dark defect ends in black", "np.where(start < level, level * share**gain,", "np.where(False, 0,")],
         COMPOSE + "a_window_has_context_times_the_box_around_its_middle": [
             ("windows without surroundings", "round(side * context)", "side"),
             ("squares by the shorter side", "sides = [max(sides)] * 2", "sides = [min(sides)] * 2")],

@@ -25,12 +25,15 @@ from flawsmith.masks.growth import (
     UPWARD,
     WIDEST,
     Spread,
+    along,
     contrast_of,
     fitting,
     side_of,
     spread_of,
     unknown,
 )
+from flawsmith.masks.options import MaskOptions
+from flawsmith.masks.structure import following
 from flawsmith.methods import load
 from flawsmith.records import Growth, Record, Request, Sample
 
@@ -81,6 +84,17 @@ def test_small_defects_grow_and_large_ones_do_not() -> None:
     assert side_of(part) == pytest.approx(8 / 1920) and fitting(grown, part) == grown
     empty = replace(small, mask=np.zeros((192, 192), dtype=bool))
     assert fitting(grown, empty) == grown
+
+
+def test_a_line_grows_along_itself_and_only_where_it_gets_a_new_shape() -> None:
+    crack, grown = pit(side=2), Growth(1.5, 2.0)
+    crack.mask[40:42, 42:120] = True
+    assert following("varied", grown, crack, asked=False) == ("varied", Growth(1.0, 2.0, 2.25))
+    assert following("reference", grown, crack, asked=False) == ("reference", fitting(grown, crack))
+    assert following("varied", grown, pit(), asked=False) == ("varied", fitting(grown, pit()))
+    assert (along(Growth(0.1)).length, along(Growth(9.0)).length) == (0.5, 5.0)
+    longer = MaskOptions(scale=(0.5, 2), longer=2).grown(Growth(3.0, 1.0, 1.5))
+    assert (longer.scale, longer.longer) == ((1.5, 6.0), 3.0)
 
 
 def test_contrast_is_the_share_of_the_surroundings_level() -> None:
@@ -149,6 +163,7 @@ def test_analogies_go_beyond_the_real_ones_unless_told_how_large_or_strong(pits:
         {"severity": (0.2, 0.8)},
         {"mask_options": {"size": [0.01, 0.02]}},
         {"mask_options": {"scale": [1, 1]}},
+        {"mask_options": {"longer": 1}},
         {"mask": "whole"},
         {"mask": str(pits / "ground_truth/pit/0_mask.png")},
     ):
@@ -180,21 +195,35 @@ def test_a_contrast_multiplies_the_change_and_a_severity_takes_its_place() -> No
         return float(np.abs(made.image.astype(int) - normal.image)[reference.mask].mean())
 
     assert change() == 30
-    assert change(contrast=2.0) == 60
+    assert change(contrast=2.0) == 51  # of 100, 0.7 squared is left
     assert change(contrast=2.0, severity=0.5) == change(severity=0.5)
 
 
 def test_what_stands_out_more_shows_no_negative_of_the_photographs_texture() -> None:
-    """Stripes under a plain defect: a stronger one is as plain, a fainter one lets them through."""
+    """Stripes under a plain defect: a stronger one is as plain, a fainter one lets them through.
+
+    What a dark defect leaves of the level, it leaves to the power of the gain; a bright one gains in proportion.
+    """
     normal = np.repeat(np.tile(np.array([80, 80, 80, 120], np.uint8), 24)[None, :, None].repeat(96, 0), 3, axis=2)
     mask = np.zeros((96, 96), dtype=bool)
     mask[30:66, 30:66] = True
     painted = np.where(mask[..., None], np.uint8(40), normal)
     stronger = compose.strengthened(normal, painted, mask, 1.5)
-    assert (stronger[mask] == 40 - 0.5 * (80 - 40)).all()  # the stripes' level is 80
+    assert (stronger[mask] == round(80 * 0.5**1.5)).all()  # the stripes' level is 80
+    bright = np.where(mask[..., None], np.uint8(120), normal)
+    assert (compose.strengthened(normal, bright, mask, 1.5)[mask] == 80 + 1.5 * 40).all()
     fainter = compose.strengthened(normal, painted, mask, 0.5)
     assert (fainter[mask] == (0.5 * normal[mask] + 20)).all()
     assert (stronger[~mask] == normal[~mask]).all()
+
+
+def test_a_dark_defect_made_stronger_keeps_its_texture() -> None:
+    normal, mask = np.full((64, 64, 3), 100, np.uint8), np.zeros((64, 64), dtype=bool)
+    mask[16:48, 16:48] = True
+    painted = normal.copy()
+    painted[16:48, 16:48] = np.tile(np.array([20, 40], np.uint8), 16)[:, None]
+    stronger = compose.strengthened(normal, painted, mask, 2.0)  # both would be black, were the change doubled
+    assert sorted(set(stronger[mask].ravel().tolist())) == [4, 16]
 
 
 def test_arrays_grow_like_folders_and_keep_to_a_given_mask() -> None:

@@ -6,6 +6,7 @@ makes that the label, and restores every pixel outside it, so that the promise h
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -172,8 +173,9 @@ def at_severity(
     faint = max(1.35 * min_visibility, 1.4 * limit)
     middle = max(mean, 1.5 * faint)
     low, high, way = (faint, middle, 2 * severity) if severity <= 0.5 else (middle, STRONG * middle, 2 * severity - 1)
-    gain = low ** (1 - way) * high**way / mean
-    return _moved(normal, painted, mask, change, gain, (tolerance, min_visibility, min_share))
+    first = low ** (1 - way) * high**way / mean
+    limits = tolerance, min_visibility, min_share
+    return _moved(normal, painted, mask, lambda gain: before + gain * change, first, limits)
 
 
 def strengthened(
@@ -188,29 +190,37 @@ def strengthened(
     """A painted window (h, w, 3) uint8 whose defect, in mask (h, w) bool, stands out `gain` times as much.
 
     Through a fainter one the photograph shows. A stronger one is farther from the photograph's level: farther from its
-    pixels, and their texture would appear as a negative. More where `finish` would refuse it. Grey levels end at 0 and
-    255.
+    pixels, and their texture would appear as a negative. What is darker than the level is as a denser layer is: the
+    share of light that it leaves, to the power of `gain` (Lambert's law), so that no dark defect loses its texture in
+    black. More where `finish` would refuse it. Grey levels end at 0 and 255.
     """
-    ground = normal if gain <= 1 else cv2.medianBlur(normal, LEVEL)
-    step = painted[mask].astype(np.float32) - ground[mask]
-    return _moved(normal, painted, mask, step, gain, (tolerance, min_visibility, min_share))
+    start, limits = painted[mask].astype(np.float32), (tolerance, min_visibility, min_share)
+    level = np.maximum(cv2.medianBlur(normal, LEVEL)[mask].astype(np.float32), 1)
+    share = np.clip(start / level, 1e-3, 1)
+
+    def changed(gain: float) -> np.ndarray:
+        if gain <= 1:
+            return normal[mask] + gain * (start - normal[mask])
+        return np.where(start < level, level * share**gain, level + gain * (start - level))
+
+    return _moved(normal, painted, mask, changed, gain, limits)
 
 
 def _moved(
     normal: np.ndarray,
     painted: np.ndarray,
     mask: np.ndarray,
-    step: np.ndarray,
+    changed: Callable[[float], np.ndarray],
     gain: float,
     limits: tuple[float | None, float, float],
 ) -> np.ndarray:
-    """`painted` and `gain` - 1 times `step` (n, 3) in mask; more of it where `finish` would refuse what comes out.
+    """`painted` with `changed(gain)` (n, 3) in mask; a larger gain where `finish` would refuse what comes out.
 
     A change that is faint here and strong there must not lose its label.
     """
-    result, start = painted.copy(), painted[mask].astype(np.float32)
+    result = painted.copy()
     for _ in range(12):
-        result[mask] = np.clip(np.rint(start + (gain - 1) * step), 0, 255).astype(np.uint8)
+        result[mask] = np.clip(np.rint(changed(gain)), 0, 255).astype(np.uint8)
         if not finish(normal, result, mask, *limits).rejected:
             break
         gain *= 1.15

@@ -230,15 +230,19 @@ class Target:
 
 @dataclass(frozen=True)
 class Growth:
-    """How much larger and stronger a defect is than the real one that it follows: factors of its side and contrast."""
+    """How much larger and stronger a defect is than the real one that it follows: factors of its side and contrast.
+
+    A line grows in `length`, at its own width, in the place of its side.
+    """
 
     side: float = 1.0
     contrast: float = 1.0
+    length: float = 1.0
 
     def nearer(self, redraw: int) -> Growth:
         """Half as far from the real one with every redraw (of the logarithm): what was refused was perhaps too much."""
         share = 0.5**redraw
-        return Growth(self.side**share, self.contrast**share)
+        return Growth(self.side**share, self.contrast**share, self.length**share)
 
 
 @dataclass(frozen=True)

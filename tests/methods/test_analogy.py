@@ -14,7 +14,7 @@ from scipy import ndimage
 import fakes
 from flawsmith import images
 from flawsmith.masks import MaskOptions, draw, foreground
-from flawsmith.masks.reshape import overlap, reshape
+from flawsmith.masks.reshape import is_line, overlap, reshape
 from flawsmith.methods.analogy.strips import Strip, centre_lines, is_thin
 from flawsmith.methods.analogy.synthesizer import Analogy
 from flawsmith.records import Request, Sample
@@ -178,6 +178,30 @@ def test_new_shapes_are_new() -> None:
             new.append(overlap(drawn, shape) < 0.8)
     assert np.mean(new) >= 0.9
     assert overlap(shapes[0], np.roll(shapes[0][:, ::-1], 9, 0)) > 0.97  # what is only moved and mirrored is not new
+
+
+def test_a_line_gets_longer_at_its_own_width_and_nothing_else_does() -> None:
+    crack = np.pad(line([(40, 60), (75, 62), (110, 58)]), 100)
+    found = []
+    for longer in (1.0, 2.0):
+        drawn = [reshape(crack, np.random.default_rng(seed), longer=longer) for seed in range(12)]
+        widths = [float(cv2.distanceTransform(one.astype(np.uint8), cv2.DIST_L2, 5).max()) for one in drawn]
+        found.append((np.median([one.sum() for one in drawn]), np.median(widths)))
+    (area, width), (larger, wide) = found
+    assert 1.8 < larger / area < 2.2 and wide == pytest.approx(width, rel=0.15)
+    blob = ellipse((60, 66), (22, 18))
+    plain, asked = (reshape(blob, np.random.default_rng(3), longer=longer) for longer in (1.0, 2.0))
+    assert (plain == asked).all()
+
+
+def test_pieces_of_a_line_are_lines_and_many_spots_are_none() -> None:
+    crack = line([(20, 20), (100, 100)])
+    broken = crack.copy()
+    broken[54:66] = False
+    spots = np.zeros_like(crack)
+    for at in range(15, 110, 16):
+        spots |= ellipse((at, 110 - at), (6, 5))
+    assert is_line(crack) and is_line(broken) and not is_line(spots) and not is_line(np.zeros_like(crack))
 
 
 def on_a_disc(mask: np.ndarray, seed: int) -> Sample:

@@ -21,7 +21,7 @@ from flawsmith.masks.growth import side_of
 from flawsmith.masks.options import severity_of
 from flawsmith.masks.placement import bell, clear_of
 from flawsmith.masks.structure import following
-from flawsmith.records import Job, Record, Request, Sample, Target, hash_seed
+from flawsmith.records import Growth, Job, Record, Request, Sample, Target, hash_seed
 from flawsmith.registry import resolve
 
 CACHE_BYTES = 192 << 20  # decoded photographs kept between jobs; one larger than this is not kept at all
@@ -156,9 +156,9 @@ class Loader:
             self._heats[shape] = cv2.resize(grey, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
         return self._heats[shape]
 
-    def _options(self, job: Job, severity: float | None, side: float) -> masks.MaskOptions:
-        """The dials of a job's mask: the user's, a real one `side` times as large, what the job aims at, its words."""
-        options = self.mask_options.enlarged(side)
+    def _options(self, job: Job, severity: float | None, growth: Growth) -> masks.MaskOptions:
+        """The dials of a job's mask: the user's, a real one that has grown, what the job aims at, its words."""
+        options = self.mask_options.grown(growth)
         told: dict[str, Any] = {}
         if job.target is not None and options.size is None:
             told["size"] = job.target.size
@@ -199,7 +199,7 @@ class Loader:
             if self.mask_run is not None:
                 mask = self._learned_mask(job, allowed, rng)
                 return Request(normal, mask, job.defect_type, job.caption, reference, seed, None, others, severity)
-            options, heat = self._options(job, severity, growth.side), self.heat(allowed.shape, job.target)
+            options, heat = self._options(job, severity, growth), self.heat(allowed.shape, job.target)
             mask, warp = large.draw(family, allowed, rng, options, reference, normal.image, others, heat)
         whole = family == "whole"
         return Request(

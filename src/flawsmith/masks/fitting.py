@@ -59,7 +59,7 @@ def move(
         old, new = Surroundings(foreground(reference.image)), Surroundings(ground.allowed)
     else:
         old, new = Surroundings(reference.image), Surroundings(image)
-    mask = real if others is None else _reshaped(real, others, old, new, rng)
+    mask = real if others is None else _reshaped(real, others, old, new, rng, options.longer)
     piece = Piece.of(mask, real, old)
     seed = int(rng.integers(0, 2**31))
     breaks = cache(partial(meets_edge, mask, reference.image))  # looked for when it matters
@@ -91,10 +91,16 @@ def move(
 
 
 def _reshaped(
-    real: np.ndarray, others: Sequence[Sample], old: Surroundings, new: Surroundings, rng: np.random.Generator
+    real: np.ndarray,
+    others: Sequence[Sample],
+    old: Surroundings,
+    new: Surroundings,
+    rng: np.random.Generator,
+    longer: float,
 ) -> np.ndarray:
     """A new shape for the real mask, (H, W) bool, mixed with others': of a few, the one on the most similar part."""
-    shapes = [reshape(real, rng, [other.mask for other in others if other.mask.any()]) for _ in range(SHAPES)]
+    known = [other.mask for other in others if other.mask.any()]
+    shapes = [reshape(real, rng, known, longer) for _ in range(SHAPES)]
     return min(shapes, key=lambda shape: _other_part(real, shape, old, new))
 
 

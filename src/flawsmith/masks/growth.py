@@ -25,8 +25,9 @@ PARTS = 3  # how many parts' worth that is taken
 UPWARD = 0.8  # of the scale: how far the middle lies above the real ones'; a detector must not miss the grave ones
 SMALLEST, LARGEST = (0.25, 0.3), (5.0, 3.0)  # factors of the side and of the contrast
 WIDEST = 0.125  # of the photograph's side, to which a defect may grow: what is as large is not missed
+SHORTEST = 0.5  # factor of a line's length: a shorter one would be none
 REACH = 7  # pixels around a defect that are its surroundings
-SIZING = frozenset({"size", "scale", "severity"})  # dials of masks by which a user says how large
+SIZING = frozenset({"size", "scale", "longer", "severity"})  # dials of masks by which a user says how large
 SHOWN = 16  # real defects that are looked at
 
 
@@ -53,6 +54,11 @@ def fitting(growth: Growth, exemplar: Sample) -> Growth:
     """
     own = side_of(exemplar)
     return growth if own == 0 else replace(growth, side=min(growth.side, max(1.0, WIDEST / own)))
+
+
+def along(growth: Growth) -> Growth:
+    """The growth of a line: what its area gains it gains in length. A crack that is twice as long is no wider."""
+    return replace(growth, side=1.0, length=min(max(SHORTEST, growth.side**2), LARGEST[0]))
 
 
 def side_of(sample: Sample) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from flawsmith.config import validated
-from flawsmith.records import hash_seed
+from flawsmith.records import Growth, hash_seed
 
 MINIMUM = 12  # pixels; a smaller mask could not be told from a dead pixel
 
@@ -69,6 +69,9 @@ class MaskOptions(BaseModel):
     scale: Annotated[Span, between(0.05, 20)] = Field(
         default=(0.8, 1.25), description="reference: enlargement, drawn log-uniformly"
     )
+    longer: float = Field(
+        default=1.0, ge=0.05, le=20, description="varied: how much longer a line is made, at its own width"
+    )
     bend: float = Field(default=0.2, ge=0, le=1, description="reference: strength of the elastic warp")
     flip: bool = Field(default=True, description="reference: mirror half of the masks")
     spread: float | None = Field(
@@ -80,9 +83,10 @@ class MaskOptions(BaseModel):
     colour: str | None = Field(default=None, description="component: of this colour; default the caption's")
     run: str | None = Field(default=None, description="learned: the run whose mask model draws; default the method's")
 
-    def enlarged(self, side: float) -> MaskOptions:
-        """The same, of real masks `side` times as large."""
-        return self.model_copy(update={"scale": (self.scale[0] * side, self.scale[1] * side)})
+    def grown(self, growth: Growth) -> MaskOptions:
+        """The same, of real masks that are larger, or lines that are longer, by these factors."""
+        scale = self.scale[0] * growth.side, self.scale[1] * growth.side
+        return self.model_copy(update={"scale": scale, "longer": self.longer * growth.length})
 
 
 def log_uniform(rng: np.random.Generator, pair: Span, severity: float | None = None) -> float:

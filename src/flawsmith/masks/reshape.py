@@ -16,16 +16,31 @@ REDUCED = 128  # longest side of a shape while it is drawn
 THIN = 0.26  # half width over the square root of the area, below which a shape is a line: only bent and stretched
 
 
-def reshape(mask: np.ndarray, rng: np.random.Generator, others: Sequence[np.ndarray] = ()) -> np.ndarray:
+def is_line(mask: np.ndarray) -> bool:
+    """Whether the largest connected part of a mask (H, W) bool is much longer than it is wide; False of none."""
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    if count == 1:
+        return False
+    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    left, top, width, height, area = stats[largest]
+    part = np.pad(parts[top : top + height, left : left + width] == largest, 1)
+    return float(_distance(part).max()) < THIN * math.sqrt(area)
+
+
+def reshape(
+    mask: np.ndarray, rng: np.random.Generator, others: Sequence[np.ndarray] = (), longer: float = 1.0
+) -> np.ndarray:
     """A shape like that of `mask` (H, W) bool but another, about the same place in its frame, (H, W) bool.
 
     A smooth map (stretch, shear, bends as long as the shape and half as long) carries the distance to the border;
     compact shapes are mixed with one of `others` and roughened as far as they are rough before the new border is drawn.
-    Drawn again, stronger, while it is nearly the old shape or one of the others.
+    Drawn again, stronger, while it is nearly the old shape or one of the others. A line gets `longer` by this factor.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     extent = max(4.0, float(rows[-1] - rows[0]), float(columns[-1] - columns[0]))
-    margin = int(0.5 * extent) + 4
+    thin = is_line(mask)
+    longer = longer if thin else 1.0
+    margin = int(0.5 * extent * max(1.0, 2 * longer - 1)) + 4
     view = (
         slice(max(0, rows[0] - margin), rows[-1] + margin + 1),
         slice(max(0, columns[0] - margin), columns[-1] + margin + 1),
@@ -39,14 +54,13 @@ def reshape(mask: np.ndarray, rng: np.random.Generator, others: Sequence[np.ndar
     extent /= step
     area = int(here.sum())
     field = _distance(here)
-    thin = float(field.max()) < THIN * math.sqrt(area)
     rough = _roughness(here, float(field.max()))
     known = [cv2.resize(_cut(o).astype(np.uint8), None, fx=1 / step, fy=1 / step) > 0 for o in others]
     known = [other for other in known if 0.5 < other.sum() / area < 2]  # of another size is another shape
     best = here
     for attempt in range(TRIES):
-        drawn = _drawn(field, here, area, extent, thin, rough, 1 + 0.15 * attempt, rng, [] if thin else others)
-        if 0.4 * area <= drawn.sum() <= 2.2 * area and drawn.sum() >= min(MINIMUM, area):
+        drawn = _drawn(field, here, area, extent, thin, rough, 1 + 0.15 * attempt, rng, [] if thin else others, longer)
+        if 0.4 * longer * area <= drawn.sum() <= 2.2 * longer * area and drawn.sum() >= min(MINIMUM, area):
             best = drawn
             if overlap(drawn, here) < NEW and all(overlap(drawn, other) < NEW for other in known):
                 break
@@ -84,10 +98,11 @@ def _drawn(
     strength: float,
     rng: np.random.Generator,
     others: Sequence[np.ndarray],
+    longer: float,
 ) -> np.ndarray:
     rows, columns = np.nonzero(here)
     middle = np.array([columns.mean(), rows.mean()])
-    stretch = float(np.exp(np.clip(rng.normal(0, 0.16 if not thin else 0.25), -0.35, 0.35) * strength))
+    stretch = longer * float(np.exp(np.clip(rng.normal(0, 0.16 if not thin else 0.25), -0.35, 0.35) * strength))
     angle = _axis(here) if thin else rng.uniform(0, math.pi)
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     shear = np.array([[1.0, rng.normal(0, 0.12) * strength], [0.0, 1.0]])

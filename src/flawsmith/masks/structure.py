@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from flawsmith import images
-from flawsmith.masks.growth import fitting, side_of
+from flawsmith.masks.growth import along, fitting, side_of
+from flawsmith.masks.reshape import is_line
 from flawsmith.masks.segment import foreground
 from flawsmith.records import Growth, Sample
 
@@ -31,10 +32,14 @@ def following(family: str, growth: Growth, exemplar: Sample | None, asked: bool)
     unless the user `asked` for the family.
 
     What is carried whole does not grow, other defects as far as `growth.fitting` allows, and none without an exemplar.
+    A line with a new shape grows along itself.
     """
     if family == "varied" and not asked and exemplar is not None and side_of(exemplar) >= LARGE:
         family = "whole"
-    return family, Growth() if exemplar is None or family == "whole" else fitting(growth, exemplar)
+    if exemplar is None or family == "whole":
+        return family, Growth()
+    growth = fitting(growth, exemplar)
+    return family, along(growth) if family == "varied" and is_line(exemplar.mask) else growth
 
 
 def is_structure(exemplars: Sequence[Sample], goods: Sequence[np.ndarray]) -> bool:

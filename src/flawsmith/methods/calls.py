@@ -133,7 +133,7 @@ class Call:
             growth = growth if spread is None else spread.draw(first).nearer(redraw)
             family, growth = following(self.family or family, growth, own, self.family is not None)
             rng, ground = np.random.default_rng(hash_seed(now, "mask")), self.grounds[place % len(self.normals)]
-            sized = self.dials.enlarged(growth.side)
+            sized = self.dials.grown(growth)
             mask, warp = families.draw(family, ground, rng, sized, own, normal.image, heat=self.heat)
         several = self.method.references == "many" or self.method.reference_count > 1
         others = tuple(r for r in references if r is not own) if several else ()

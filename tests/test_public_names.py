@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import flawsmith
+from flawsmith.config import CompareConfig
 from flawsmith.datasets import DATASETS
 from flawsmith.masks import MASKS
 from flawsmith.methods import METHODS
@@ -30,3 +33,8 @@ def test_tables() -> None:
         *("analogy", "anomalycontrol", "anomalyxfusion", "copypaste", "cutpaste", "inpaint", "nsa", "perlin"),
         "procedural",
     }
+
+
+def test_a_comparison_judges_every_method_where_none_is_named() -> None:
+    arms = CompareConfig(real="mvtec_ad:data", out=Path("results")).arms
+    assert arms[0] == "real" and sorted(arms[1:]) == sorted(METHODS)

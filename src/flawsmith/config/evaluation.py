@@ -9,6 +9,9 @@ from pydantic import Field, field_validator
 
 from flawsmith.config.values import OF_METHODS, Told
 
+METHODS = (
+    "copypaste", "analogy", "perlin", "cutpaste", "nsa", "procedural", "inpaint", "anomalyxfusion", "anomalycontrol",
+)  # fmt: skip
 EVERYTHING = 100_000  # shots of a method whose data set holds nothing but its support
 
 
@@ -59,7 +62,7 @@ class CompareConfig(JudgingConfig):
 
     metrics: tuple[str, ...] = Field(("segmentation",), description="see evaluation.run.METRICS")
     arms: tuple[str, ...] = Field(
-        ("real", "copypaste", "perlin", "cutpaste", "nsa", "procedural", "inpaint", "anomalyxfusion", "anomalycontrol"),
+        ("real", *METHODS),
         min_length=1,
         description="real, a method, several with + or -or-, or NAME=FOLDER made elsewhere ({seed} is replaced)",
     )

@@ -149,7 +149,7 @@ def evaluate(
 
     `flawsmith evaluate out/painted --real mvtec_ad:data/widget --metrics segmentation --export onnx --out results/line`
 
-    `flawsmith evaluate --compare --real mvtec_ad:data/widget --arms real,copypaste,procedural --out results/help`
+    `flawsmith evaluate --compare --real mvtec_ad:data/widget --arms real,copypaste,analogy --out results/help`
     """
     from flawsmith import config as configs
 

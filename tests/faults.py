@@ -643,7 +643,9 @@ MUTATIONS = {
             ("a fainter one hides the photograph", "        if gain <= 1:", "        if gain <= 0:"),
             ("what is bright does not gain", "level + gain * (start - level))", "start)")],
         GROWTH + "a_dark_defect_made_stronger_keeps_its_texture": [
-            ("a dark defect ends in black", "np.where(start < level, level * share**gain,", "np.where(False, 0,")],
+            ("a dark defect ends in black", "np.where(start < level, level *", "np.where(False, level *"),
+            ("a denser layer gains less in the mean", "low, high = gain, 2 * gain", "low, high = gain, gain"),
+            ("a denser layer may be any times as dense", "gain, 2 * gain", "gain, 99 * gain")],
         COMPOSE + "a_window_has_context_times_the_box_around_its_middle": [
             ("windows without surroundings", "round(side * context)", "side"),
             ("squares by the shorter side", "sides = [max(sides)] * 2", "sides = [min(sides)] * 2")],

@@ -195,21 +195,21 @@ def test_a_contrast_multiplies_the_change_and_a_severity_takes_its_place() -> No
         return float(np.abs(made.image.astype(int) - normal.image)[reference.mask].mean())
 
     assert change() == 30
-    assert change(contrast=2.0) == 51  # of 100, 0.7 squared is left
+    assert change(contrast=2.0) == 60
     assert change(contrast=2.0, severity=0.5) == change(severity=0.5)
 
 
 def test_what_stands_out_more_shows_no_negative_of_the_photographs_texture() -> None:
     """Stripes under a plain defect: a stronger one is as plain, a fainter one lets them through.
 
-    What a dark defect leaves of the level, it leaves to the power of the gain; a bright one gains in proportion.
+    Dark or bright, its distance to the level is multiplied.
     """
     normal = np.repeat(np.tile(np.array([80, 80, 80, 120], np.uint8), 24)[None, :, None].repeat(96, 0), 3, axis=2)
     mask = np.zeros((96, 96), dtype=bool)
     mask[30:66, 30:66] = True
     painted = np.where(mask[..., None], np.uint8(40), normal)
     stronger = compose.strengthened(normal, painted, mask, 1.5)
-    assert (stronger[mask] == round(80 * 0.5**1.5)).all()  # the stripes' level is 80
+    assert (stronger[mask] == 80 - 1.5 * 40).all()  # the stripes' level is 80
     bright = np.where(mask[..., None], np.uint8(120), normal)
     assert (compose.strengthened(normal, bright, mask, 1.5)[mask] == 80 + 1.5 * 40).all()
     fainter = compose.strengthened(normal, painted, mask, 0.5)
@@ -222,8 +222,14 @@ def test_a_dark_defect_made_stronger_keeps_its_texture() -> None:
     mask[16:48, 16:48] = True
     painted = normal.copy()
     painted[16:48, 16:48] = np.tile(np.array([20, 40], np.uint8), 16)[:, None]
-    stronger = compose.strengthened(normal, painted, mask, 2.0)  # both would be black, were the change doubled
-    assert sorted(set(stronger[mask].ravel().tolist())) == [4, 16]
+    stronger = compose.strengthened(normal, painted, mask, 1.25)
+    dark, less = sorted(set(stronger[mask].ravel().tolist()))  # 0 and 25, were every change multiplied
+    assert 0 < dark < 20 < 2 * less and dark + less == pytest.approx(25, abs=1)  # powers of 0.2 and 0.4, the same mean
+    assert math.log(dark / 100) / math.log(less / 100) == pytest.approx(math.log(0.2) / math.log(0.4), rel=0.05)
+    painted[mask] = 50
+    assert set(compose.strengthened(normal, painted, mask, 2.5)[mask].ravel().tolist()) == {
+        3
+    }  # half to the fifth power
 
 
 def test_arrays_grow_like_folders_and_keep_to_a_given_mask() -> None:

@@ -190,9 +190,9 @@ def strengthened(
     """A painted window (h, w, 3) uint8 whose defect, in mask (h, w) bool, stands out `gain` times as much.
 
     Through a fainter one the photograph shows. A stronger one is farther from the photograph's level: farther from its
-    pixels, and their texture would appear as a negative. What is darker than the level is as a denser layer is: the
-    share of light that it leaves, to the power of `gain` (Lambert's law), so that no dark defect loses its texture in
-    black. More where `finish` would refuse it. Grey levels end at 0 and 255.
+    pixels, and their texture would appear as a negative. What is darker than the level becomes a denser layer, whose
+    shares of the light are a power of what they were (Lambert's law): `gain` times as far below the level in the mean,
+    without its darkest parts ending in black. More where `finish` would refuse it. Grey levels end at 0 and 255.
     """
     start, limits = painted[mask].astype(np.float32), (tolerance, min_visibility, min_share)
     level = np.maximum(cv2.medianBlur(normal, LEVEL)[mask].astype(np.float32), 1)
@@ -201,9 +201,22 @@ def strengthened(
     def changed(gain: float) -> np.ndarray:
         if gain <= 1:
             return normal[mask] + gain * (start - normal[mask])
-        return np.where(start < level, level * share**gain, level + gain * (start - level))
+        return np.where(start < level, level * share ** _density(level, share, gain), level + gain * (start - level))
 
     return _moved(normal, painted, mask, changed, gain, limits)
+
+
+def _density(level: np.ndarray, share: np.ndarray, gain: float) -> float:
+    """The power of the shares (n, 3) that are left of the level by which the mean loss of light grows by `gain`.
+
+    At most twice the gain: what is nearly black cannot lose much more.
+    """
+    low, high = gain, 2 * gain
+    wanted = gain * float((level * (1 - share)).mean())
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float((level * (1 - share**middle)).mean()) < wanted else (low, middle)
+    return low
 
 
 def _moved(

@@ -30,6 +30,7 @@ from flawsmith.diffusion.compact.clean import CleanUNet
 from flawsmith.diffusion.compact.recipe import CompactConfig
 from flawsmith.diffusion.denoise import Conditioning, denoise, draw_noise, predict
 from flawsmith.errors import FlawsmithError
+from flawsmith.processes import spawn
 from flawsmith.records import Progress
 from flawsmith.training.losses import batch_loss, batch_tensors, drafts_of, stratified_steps
 from flawsmith.training.shards import Mix, Windows
@@ -294,12 +295,12 @@ class _Steps(torch.utils.data.Dataset[Batch]):
 
 
 def _batches(windows: Windows, config: PretrainConfig, steps: range, workers: int) -> Iterator[Batch]:
-    """The batches of some steps, in order; put together here, or ahead of time by `workers` forked processes."""
+    """The batches of some steps, in order; put together here, or ahead of time by `workers` processes."""
     found = _Steps(windows, config)
     if not workers:
         return (found[step] for step in steps)
     made = torch.utils.data.DataLoader(
-        found, batch_size=None, sampler=steps, num_workers=workers, prefetch_factor=4, multiprocessing_context="fork"
+        found, batch_size=None, sampler=steps, num_workers=workers, prefetch_factor=4, multiprocessing_context=spawn
     )
     return iter(made)
 

@@ -207,7 +207,7 @@ def strengthened(
 
 
 def _density(level: np.ndarray, share: np.ndarray, gain: float) -> float:
-    """The power of the shares (n, 3) that are left of the level by which the mean loss of light grows by `gain`.
+    """The power of the shares (n, 3), 0 to 1, left of the level (n, 3) by which the mean loss of light grows by `gain`.
 
     At most twice the gain: what is nearly black cannot lose much more.
     """

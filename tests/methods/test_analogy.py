@@ -194,6 +194,12 @@ def test_a_line_gets_longer_at_its_own_width_and_nothing_else_does() -> None:
     assert (plain == asked).all()
 
 
+def test_a_line_through_the_whole_frame_gets_a_new_shape_though_it_cannot_get_longer() -> None:
+    crack = line([(0, 40), (60, 66), (127, 80)])
+    drawn = [reshape(crack, np.random.default_rng(seed), longer=4.0) for seed in range(6)]
+    assert all((one != crack).any() and one.sum() > 0.4 * crack.sum() for one in drawn)
+
+
 def test_pieces_of_a_line_are_lines_and_many_spots_are_none() -> None:
     crack = line([(20, 20), (100, 100)])
     broken = crack.copy()

@@ -60,7 +60,7 @@ def reshape(
     best = here
     for attempt in range(TRIES):
         drawn = _drawn(field, here, area, extent, thin, rough, 1 + 0.15 * attempt, rng, [] if thin else others, longer)
-        if 0.4 * longer * area <= drawn.sum() <= 2.2 * longer * area and drawn.sum() >= min(MINIMUM, area):
+        if 0.4 * min(1, longer) * area <= drawn.sum() <= 2.2 * longer * area and drawn.sum() >= min(MINIMUM, area):
             best = drawn
             if overlap(drawn, here) < NEW and all(overlap(drawn, other) < NEW for other in known):
                 break

@@ -46,7 +46,7 @@ from flawsmith.methods.procedural.colours import PIGMENTS
 from flawsmith.methods.procedural.synthesizer import Procedural
 from flawsmith.records import Request, Sample
 from flawsmith.training.losses import batch_loss
-from flawsmith.training.pretrain import PretrainConfig
+from flawsmith.training.pretrain_config import PretrainConfig
 
 SIDE = 192  # photographs are cut to squares of this side
 KINDS = {  # kinds that a mask of this family can hold; "blob" also takes lines, which a probe must tell from areas

@@ -29,7 +29,8 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
-    from flawsmith.training.pretrain import pretrain, read_config
+    from flawsmith.training.pretrain import pretrain
+    from flawsmith.training.pretrain_config import read_config
 
     changes: dict[str, Any] = {} if args.steps is None else {"steps": args.steps}
     folders = [found.parent for folder in args.windows for found in sorted(folder.rglob("windows-0000.npz"))]

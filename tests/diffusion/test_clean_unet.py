@@ -21,7 +21,8 @@ from flawsmith.diffusion.batch import Batch  # noqa: E402
 from flawsmith.diffusion.compact.clean import FLOOR, CleanUNet  # noqa: E402
 from flawsmith.diffusion.compact.recipe import CompactConfig  # noqa: E402
 from flawsmith.training.losses import batch_loss  # noqa: E402
-from flawsmith.training.pretrain import PretrainConfig, pretrain  # noqa: E402
+from flawsmith.training.pretrain import pretrain  # noqa: E402
+from flawsmith.training.pretrain_config import PretrainConfig  # noqa: E402
 from flawsmith.training.shards import Mix, Windows  # noqa: E402
 
 

@@ -21,7 +21,7 @@ from flawsmith.diffusion.batch import Batch  # noqa: E402
 from flawsmith.diffusion.denoise import Conditioning, scheduler_for  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.training.losses import batch_loss, masked_loss, prediction_target, step_weight, stratified_steps  # noqa: E402
-from flawsmith.training.pretrain import PretrainConfig  # noqa: E402
+from flawsmith.training.pretrain_config import PretrainConfig  # noqa: E402
 from flawsmith.training.settings import FitConfig  # noqa: E402
 
 

@@ -18,7 +18,8 @@ from flawsmith.diffusion.backbone import Backbone  # noqa: E402
 from flawsmith.diffusion.compact.recipe import CompactConfig  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.training.losses import batch_loss, masked_loss, step_weight  # noqa: E402
-from flawsmith.training.pretrain import PretrainConfig, pretrain, read_config  # noqa: E402
+from flawsmith.training.pretrain import pretrain  # noqa: E402
+from flawsmith.training.pretrain_config import PretrainConfig, read_config  # noqa: E402
 from flawsmith.training.shards import Windows  # noqa: E402
 
 

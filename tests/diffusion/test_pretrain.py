@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +36,9 @@ def test_batches_made_ahead_and_a_call_that_ends_in_time_change_nothing(
     pretrain(quick, [shards], tmp_path / "whole", text=text)
     for _ in range(quick.steps):  # no time at all: one step a call
         pretrain(quick, [shards], tmp_path / "hurried", text=text, minutes=0)
+    handlers = [signal.getsignal(each) for each in signal.valid_signals()]
     pretrain(quick, [shards], tmp_path / "ahead", text=text, workers=2)
+    assert [signal.getsignal(each) for each in signal.valid_signals()] == handlers  # the caller's are left alone
     whole, *others = ((tmp_path / k / "state.safetensors").read_bytes() for k in ("whole", "hurried", "ahead"))
     assert others == [whole, whole]
 

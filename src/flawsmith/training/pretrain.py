@@ -12,19 +12,22 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from flawsmith import processes
 from flawsmith.diffusion.backbone import Backbone
 from flawsmith.diffusion.batch import Batch
 from flawsmith.diffusion.compact.clean import CleanUNet
 from flawsmith.errors import FlawsmithError
-from flawsmith.processes import spawn
 from flawsmith.records import Progress
 from flawsmith.training.held_out import held_out, moves, preview
 from flawsmith.training.losses import batch_loss, stratified_steps
@@ -34,6 +37,8 @@ from flawsmith.training.spread import measure_spectrum, measure_spread
 from flawsmith.training.trainer import Trainer
 
 __all__ = ["pretrain"]
+
+_maker: list[Callable[[int], Batch]] = []  # in a process that puts batches together: what makes them
 
 
 def _parameters(backbone: Backbone) -> dict[str, nn.Parameter]:
@@ -123,25 +128,37 @@ def pretrain(
     return out / "backbone"
 
 
-class _Steps(torch.utils.data.Dataset[Batch]):
-    """The batches by number of step, for processes that share the windows' memory."""
-
-    def __init__(self, windows: Windows, config: PretrainConfig) -> None:
-        self.windows, self.config = windows, config
-
-    def __getitem__(self, step: int) -> Batch:
-        return self.windows.batch(self.config.batch_size, self.config.seed, step)
-
-
 def _batches(windows: Windows, config: PretrainConfig, steps: range, workers: int) -> Iterator[Batch]:
-    """The batches of some steps, in order; put together here, or ahead of time by `workers` processes."""
-    found = _Steps(windows, config)
+    """The batches of some steps, in order; put together here, or ahead of time by `workers` processes.
+
+    Not by torch's DataLoader: it leaves its handler of SIGCHLD behind in this process for good.
+    """
+    batch = partial(windows.batch, config.batch_size, config.seed)
     if not workers:
-        return (found[step] for step in steps)
-    made = torch.utils.data.DataLoader(
-        found, batch_size=None, sampler=steps, num_workers=workers, prefetch_factor=4, multiprocessing_context=spawn
-    )
-    return iter(made)
+        yield from map(batch, steps)
+        return
+    pool = ProcessPoolExecutor(workers, processes.spawn, _begin, (batch,))
+    waiting = deque[Future[Batch]]()
+    try:
+        for step in steps:
+            with processes.starting():
+                waiting.append(pool.submit(_ahead, step))
+            if len(waiting) > 4 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(batch: Callable[[int], Batch]) -> None:
+    """To be called first in a process that puts batches together."""
+    _maker.append(batch)
+    processes.serve()
+
+
+def _ahead(step: int) -> Batch:
+    return _maker[0](step)
 
 
 def _resumable(config: PretrainConfig, written: Path) -> dict[str, Any]:

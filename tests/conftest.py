@@ -13,7 +13,7 @@ from hypothesis import settings
 from flawsmith.cli import main as cli
 
 sys.path.insert(0, str(Path(__file__).parent))  # `import fakes` from every test folder
-pytest.register_assert_rewrite("contract")
+pytest.register_assert_rewrite("contract", "api_page", "studio_page")
 settings.register_profile("flawsmith", deadline=None)  # speed is no test's matter, least of all on a busy machine
 settings.load_profile("flawsmith")
 

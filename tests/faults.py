@@ -32,6 +32,7 @@ ONE_CLASS = "evaluation/test_one_class.py::test_"
 FROZEN = "evaluation/test_frozen.py::test_"
 ANNOTATED = "datasets/test_annotated.py::test_"
 EXPORTS = "datasets/test_exports.py::test_"
+EXPORT_RUNS = "datasets/test_export_runs.py::test_"
 STORES = "datasets/test_stores.py::test_"
 CAPTIONING = "datasets/test_captioning.py::test_"
 VOC_CLASSES = "datasets/test_voc_classes.py::test_"
@@ -43,8 +44,13 @@ RIMS = "test_rims.py::test_"
 TOOLS = "datasets/test_annotation_tools.py::test_"
 MEND = "datasets/test_mend.py::test_"
 REPORT = "report/test_report_page.py::test_"
-STUDIO = "studio/test_studio_api.py::test_"
+STUDIO_MAKING = "studio/test_studio_making.py::test_"
+STUDIO_FITS = "studio/test_studio_fits.py::test_"
+STUDIO_MASKS = "studio/test_studio_masks.py::test_"
+STUDIO_WORKERS = "studio/test_studio_workers.py::test_"
+STUDIO_SAFETY = "studio/test_studio_safety.py::test_"
 GATE = "quality/test_gate.py::test_"
+GATE_CHECKS = "quality/test_gate_checks.py::test_"
 DIALS = "test_dials.py::test_"
 MIXTURE = "test_mixture.py::test_"
 MISSES = "test_misses.py::test_"
@@ -696,48 +702,48 @@ MUTATIONS = {
             ("a caption ends the script", '.replace("<", "\\\\u003c")', "")],
     },
     "studio/several.py": {
-        STUDIO + "several_painted_or_drawn_defects_of_one_image": [
+        STUDIO_MAKING + "several_painted_or_drawn_defects_of_one_image": [
             ("drawn defects overlap", "roi=clear if roi is None else clear & roi", "roi=roi"),
             ("the label forgets the first defect", "mask=whole.mask | more[0].mask", "mask=more[0].mask"),
             ("painted parts are one defect", "if not parts:", "if parts:")],
     },
     "studio/result_routes.py": {
-        STUDIO + "results_that_were_put_beside_show_verdicts_and_plots_in_the_pages_colours": [
+        STUDIO_FITS + "results_that_were_put_beside_show_verdicts_and_plots_in_the_pages_colours": [
             ("a dark page gets light plots", 'if theme == "dark" else {}', 'if theme == "grey" else {}')],
     },
     "studio/store.py": {
-        STUDIO + "masks_of_other_sizes_and_bombs_are_refused": [
+        STUDIO_MASKS + "masks_of_other_sizes_and_bombs_are_refused": [
             ("a longer mask is cut off", "or not unpacking.eof ", "")],
-        STUDIO + "two_tabs_do_not_overwrite_each_other": [
+        STUDIO_MASKS + "two_tabs_do_not_overwrite_each_other": [
             ("the last one wins", "if revision is not None and revision != now:", "if False:")],
     },
     "studio/security.py": {
-        STUDIO + "other_hosts_pages_and_forms_get_nothing": [
+        STUDIO_SAFETY + "other_hosts_pages_and_forms_get_nothing": [
             ("any host", 'if headers.get(b"host", "") not in self.hosts:', "if False:"),
             ("a form may change things", "and HEADER not in headers", "and False")],
-        STUDIO + "with_a_token_nothing_is_answered_without_it": [
+        STUDIO_SAFETY + "with_a_token_nothing_is_answered_without_it": [
             ("no token is asked for", "if self.token is not None and not self._knows(scope, headers):", "if False:")],
     },
     "studio/app.py": {
-        STUDIO + "no_request_breaks_the_server_or_what_it_says_of_itself": [
+        STUDIO_SAFETY + "no_request_breaks_the_server_or_what_it_says_of_itself": [
             ("the description hides refusals", "for status in (400, 401,", "for status in (401,"),
             ("a wrong body is told as a fault of ours", '"utf-8", "replace").decode()}, 422)',
              '"utf-8", "replace").decode()}, 500)')],
     },
     "studio/shared.py": {
-        STUDIO + "the_mask_of_a_reference_is_painted_pixel_for_pixel_and_imitated": [
+        STUDIO_MAKING + "the_mask_of_a_reference_is_painted_pixel_for_pixel_and_imitated": [
             ("the data set's own mask is imitated", "if painted is not None and", "if False and")],
     },
     "studio/jobs.py": {
-        STUDIO + "a_worker_that_dies_before_it_takes_a_job_is_told_likewise": [
+        STUDIO_WORKERS + "a_worker_that_dies_before_it_takes_a_job_is_told_likewise": [
             ("a dead worker is out of reach", "except BrokenPipeError:", "except KeyError:")],
     },
     "studio/dials.py": {
-        STUDIO + "dials_of_a_batch_are_those_of_the_command": [
+        STUDIO_MAKING + "dials_of_a_batch_are_those_of_the_command": [
             ("any setting may be named", "if name not in names:", "if False:")],
     },
     "studio/offered.py": {
-        STUDIO + "options_that_could_name_a_file_are_not_offered": [
+        STUDIO_SAFETY + "options_that_could_name_a_file_are_not_offered": [
             ("texts are offered", 'if not _is_free_text(field)}', "}")],
     },
     "evaluation/metrics/realism.py": {
@@ -757,7 +763,7 @@ MUTATIONS = {
             ("the finest band last", "+ FLOOR)[::-1])", "+ FLOOR))")],
     },
     "comparison/choice.py": {
-        "test_evaluate.py::test_an_arm_takes_of_each_type_the_method_that_validation_likes": [
+        "test_evaluate_compare.py::test_an_arm_takes_of_each_type_the_method_that_validation_likes": [
             ("the worse method of each type", "{kind: max(alone,", "{kind: min(alone,"),
             ("over all seeds one method against itself",
              "whole.scored[shots, method, share].values() for method",
@@ -851,7 +857,7 @@ MUTATIONS = {
             ("holes are filled", "for ring in rings[1:]:", "for ring in rings[1:1]:")],
     },
     "datasets/exports/dividing.py": {
-        EXPORTS + "any_shares_leave_a_part_of_every_type_to_train": [
+        EXPORT_RUNS + "any_shares_leave_a_part_of_every_type_to_train": [
             ("a part on several sides", "first = find(f\"file {image}\")\n        for link in own:",
              "first = find(f\"file {image}\")\n        for link in ():"),
             ("no part is left to train", "left[other] < 2", "left[other] < 1")],
@@ -871,7 +877,7 @@ MUTATIONS = {
             ("other files are no reason", "elif self._holds():", "elif False:")],
     },
     "datasets/exports/sources.py": {
-        EXPORTS + "merged_generated_images_train_and_so_does_what_they_were_made_from": [
+        EXPORT_RUNS + "merged_generated_images_train_and_so_does_what_they_were_made_from": [
             ("what was learned from is tested on", "if found.joins_generated and is_seen(record, found))",
              "if False)")],
     },
@@ -889,7 +895,7 @@ MUTATIONS = {
             ("edits in the table are overwritten", "kept = {} if out is None or anew", "kept = {} if True")],
     },
     "datasets/tree.py": {
-        EXPORTS + "what_a_run_sets_aside_is_no_part_of_its_images": [
+        EXPORT_RUNS + "what_a_run_sets_aside_is_no_part_of_its_images": [
             ("what was refused is read", "child.name not in ASIDE]", "child.name]")],
     },
     "datasets/coco.py": {
@@ -939,37 +945,37 @@ MUTATIONS = {
             ("the heat map is not asked", "if self.heat is not None:", "if False:")],
     },
     "quality/visibility.py": {
-        GATE + "contrast_falls_with_the_grain": [
+        GATE_CHECKS + "contrast_falls_with_the_grain": [
             ("the texture does not count", "_power(texture, around) + JUST**2", "JUST**2")],
-        GATE + "seen_grows_with_the_defect_as_its_side_does": [
+        GATE_CHECKS + "seen_grows_with_the_defect_as_its_side_does": [
             ("the defect's size does not count", "100 * look.share * contrast(look)", "100 * contrast(look)")],
     },
     "quality/looks.py": {
-        GATE + "a_grey_window_is_judged_by_lightness_alone_to_the_same_scores": [
+        GATE_CHECKS + "a_grey_window_is_judged_by_lightness_alone_to_the_same_scores": [
             ("what is painted has no colour", "for part in (self.image, self.normal))", "for part in (self.normal,))")],
     },
     "quality/borders.py": {
-        GATE + "stripes_that_go_on_are_not_broken_and_displaced_ones_are": [
+        GATE_CHECKS + "stripes_that_go_on_are_not_broken_and_displaced_ones_are": [
             ("no line goes on", "strength - goes_on - NOISE", "strength - NOISE")],
-        GATE + "a_veil_makes_no_edges_and_a_hole_does": [
+        GATE_CHECKS + "a_veil_makes_no_edges_and_a_hole_does": [
             ("all edges are new", "(steps[0] - steps[1]) / max(", "(steps[1] + 1) / max(")],
     },
     "quality/appearance.py": {
-        GATE + "a_ghost_is_nearer_to_the_surface_than_to_real_defects": [
+        GATE_CHECKS + "a_ghost_is_nearer_to_the_surface_than_to_real_defects": [
             ("the unpainted surface is not asked", "near / (near + away + 1e-6)", "near / (near + near + 1e-6)")],
     },
     "quality/places.py": {
-        GATE + "beside_is_the_share_of_the_change_off_the_product": [
+        GATE_CHECKS + "beside_is_the_share_of_the_change_off_the_product": [
             ("on the product is beside it", "change[~look.product[look.label]]", "change[look.product[look.label]]")],
-        GATE + "homes_are_asked_only_of_a_product_that_lies_alike": [
+        GATE_CHECKS + "homes_are_asked_only_of_a_product_that_lies_alike": [
             ("poses are not compared", "float((self.copies @ copy_of(photograph)).mean()) >= POSED", "True")],
     },
     "quality/repeats.py": {
-        GATE + "a_copy_is_found_turned_mirrored_and_in_other_light": [
+        GATE_CHECKS + "a_copy_is_found_turned_mirrored_and_in_other_light": [
             ("mirrored copies are overlooked", "(*turned, *(np.fliplr(one) for one in turned))", "turned")],
-        GATE + "prints_know_an_image_they_were_shown": [
+        GATE_CHECKS + "prints_know_an_image_they_were_shown": [
             ("prints are forgotten", "self._count += 1", "self._count += 0")],
-        GATE + "a_brief_print_misses_nothing_that_is_near_and_forgets_the_oldest": [
+        GATE_CHECKS + "a_brief_print_misses_nothing_that_is_near_and_forgets_the_oldest": [
             ("brief prints are compared too sharply", "limit = GREY_LIMIT + 1", "limit = GREY_LIMIT / 4"),
             ("the oldest prints stay", "place = bytes.fromhex(text), self._count % RECENT",
              "place = bytes.fromhex(text), min(self._count, RECENT - 1)")],
@@ -1023,7 +1029,7 @@ MUTATIONS = {
             ("repeats are kept", "if one.print is None:", "if True:")],
     },
     "quality/labels.py": {
-        GATE + "a_label_loses_what_did_not_change_and_nothing_else": [
+        GATE_CHECKS + "a_label_loses_what_did_not_change_and_nothing_else": [
             ("unchanged places stay in the label", "label & ~np.concatenate", "label | np.concatenate")],
     },
     "quality/gate.py": {

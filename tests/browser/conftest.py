@@ -1,4 +1,4 @@
-"""A real headless Chromium, driven by Selenium; a visible skip where either is absent."""
+"""A real headless Chromium, driven by Selenium; a visible skip where either is absent. A studio for each file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from studio_page import Page, Server
 
 from browsing import colours
 
@@ -44,3 +45,19 @@ def page(chromium: Any) -> Iterator[Any]:
         chromium.get_log(kind)
     yield chromium
     chromium.get("about:blank")
+
+
+@pytest.fixture(scope="module")
+def server(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    running = Server(tmp_path_factory.mktemp("studio"))
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def studio(page: Any, server: Server) -> Page:
+    page.get(f"{server.address}static/studio.css")  # of the same origin, without a script that would write it again
+    page.execute_script("localStorage.clear()")
+    for kind in ("browser", "performance"):
+        page.get_log(kind)
+    return Page(page, server).open()

@@ -218,7 +218,7 @@ def test_images_made_elsewhere_are_an_arm(compare: Callable[..., tuple[int, str,
     code, _, err = compare("--arms", f"real,theirs={folder}", "--seeds", "0", "--shots", "2")
     assert code == 0, err
     values = {v["method"]: v["value"] for v in results(tmp_path / "out")["values"] if v["key"].startswith("pixel_AP/")}
-    assert "2 real + theirs, share 0.9" in values
+    assert "2 real + theirs, share 0.5" in values
 
 
 def test_an_image_that_looks_like_a_judged_one_is_left_out_with_a_note(
@@ -262,7 +262,7 @@ def test_the_plan_is_told_before_the_start(compare: Callable[..., tuple[int, str
     told = " ".join(err.split())
     assert code == 0
     assert told.startswith(
-        "Plan: arms real, procedural; seeds 0; shots 2; shares 0.9: 2 networks. Training takes about"
+        "Plan: arms real, procedural; seeds 0; shots 2; shares 0.5: 2 networks. Training takes about"
     ), err
     more = " ".join(compare(*arguments, "--seeds", "0,1")[2].split())
     assert "4 networks, 2 of them there. Training takes about" in more

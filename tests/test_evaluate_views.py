@@ -67,7 +67,7 @@ def test_arms_are_paired_and_anchors_stand_beside_them(
     code, _, err = run(*command, "--features", made / "mobilenet")
     assert code == 0, err
     rows = {(v["key"], v["type"], v["method"]): v for v in values(tmp_path)}
-    arms = "2 real", "2 real + procedural, share 0.9"
+    arms = "2 real", "2 real + procedural, share 0.5"
     for key in ("image_AUROC", "pixel_AUPRO", "image_F1", "pixel_AP"):
         pair = [rows[f"{key}/one-class/mobilenet/untuned", "all", arm]["value"] for arm in arms]
         assert pair[0] == pair[1] is not None  # without defects all arms of a seed are one detector
@@ -78,7 +78,7 @@ def test_arms_are_paired_and_anchors_stand_beside_them(
     assert probes["2 real"]["value"] is None and "8 of each are needed" in probes["2 real"]["reason"]
     assert all(probes[arm]["value"] is not None for arm in ("2 real + procedural", "copypaste", "untouched"))
     told = json.loads((tmp_path / "results.json").read_text())["verdicts"]
-    assert len(told) == 1 and told[0].startswith("One-class, 2 real + procedural, share 0.9:")
+    assert len(told) == 1 and told[0].startswith("One-class, 2 real + procedural, share 0.5:")
     monkeypatch.setattr(one_class, "run", lambda *_, **__: pytest.fail("judged again"))
     before = values(tmp_path)
     assert run(*command, "--features", made / "mobilenet")[0] == 0 and values(tmp_path) == before

@@ -78,7 +78,7 @@ def test_a_comparison_tells_every_arm_and_seed_and_a_resumed_one_knows_them(
     rows = [json.loads(line) for line in before.decode().splitlines()]
     division = shared.divide(read_real(config), 0)
     validation = {r.name for r in division.validation if not r.is_good}
-    arms = {"a third real", "a third real + copypaste, share 0.9"}
+    arms = {"a third real", "a third real + copypaste, share 0.5"}
     assert {(one["arm"], one["seed"]) for one in rows} == {(arm, seed) for arm in arms for seed in (0, 1)}
     assert {one["image"] for one in rows} == validation and len(rows) == 4 * len(validation)
     assert {one.image for one in planning.read(tmp_path / "out")} == validation

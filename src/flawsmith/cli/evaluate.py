@@ -88,7 +88,7 @@ def evaluate(
     ] = None,
     ratios: Annotated[
         str | None,
-        typer.Option(help="--compare: shares of generated among the defects trained on: 0.5,0.9. Default 0.9."),
+        typer.Option(help="--compare: shares of generated among the defects trained on: 0.5,0.9. Default 0.5."),
     ] = None,
     images: Annotated[int | None, typer.Option(help="--compare: images per defect type and arm. Default 100.")] = None,
     backbone: Annotated[

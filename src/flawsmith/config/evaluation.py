@@ -72,7 +72,7 @@ class CompareConfig(JudgingConfig):
     )
     shots: tuple[int | Literal["third"], ...] = Field(("third",), min_length=1, description="real defects per type")
     ratios: tuple[float, ...] = Field(
-        (0.9,), min_length=1, description="shares of generated among the defects trained on"
+        (0.5,), min_length=1, description="shares of generated among the defects trained on"
     )
     images: int = Field(100, ge=2, le=100_000, description="generated per defect type and arm")
     normals: int = Field(120, ge=1, description="good photographs that are painted on and trained on")

@@ -34,8 +34,10 @@ def test_batches_made_ahead_and_a_call_that_ends_in_time_change_nothing(
     shards: Path, text: Path, tmp_path: Path, quick: PretrainConfig
 ) -> None:
     pretrain(quick, [shards], tmp_path / "whole", text=text)
-    for _ in range(quick.steps):  # no time at all: one step a call
+    for _ in range(2):  # no time at all: one step a call
         pretrain(quick, [shards], tmp_path / "hurried", text=text, minutes=0)
+    assert json.loads((tmp_path / "hurried" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 2
+    pretrain(quick, [shards], tmp_path / "hurried", text=text)
     handlers = [signal.getsignal(each) for each in signal.valid_signals()]
     pretrain(quick, [shards], tmp_path / "ahead", text=text, workers=2)
     assert [signal.getsignal(each) for each in signal.valid_signals()] == handlers  # the caller's are left alone

@@ -19,7 +19,7 @@ demo: $(VENV)/.learned
 	@echo "Open demo/report.html in a browser; the contact sheet is demo/contact-sheet.png."
 
 test: lint docs package
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Commands of the documentation that train and judge, and the other tests that take minutes.
 nightly: $(VENV)/.dev

@@ -36,6 +36,14 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.fixture
+def one_thread() -> None:
+    """torch counts with one thread, whose rounding does not depend on the machine."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
 def widget(tmp_path: Path) -> Path:
     """A category with two types of defect, to be painted on and written to."""
     import fakes

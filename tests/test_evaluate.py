@@ -16,10 +16,7 @@ from flawsmith.evaluation.detectors import segmentation  # noqa: E402
 from judging import QUICK, results  # noqa: E402
 from written import Run  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from flawsmith.diffusion.backbone import Backbone  # noqa: E402
 from flawsmith.diffusion.compact.recipe import CompactConfig  # noqa: E402
 from flawsmith.errors import FlawsmithError  # noqa: E402
 from flawsmith.training.losses import batch_loss, masked_loss, step_weight  # noqa: E402
-from flawsmith.training.pretrain import pretrain  # noqa: E402
+from flawsmith.training.pretrain import _batches, pretrain  # noqa: E402
 from flawsmith.training.pretrain_config import PretrainConfig, read_config  # noqa: E402
 from flawsmith.training.shards import Windows  # noqa: E402
 
@@ -43,6 +44,18 @@ def test_batches_made_ahead_and_a_call_that_ends_in_time_change_nothing(
     assert [signal.getsignal(each) for each in signal.valid_signals()] == handlers  # the caller's are left alone
     whole, *others = ((tmp_path / k / "state.safetensors").read_bytes() for k in ("whole", "hurried", "ahead"))
     assert others == [whole, whole]
+
+
+class Dying:
+    """Windows whose batches end the process that asks for them."""
+
+    def batch(self, *_: int) -> None:
+        os._exit(1)
+
+
+def test_a_process_that_the_system_ends_is_told_in_words(quick: PretrainConfig) -> None:
+    with pytest.raises(FlawsmithError, match="give fewer --workers"):
+        next(_batches(Dying(), quick, range(9), 1))
 
 
 def test_masked_loss_by_hand() -> None:
@@ -125,8 +138,18 @@ def test_config_file(tmp_path: Path) -> None:
     path.write_text(json.dumps({"steps": 5, "mix": {"real": 0.5}, "recipe": {"channels": [16, 32]}}))
     config = read_config(path, seed=3)
     assert (config.steps, config.seed, config.mix.real, config.recipe.channels) == (5, 3, 0.5, (16, 32))
-    path.write_text(json.dumps({"stepz": 5}))
-    with pytest.raises(FlawsmithError, match="stepz"):
-        read_config(path)
+    for wrong, told in (
+        ('{"stepz": 5}', "stepz"),
+        ('{"mix": {"reel": 1}}', "reel"),
+        ('{"recipe": {"chanels": 1}}', "chanels"),
+        ('{"recipe": 1}', "known fields"),
+        ("[1]", "known fields"),
+        ("{", "known fields"),
+    ):
+        path.write_text(wrong)
+        with pytest.raises(FlawsmithError, match=told):
+            read_config(path)
+    with pytest.raises(FlawsmithError, match="absent"):
+        read_config(tmp_path / "absent.json")
     shipped = Path(__file__).parents[2] / "recipes" / "compact" / "pretrain.json"
     assert read_config(shipped).recipe == CompactConfig()

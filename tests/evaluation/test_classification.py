@@ -18,10 +18,7 @@ from flawsmith.records import Sample  # noqa: E402
 
 QUICK = ClassificationConfig(steps=40, batch_size=8, size=32, looks=2, seed=1)
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def image(kind: str, seed: int) -> Sample:

@@ -64,9 +64,7 @@ def config(folder) -> SegmentationConfig:
     return SegmentationConfig(encoder=folder("mobilenet"), scale=1.0, seed=3, **settings)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def defect(kind: str, seed: int) -> Sample:

@@ -22,10 +22,7 @@ from flawsmith.evaluation.detectors.one_class.neighbours import Detector, Patche
 from flawsmith.evaluation.metrics import scores  # noqa: E402
 from flawsmith.evaluation.protocol import read_real  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_distances_are_those_of_brute_force() -> None:

@@ -26,9 +26,7 @@ def good(seed: int) -> Sample:
     return Sample(fakes.photo(seed, (64, 80)), np.zeros((64, 80), bool), "widget")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def weights(trained: segmentation.Trained) -> list[torch.Tensor]:

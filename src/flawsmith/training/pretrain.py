@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -131,7 +132,8 @@ def pretrain(
 def _batches(windows: Windows, config: PretrainConfig, steps: range, workers: int) -> Iterator[Batch]:
     """The batches of some steps, in order; put together here, or ahead of time by `workers` processes.
 
-    Not by torch's DataLoader: it leaves its handler of SIGCHLD behind in this process for good.
+    Not by torch's DataLoader: it leaves its handler of SIGCHLD behind in this process for good. Raises FlawsmithError
+    where the system ended one of them.
     """
     batch = partial(windows.batch, config.batch_size, config.seed)
     if not workers:
@@ -147,14 +149,18 @@ def _batches(windows: Windows, config: PretrainConfig, steps: range, workers: in
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise FlawsmithError(
+            f"The system ended one of {workers} processes, most likely for want of memory: give fewer --workers."
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _begin(batch: Callable[[int], Batch]) -> None:
     """To be called first in a process that puts batches together."""
-    _maker.append(batch)
     processes.serve()
+    _maker.append(batch)
 
 
 def _ahead(step: int) -> Batch:

@@ -46,14 +46,15 @@ class PretrainConfig:
 
 
 def read_config(path: Path | str, **changes: Any) -> PretrainConfig:
-    """A JSON file of PretrainConfig's fields (mix and recipe nested), with `changes` on top."""
-    given = {**json.loads(Path(path).read_text(encoding="utf-8")), **changes}
-    given["mix"] = Mix(**given.get("mix", {}))
-    recipe: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.get("recipe", {}).items()}
-    given["recipe"] = CompactConfig(**recipe)
+    """A JSON file of PretrainConfig's fields (mix and recipe nested), with `changes` on top.
+
+    Raises FlawsmithError naming the file where it cannot be read or holds a field that does not exist.
+    """
     try:
-        return PretrainConfig(**given)
-    except TypeError as error:
-        raise FlawsmithError(
-            f"{path}: {error}; known fields: {', '.join(PretrainConfig.__dataclass_fields__)}."
-        ) from error
+        given = {**json.loads(Path(path).read_text(encoding="utf-8")), **changes}
+        recipe: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.get("recipe", {}).items()}
+        nested: dict[str, Any] = {"mix": Mix(**given.get("mix", {})), "recipe": CompactConfig(**recipe)}
+        return PretrainConfig(**{**given, **nested})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        known = "; ".join(", ".join(kind.__dataclass_fields__) for kind in (PretrainConfig, Mix, CompactConfig))
+        raise FlawsmithError(f"{path}: {error}; known fields, then those of mix and of recipe: {known}.") from error

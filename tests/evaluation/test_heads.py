@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+
+from torch.optim.optimizer import register_optimizer_step_post_hook  # noqa: E402
 
 import fakes  # noqa: E402
 from flawsmith import datasets  # noqa: E402
@@ -216,8 +219,15 @@ def test_small_groups_are_seen_in_more_views(config: SegmentationConfig) -> None
     assert [one.shape[1] for one in cut] == [64 // (seen[0].mask.shape[0] // one.shape[1]) for one in seen[0].maps]
 
 
-def test_time_is_told_in_seconds(config: SegmentationConfig, tmp_path: Path) -> None:
+def test_time_is_told_in_seconds(config: SegmentationConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that only steps of training move, half a second each, the seconds told are half of the steps."""
+    taken: list[object] = []
+    monkeypatch.setattr(expected, "time", SimpleNamespace(perf_counter=lambda: len(taken) / 2))
     records = datasets.read("mvtec_ad", fakes.mvtec_tree(tmp_path, good=2, defects={"hole": 2}, size=(64, 80)))
     sides = [r for r in records if not r.is_good], [r for r in records if r.is_good]
-    few, many = (expected.seconds(replace(config, steps=n), (2, 2, 2), 4, *sides) for n in (1, 4000))
-    assert 0 < few < many
+    counting = register_optimizer_step_post_hook(lambda *_: taken.append(None))
+    try:
+        told = [expected.seconds(replace(config, steps=n), (2, 2, 2), 4, *sides) for n in (1, 4000)]
+    finally:
+        counting.remove()
+    assert told == [0.5, 2000.0]

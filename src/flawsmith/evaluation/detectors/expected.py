@@ -37,4 +37,4 @@ def seconds(
     each = (time.perf_counter() - started) / len([*real, *normals])
     step = max(0.0, took[2] - took[1]) / STEPS
     seen = sum(count * views.number(count, config) for count in sizes) if config.encoder else 0
-    return took[1] + step * config.steps + each * (seen + judged)
+    return took[1] + step * (config.steps - 1) + each * (seen + judged)
